@@ -1,0 +1,274 @@
+"""
+What every generation of InfluxDB offers to the jobs; one file per generation implements it.
+
+The only form in which points cross this room's wall is the Arrow ``RecordBatch`` described in
+``influxdb_backup.columns``: column ``time`` (``timestamp[ns, UTC]``), tags as dictionaries of strings, typed
+nullable fields, and each column's role, InfluxDB name and type in its metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import pyarrow as pa
+
+from influxdb_backup.model import (
+    Column,
+    FieldCount,
+    RetentionPolicy,
+    ServerInfo,
+    Table,
+    TableSchema,
+    UnreadableTable,
+    Window,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How to reach one server. Built from an Airflow connection, from the environment or from options."""
+
+    url: str
+    """``http(s)://host:port`` and an optional path prefix, without credentials"""
+    username: str | None = None
+    password: str | None = None
+    token: str | None = None
+    organization: str | None = None
+    """2.x: name or id; must be the token's own"""
+    verify_tls: bool = True
+    ca_file: str | None = None
+    timeout: float = 60.0
+    """seconds that a connection or a silence in a reply may take"""
+    version: str | None = None
+    """skips detection: ``1.8.10``, ``2.7``"""
+    name: str = ""
+    """how messages call this server: the connection's id, or the URL"""
+
+    def __repr__(self) -> str:
+        return f"ServerSettings(name={self.name!r}, url={self.url!r})"
+
+
+@dataclass(frozen=True)
+class PolicySchema:
+    """Everything one retention policy holds: tables that can be read, and those that cannot, with the reason."""
+
+    tables: tuple[TableSchema, ...]
+    unreadable: tuple[UnreadableTable, ...]
+
+
+class Conflict(StrEnum):
+    """What stands in the way of writing a name or value to a generation."""
+
+    MEASUREMENT = "measurement"
+    TAG_KEY = "tag-key"
+    TAG_VALUE = "tag-value"
+    FIELD_KEY = "field-key"
+    FIELD_VALUE = "field-value"
+    FIELD_TYPE = "field-type"
+
+
+@dataclass(frozen=True)
+class Unrepresentable:
+    """One name or value that line protocol of the target cannot carry."""
+
+    conflict: Conflict
+    name: str
+    """the name or value, or the field's key for values"""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a generation's line protocol is written."""
+
+    name: str
+    """``1.x``, ``2.x``"""
+    unsigned: bool
+    """whether the ``u`` suffix exists"""
+    reserved_tag_keys: frozenset[str]
+    """keys that the server refuses although the syntax can carry them"""
+    reserved_measurements: frozenset[str]
+    """names that are written and then cannot be read"""
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How hard to press on a target."""
+
+    connections: int = 2
+    batch_lines: int = 20_000
+    batch_bytes: int = 8 * 2**20
+    """a batch ends at whichever bound comes first"""
+    max_rejects: int = 0
+    """points that may be refused before the write fails"""
+    reject_file: Path | None = None
+    """where refused lines go (line protocol, zstd); a temporary file when None"""
+    retry_seconds: float = 120.0
+    """for how long one batch is tried again on 429, 5xx and lost connections"""
+    unsigned_as_integer: bool = False
+    """write unsigned fields as integers where the target has no ``u``; values above 2^63-1 then are refused"""
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What a finished write did."""
+
+    rows: int
+    values: int
+    bytes: int
+    """of line protocol, before compression"""
+    batches: int
+    seconds: float
+    rejects: int
+    reject_reasons: tuple[str, ...]
+    """the first few distinct answers of the server"""
+    reject_file: Path | None
+    late_visibility: bool = False
+    """a partial refusal happened, after which other points may become visible only a moment later"""
+
+
+class PointWriter(Protocol):
+    """
+    Writes points into one database and policy over several connections. A context manager.
+
+    Leaving the block normally flushes, waits for every answer and fills ``result``; leaving it by an
+    exception stops the connections. More refused points than allowed raise RejectedPointsError.
+    """
+
+    def __enter__(self) -> PointWriter: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def write(self, measurement: str, batch: pa.RecordBatch) -> None:
+        """Encodes and queues the batch; blocks while the connections are behind. Order is kept per series."""
+
+    @property
+    def result(self) -> WriteResult:
+        """Totals; complete after the block was left."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Bounds of a read."""
+
+    batch_rows: int = 65_536
+    batch_bytes: int = 16 * 2**20
+    """a record batch ends at whichever bound comes first"""
+
+
+class Server(Protocol):
+    """
+    One InfluxDB server with open connections. Thread-safe. ``close`` ends the connections.
+
+    ``retention_policy`` is always named. On 2.x the pair (database, retention policy) stands for one bucket,
+    split at the first slash, and is resolved to the bucket's id before anything is read or written.
+    Every method raises ServerUnavailableError, AccessError or QueryError besides what it names.
+    """
+
+    @property
+    def info(self) -> ServerInfo:
+        """Product, version, generation and instance id."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The line protocol to write."""
+
+    @property
+    def name(self) -> str:
+        """What messages call this server."""
+
+    def now(self) -> int:
+        """The server's clock from a reply's ``Date`` header, ns (whole seconds)."""
+
+    def databases(self) -> tuple[str, ...]:
+        """Databases that these credentials see, without ``_internal`` and other system databases; sorted."""
+
+    def retention_policies(self, database: str) -> tuple[RetentionPolicy, ...]:
+        """Policies of a database. Raises NotVisibleError when the database is unknown or not visible."""
+
+    def schema(self, database: str, retention_policy: str) -> PolicySchema:
+        """
+        Every measurement of the policy with all tag keys and (field, type) pairs, over all shards.
+
+        Measurements that are stored but that no query can read are in ``unreadable`` by name.
+        """
+
+    def pieces(self, database: str, retention_policy: str, window: Window) -> tuple[Window, ...]:
+        """Tiles the window so that no piece crosses a shard group, also where no group is known."""
+
+    def counts(
+        self, database: str, retention_policy: str, measurement: str, window: Window, fields: Sequence[str]
+    ) -> Mapping[str, int]:
+        """``count(*)`` by field name in a window that crosses no shard group. Fields without points are left out."""
+
+    def read(
+        self, database: str, schema: TableSchema, piece: Window, options: ReadOptions
+    ) -> Iterator[pa.RecordBatch]:
+        """
+        The points of one table in one piece: series contiguous, time ascending, each batch bounded.
+
+        All batches of one call have one schema: tag keys and fields that occur in the piece, each field with
+        its type in that piece. Raises IncompleteReadError when the reply ends early, with ``kind``
+        ``read-limit`` when a shorter piece may succeed (query-timeout, max-select-*, a cut stream), and
+        ``schema-changed`` when a tag, field or type appears that ``schema`` does not know.
+        """
+
+    def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:
+        """Rows of a user's own InfluxQL SELECT, small. Raises QueryError with the server's words."""
+
+    def writer(self, database: str, retention_policy: str, options: WriteOptions) -> PointWriter:
+        """A writer; nothing is sent before its block is entered. Raises NotVisibleError when there is no target."""
+
+    def unrepresentable(
+        self, measurement: str, columns: Sequence[Column], batch: pa.RecordBatch | None, options: WriteOptions
+    ) -> list[Unrepresentable]:
+        """What of these names (and of the batch's values) this generation's line protocol cannot carry."""
+
+    def create_database(self, database: str, policies: Sequence[RetentionPolicy]) -> tuple[str, ...]:
+        """
+        Creates what is missing of a database and policies with these durations, and never changes one that exists.
+
+        Returns the names of what it created (database, policies; 2.x: buckets as ``name#id``).
+        """
+
+    def alter_retention(self, database: str, retention_policy: str, duration: int) -> None:
+        """Sets how long a policy keeps points (ns, 0 = for ever)."""
+
+    def create_scratch(self, database: str, policies: Sequence[RetentionPolicy]) -> str:
+        """
+        Creates a new database that must not exist, with infinite retention, and proves that it is empty.
+
+        Returns the id to drop it by. Raises TargetError when the name is taken.
+        """
+
+    def drop_scratch(self, database: str, scratch_id: str) -> None:
+        """Drops what create_scratch made, by the id it returned; a scratch that is gone already is fine."""
+
+    def close(self) -> None:
+        """Ends the connections."""
+
+
+Connect = Callable[[ServerSettings], Server]
+"""``influxdb_backup.influx.connect``: detects product and version and returns the generation's Server."""
+
+__all__ = [
+    "Conflict",
+    "Connect",
+    "Dialect",
+    "FieldCount",
+    "PointWriter",
+    "PolicySchema",
+    "ReadOptions",
+    "Server",
+    "ServerSettings",
+    "Table",
+    "Unrepresentable",
+    "WriteOptions",
+    "WriteResult",
+]

@@ -1,0 +1,192 @@
+"""Real InfluxDB servers for the tests, each with its own configuration, data folder and loopback ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "influxdb-backup-tests"
+ORGANIZATION = "tests"
+TOKEN = "tests-operator-token"
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that the tests may fill and break."""
+
+    url: str
+    generation: int
+    token: str | None = None
+    organization: str | None = None
+    pid: int = 0
+    folder: Path | None = None
+
+    def query(self, statement: str, **parameters: str) -> dict[str, object]:
+        """A raw InfluxQL statement, JSON answer; for preparing and checking, never through the product's code."""
+        body = urllib.parse.urlencode({"q": statement, "epoch": "ns", **parameters}).encode()
+        return dict(json.loads(self._post("/query", body, "application/x-www-form-urlencoded") or b"{}"))
+
+    def write(self, lines: str | bytes, database: str, retention_policy: str = "autogen") -> None:
+        """Raw line protocol; raises urllib.error.HTTPError when refused."""
+        raw = lines.encode("utf-8", "surrogateescape") if isinstance(lines, str) else lines
+        target = urllib.parse.urlencode({"db": database, "rp": retention_policy, "precision": "ns"})
+        self._post(f"/write?{target}", raw, "text/plain; charset=utf-8")
+
+    def create_database(self, name: str) -> None:
+        """A new empty database (2.x: bucket) with infinite retention."""
+        if self.generation == 1:
+            self.query(f'CREATE DATABASE "{name}"')
+            return
+        organizations = json.loads(self.get(f"/api/v2/orgs?org={self.organization}"))
+        self._post(
+            "/api/v2/buckets",
+            json.dumps({"name": name, "orgID": organizations["orgs"][0]["id"], "retentionRules": []}).encode(),
+            "application/json",
+        )
+
+    def get(self, path: str) -> bytes:
+        """The body of a GET."""
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=self._headers())) as reply:
+            return bytes(reply.read())
+
+    def _post(self, path: str, body: bytes, kind: str) -> bytes:
+        request = urllib.request.Request(self.url + path, body, {**self._headers(), "Content-Type": kind})
+        with urllib.request.urlopen(request) as reply:
+            return bytes(reply.read())
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Token {self.token}"} if self.token else {}
+
+
+def find_influxd1() -> str | None:
+    """The 1.x daemon of Debian's package."""
+    return shutil.which("influxd")
+
+
+def find_influxd2() -> str | None:
+    """A 2.x daemon named by INFLUXDB2_INFLUXD or found in the cache folder."""
+    named = os.environ.get("INFLUXDB2_INFLUXD")
+    if named:
+        return named
+    found = sorted(CACHE.glob("influxd-2.*"))
+    return str(found[-1]) if found else None
+
+
+def find_newer_influxd1() -> str | None:
+    """A 1.x daemon newer than Debian's, found in the cache folder."""
+    found = sorted(CACHE.glob("influxd-1.*"))
+    return str(found[-1]) if found else None
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"influxd ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+        try:
+            urllib.request.urlopen(url + "/ping", timeout=2).close()
+            return
+        except (OSError, urllib.error.URLError):
+            time.sleep(0.1)
+    raise RuntimeError(f"influxd did not answer in 60 s:\n{log.read_text()[-2000:]}")
+
+
+@contextmanager
+def _process(command: list[str], folder: Path, url: str) -> Iterator[int]:
+    log = folder / "influxd.log"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("INFLUX")}
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder, env=environment)
+    try:
+        _wait(url, process, log)
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def start_influxdb1(folder: Path, binary: str, extra: str = "", auth: bool = False) -> Iterator[RunningServer]:
+    """A 1.x server; ``extra`` is appended to its configuration as whole TOML sections."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, rpc = free_port(), free_port()
+    (folder / "influxdb.conf").write_text(
+        f"""
+reporting-disabled = true
+bind-address = "127.0.0.1:{rpc}"
+[meta]
+  dir = "{folder}/meta"
+  logging-enabled = false
+[data]
+  dir = "{folder}/data"
+  wal-dir = "{folder}/wal"
+  query-log-enabled = false
+  max-series-per-database = 0
+  max-values-per-tag = 0
+[http]
+  bind-address = "127.0.0.1:{port}"
+  log-enabled = false
+  auth-enabled = {"true" if auth else "false"}
+[monitor]
+  store-enabled = false
+{extra}
+"""
+    )
+    url = f"http://127.0.0.1:{port}"
+    with _process([binary, "-config", str(folder / "influxdb.conf")], folder, url) as pid:
+        yield RunningServer(url=url, generation=1, pid=pid, folder=folder)
+
+
+@contextmanager
+def start_influxdb2(folder: Path, binary: str, *options: str) -> Iterator[RunningServer]:
+    """A 2.x server that is set up, with an operator token."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        binary,
+        f"--http-bind-address=127.0.0.1:{port}",
+        f"--bolt-path={folder}/influxd.bolt",
+        f"--sqlite-path={folder}/influxd.sqlite",
+        f"--engine-path={folder}/engine",
+        "--reporting-disabled",
+        "--log-level=error",
+        *options,
+    ]
+    with _process(command, folder, url) as pid:
+        setup = {
+            "username": "tests",
+            "password": "tests-password",
+            "org": ORGANIZATION,
+            "bucket": "first",
+            "token": TOKEN,
+        }
+        request = urllib.request.Request(
+            url + "/api/v2/setup", json.dumps(setup).encode(), {"Content-Type": "application/json"}
+        )
+        urllib.request.urlopen(request).close()
+        yield RunningServer(
+            url=url, generation=2, token=TOKEN, organization=ORGANIZATION, pid=pid, folder=folder
+        )
