@@ -187,6 +187,4 @@ def start_influxdb2(folder: Path, binary: str, *options: str) -> Iterator[Runnin
             url + "/api/v2/setup", json.dumps(setup).encode(), {"Content-Type": "application/json"}
         )
         urllib.request.urlopen(request).close()
-        yield RunningServer(
-            url=url, generation=2, token=TOKEN, organization=ORGANIZATION, pid=pid, folder=folder
-        )
+        yield RunningServer(url=url, generation=2, token=TOKEN, organization=ORGANIZATION, pid=pid, folder=folder)

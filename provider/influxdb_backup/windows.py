@@ -8,6 +8,7 @@ window may start at ``MIN_TIME`` and end at ``MAX_END``, and then contains every
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -47,9 +48,7 @@ def parse_instant(text: str | datetime) -> int:
         return _from_datetime(text)
     found = _INSTANT.match(text.strip())
     if not found:
-        raise UsageError(
-            f"{text!r} is not a time.", hint="Write RFC 3339 with a zone, such as 2026-01-31T00:00:00Z."
-        )
+        raise UsageError(f"{text!r} is not a time.", hint="Write RFC 3339 with a zone, such as 2026-01-31T00:00:00Z.")
     year, month, day, hour, minute, second, fraction, zone = found.groups()
     if zone is None:
         raise UsageError(f"The time {text!r} has no time zone.", hint="Add Z for UTC, or an offset such as +01:00.")
@@ -190,7 +189,7 @@ def tile(whole: Window, groups: Iterable[Window]) -> tuple[Window, ...]:
     for group in groups:
         cuts.update(edge for edge in (group.start, group.end) if whole.start < edge < whole.end)
     edges = sorted(cuts)
-    return tuple(Window(start=a, end=b) for a, b in zip(edges, edges[1:], strict=False))
+    return tuple(Window(start=a, end=b) for a, b in itertools.pairwise(edges))
 
 
 def halve(window: Window, at_least: int = _SECOND) -> tuple[Window, Window] | None:

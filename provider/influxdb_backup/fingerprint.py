@@ -1,0 +1,271 @@
+"""
+An order-independent fingerprint of a table's content, equal for equal points wherever they are read from.
+
+It is the sum modulo 2^128 of one 128-bit hash for each value. All integers are unsigned, ``LP(x)`` is the
+length of ``x`` as 4 bytes little endian followed by ``x``, ``XXH3`` is XXH3-128 with seed 0 and ``lo``/``hi`` are
+its low and high 64 bits; ``t`` is the point's time in ns as 64 bits two's complement; arithmetic is modulo 2^64::
+
+    series = LP(measurement) then, for each tag with a value that is not empty,
+             in the order of the key's bytes: LP(key) LP(value)
+    column = one byte of type (f float, i integer, u unsigned, s string, b boolean) then LP(field name)
+    S = XXH3(series)        C = XXH3(column)
+    V0 = V1 = the 64 bits of the value (float: IEEE 754 bits; integer: two's complement; boolean: 0 or 1)
+              for a string V0 = lo(XXH3(bytes)), V1 = hi(XXH3(bytes))
+    mix(x): x ^= x >> 33; x *= 0xff51afd7ed558ccd; x ^= x >> 33; x *= 0xc4ceb9fe1a85ec53; x ^= x >> 33
+    R0 = mix(lo(S) ^ t)     H0 = mix(R0 ^ lo(C) ^ V0)
+    R1 = mix(hi(S) + t)     H1 = mix(R1 + hi(C) + V1)
+    hash of the value = H1 * 2^64 + H0
+
+A field that a point does not have adds nothing. Database, retention policy and server are not part of it. It
+finds corruption and loss, not forgery: whoever can choose values can construct collisions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from influxdb_backup.columns import batch_columns
+from influxdb_backup.model import Column, FieldCount, InfluxType, Role, encode_name
+
+_MODULUS = 1 << 128
+_M1 = np.uint64(0xFF51AFD7ED558CCD)
+_M2 = np.uint64(0xC4CEB9FE1A85EC53)
+_SHIFT = np.uint64(33)
+_HALF = np.uint64(32)
+_LOW = np.uint64(0xFFFFFFFF)
+_TYPE_CODES = {
+    InfluxType.FLOAT: b"f",
+    InfluxType.INTEGER: b"i",
+    InfluxType.UNSIGNED: b"u",
+    InfluxType.STRING: b"s",
+    InfluxType.BOOLEAN: b"b",
+}
+_BLOCK = 16_384
+"""rows hashed at once: small enough that the temporaries stay in the processor's cache"""
+
+Words = NDArray[np.uint64]
+
+
+def format_fingerprint(value: int) -> str:
+    """The 32 hexadecimal digits of a fingerprint."""
+    return f"{value % _MODULUS:032x}"
+
+
+def add_fingerprints(parts: Iterable[str]) -> str:
+    """The fingerprint of the union of disjoint sets of points, from the sets' own fingerprints."""
+    return format_fingerprint(sum(int(part, 16) for part in parts))
+
+
+def _length_prefixed(raw: bytes) -> bytes:
+    return len(raw).to_bytes(4, "little") + raw
+
+
+def _digests(keys: Iterable[bytes | memoryview]) -> tuple[Words, Words]:
+    """Low and high words of XXH3-128 of each key."""
+    digest = xxhash.xxh3_128_digest
+    both = np.frombuffer(b"".join([digest(key) for key in keys]), dtype=">u8").reshape(-1, 2)
+    return both[:, 1].astype(np.uint64), both[:, 0].astype(np.uint64)
+
+
+def _mix(words: Words, scratch: Words) -> None:
+    """The mix function of the definition, in place."""
+    np.right_shift(words, _SHIFT, out=scratch)
+    np.bitwise_xor(words, scratch, out=words)
+    np.multiply(words, _M1, out=words)
+    np.right_shift(words, _SHIFT, out=scratch)
+    np.bitwise_xor(words, scratch, out=words)
+    np.multiply(words, _M2, out=words)
+    np.right_shift(words, _SHIFT, out=scratch)
+    np.bitwise_xor(words, scratch, out=words)
+
+
+def _total(words: Words, scratch: Words) -> int:
+    """The exact sum of 64-bit words."""
+    np.bitwise_and(words, _LOW, out=scratch)
+    low = int(scratch.sum())
+    np.right_shift(words, _HALF, out=scratch)
+    return (int(scratch.sum()) << 32) + low
+
+
+def _dictionary_fragments(array: pa.DictionaryArray, key: bytes) -> list[bytes]:
+    """For each entry of a tag's dictionary its part of the series key; empty for an empty or missing value."""
+    prefix = _length_prefixed(key)
+    fragments = []
+    for value in array.dictionary.cast(pa.binary()).to_pylist():
+        fragments.append(prefix + _length_prefixed(value) if value else b"")
+    fragments.append(b"")  # index -1, a null
+    return fragments
+
+
+def _series_words(measurement: bytes, batch: pa.RecordBatch, columns: tuple[Column, ...]) -> tuple[Words, Words]:
+    """S of the definition for each row: low and high words."""
+    tags = sorted(
+        (
+            (encode_name(column.name), batch.column(position + 1))
+            for position, column in enumerate(columns)
+            if column.role is Role.TAG
+        ),
+        key=lambda pair: pair[0],
+    )
+    rows = batch.num_rows
+    starts_mask = np.zeros(rows, dtype=bool)
+    starts_mask[0] = True
+    codes, fragments = [], []
+    for key, array in tags:
+        if not pa.types.is_dictionary(array.type):
+            array = array.dictionary_encode()  # noqa: PLW2901
+        indices = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        starts_mask[1:] |= indices[1:] != indices[:-1]
+        codes.append(indices)
+        fragments.append(_dictionary_fragments(array, key))
+    starts = np.flatnonzero(starts_mask)
+    prefix = _length_prefixed(measurement)
+    parts = [
+        [entries[code] for code in indices[starts].tolist()] for indices, entries in zip(codes, fragments, strict=True)
+    ]
+    keys = [b"".join((prefix, *row)) for row in zip(*parts, strict=True)] if parts else [prefix]
+    low, high = _digests(keys)
+    lengths = np.diff(np.append(starts, rows))
+    return np.repeat(low, lengths), np.repeat(high, lengths)
+
+
+def _string_words(array: pa.Array) -> tuple[Words, Words]:
+    encoded = array.dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    values = encoded.dictionary.cast(pa.large_binary())
+    buffers = values.buffers()
+    offsets = np.frombuffer(buffers[1], dtype=np.int64)[values.offset : values.offset + len(values) + 1].tolist()
+    data = memoryview(buffers[2]) if buffers[2] is not None else memoryview(b"")
+    low, high = _digests(data[a:b] for a, b in itertools.pairwise(offsets))
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    return low[codes], high[codes]
+
+
+def _value_words(array: pa.Array, kind: InfluxType) -> tuple[Words, Words]:
+    """V0 and V1 of the values of an array without nulls."""
+    if kind is InfluxType.STRING:
+        return _string_words(array)
+    if kind is InfluxType.BOOLEAN:
+        words = array.cast(pa.uint8()).to_numpy(zero_copy_only=False).astype(np.uint64)
+    else:
+        words = array.to_numpy(zero_copy_only=False).view(np.uint64)
+    return words, words
+
+
+@dataclass(frozen=True)
+class _RowWords:
+    low: Words
+    high: Words
+
+
+def _row_words(times: Words, series: tuple[Words, Words]) -> _RowWords:
+    scratch = np.empty(min(_BLOCK, len(times)), dtype=np.uint64)
+    low, high = series[0] ^ times, series[1] + times
+    for start in range(0, len(times), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        size = len(low[block])
+        _mix(low[block], scratch[:size])
+        _mix(high[block], scratch[:size])
+    return _RowWords(low, high)
+
+
+def _column_sum(rows: _RowWords, values: tuple[Words, Words], seed: tuple[np.uint64, np.uint64]) -> int:
+    size = min(_BLOCK, len(rows.low))
+    words, scratch = np.empty(size, dtype=np.uint64), np.empty(size, dtype=np.uint64)
+    total = 0
+    for start in range(0, len(rows.low), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        used = len(rows.low[block])
+        mixed, spare = words[:used], scratch[:used]
+        np.bitwise_xor(rows.low[block], values[0][block], out=mixed)
+        np.bitwise_xor(mixed, seed[0], out=mixed)
+        _mix(mixed, spare)
+        total += _total(mixed, spare)
+        np.add(rows.high[block], values[1][block], out=mixed)
+        np.add(mixed, seed[1], out=mixed)
+        _mix(mixed, spare)
+        total += _total(mixed, spare) << 64
+    return total
+
+
+class TableFingerprint:
+    """
+    Fingerprint, counts and time bounds of one table, fed batch by batch in any order.
+
+    The batches may be cut anywhere; their column sets may differ. Points must be distinct.
+    """
+
+    def __init__(self, measurement: str) -> None:
+        self._measurement = encode_name(measurement)
+        self.value = 0
+        self.rows = 0
+        self.min_time: int | None = None
+        self.max_time: int | None = None
+        self._counts: dict[tuple[str, InfluxType], int] = {}
+
+    @property
+    def hexadecimal(self) -> str:
+        """The fingerprint so far, 32 digits."""
+        return format_fingerprint(self.value)
+
+    @property
+    def counts(self) -> tuple[FieldCount, ...]:
+        """Values per (field, type), sorted, without fields that have none."""
+        return tuple(
+            FieldCount(name=name, type=kind, count=count)
+            for (name, kind), count in sorted(
+                self._counts.items(), key=lambda item: (encode_name(item[0][0]), item[0][1])
+            )
+            if count
+        )
+
+    @property
+    def values(self) -> int:
+        """Values of all fields."""
+        return sum(self._counts.values())
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Adds the points of a batch with the seam's schema (``influxdb_backup.columns``)."""
+        if batch.num_rows == 0:
+            return
+        columns = batch_columns(batch.schema)
+        signed = batch.column(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        self._widen(int(signed.min()), int(signed.max()))
+        self.rows += batch.num_rows
+        rows = _row_words(signed.view(np.uint64), _series_words(self._measurement, batch, columns))
+        for position, column in enumerate(columns):
+            if column.role is Role.FIELD:
+                self._add_column(rows, column, batch.column(position + 1))
+
+    def _widen(self, earliest: int, latest: int) -> None:
+        self.min_time = earliest if self.min_time is None else min(self.min_time, earliest)
+        self.max_time = latest if self.max_time is None else max(self.max_time, latest)
+
+    def _add_column(self, rows: _RowWords, column: Column, array: pa.Array) -> None:
+        count = len(array) - array.null_count
+        key = (column.name, column.type)
+        self._counts[key] = self._counts.get(key, 0) + count
+        if not count:
+            return
+        if array.null_count:
+            present = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
+            rows = _RowWords(rows.low[present], rows.high[present])
+            array = array.drop_null()
+        low, high = _digests([_TYPE_CODES[column.type] + _length_prefixed(encode_name(column.name))])
+        self.value = (self.value + _column_sum(rows, _value_words(array, column.type), (low[0], high[0]))) % _MODULUS
+
+
+def fingerprint_batches(measurement: str, batches: Iterable[pa.RecordBatch]) -> TableFingerprint:
+    """The fingerprint of a whole table."""
+    table = TableFingerprint(measurement)
+    for batch in batches:
+        table.add(batch)
+    return table
