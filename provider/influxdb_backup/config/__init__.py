@@ -1,0 +1,1 @@
+"""The YAML file and connections as frozen, checked values. No Airflow."""

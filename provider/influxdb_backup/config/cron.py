@@ -1,0 +1,82 @@
+"""
+Five-field cron expressions: checked and normalised, without a scheduler's library.
+
+What passes here means the same to Airflow's ``CronDataIntervalTimetable``: numbers, names, ranges, steps and lists,
+and the presets ``@hourly`` to ``@yearly``. Seconds fields, ``L``, ``#`` and reversed ranges are refused, because
+schedulers read them differently.
+"""
+
+from __future__ import annotations
+
+import re
+
+from influxdb_backup.errors import UsageError
+
+PRESETS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@quarterly": "0 0 1 */3 *",
+    "@yearly": "0 0 1 1 *",
+}
+_MONTHS = {
+    name: number
+    for number, name in enumerate(
+        ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), start=1
+    )
+}
+_DAYS = {name: number for number, name in enumerate(("sun", "mon", "tue", "wed", "thu", "fri", "sat"))}
+_FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
+    ("minute", 0, 59, {}),
+    ("hour", 0, 23, {}),
+    ("day of month", 1, 31, {}),
+    ("month", 1, 12, _MONTHS),
+    ("day of week", 0, 7, _DAYS),
+)
+_LONGEST = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_ITEM = re.compile(r"(?:(?P<all>\*)|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>\d+))?\Z", re.ASCII)
+
+
+def check_cron(text: str) -> str:
+    """The expression with single spaces, presets written out. Raises UsageError naming the field that is wrong."""
+    expression = PRESETS.get(text.strip().lower(), text)
+    fields = expression.split()
+    if len(fields) != len(_FIELDS):
+        raise UsageError(
+            f"{text!r} is not a cron expression of five fields (minute, hour, day of month, month, day of week).",
+            hint=f"Write for example '0 0 * * *' for every midnight, or one of {', '.join(PRESETS)}.",
+        )
+    sets = [_expand(field, *spec) for field, spec in zip(fields, _FIELDS, strict=True)]
+    days, months = sets[2], sets[3]
+    if fields[4] == "*" and not any(min(days) <= _LONGEST[month] for month in months):
+        raise UsageError(f"The cron expression {text!r} never happens: no such month has a day {min(days)}.")
+    return " ".join(fields)
+
+
+def _expand(field: str, label: str, low: int, high: int, names: dict[str, int]) -> frozenset[int]:
+    values: set[int] = set()
+    for item in field.split(","):
+        found = _ITEM.match(item)
+        if not found:
+            raise UsageError(f"{item!r} is not allowed in the field {label} of a cron expression.")
+        step = int(found["step"] or 1)
+        if found["all"]:
+            first, last = low, high
+        else:
+            first = _number(found["first"], label, low, high, names)
+            last = _number(found["last"], label, low, high, names) if found["last"] else first
+            if found["step"] and not found["last"]:
+                raise UsageError(f"{item!r} in the field {label}: a step needs a range, such as {first}-{high}/{step}.")
+        if first > last or step < 1:
+            raise UsageError(f"{item!r} in the field {label} of a cron expression is an empty range.")
+        values.update(range(first, last + 1, step))
+    return frozenset(values)
+
+
+def _number(text: str, label: str, low: int, high: int, names: dict[str, int]) -> int:
+    number = names.get(text.lower(), -1) if not text.isdigit() else int(text)
+    if not low <= number <= high:
+        allowed = f"{low} to {high}" + (f", or {', '.join(names)}" if names else "")
+        raise UsageError(f"{text!r} in the field {label} of a cron expression is not one of {allowed}.")
+    return number
