@@ -9,6 +9,7 @@ schedulers read them differently.
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from influxdb_backup.errors import UsageError
 
@@ -80,3 +81,30 @@ def _number(text: str, label: str, low: int, high: int, names: dict[str, int]) -
         allowed = f"{low} to {high}" + (f", or {', '.join(names)}" if names else "")
         raise UsageError(f"{text!r} in the field {label} of a cron expression is not one of {allowed}.")
     return number
+
+
+def previous_tick(expression: str, instant: int) -> int | None:
+    """
+    The latest tick (UTC, ns) of a checked five-field expression that is not after ``instant``.
+
+    None when there is none in the four years before. As in cron, a day matches when either of the two day
+    fields does, if both are restricted.
+    """
+    fields = expression.split()
+    minutes, hours, days, months, weekdays = (
+        _expand(field, *spec) for field, spec in zip(fields, _FIELDS, strict=True)
+    )
+    weekdays = frozenset(day % 7 for day in weekdays)
+    either = not fields[2].startswith("*") and not fields[4].startswith("*")
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(minutes=instant // (60 * 10**9))
+    for back in range(4 * 366):
+        day = moment.date() - timedelta(days=back)
+        in_month, in_week = day.day in days, day.isoweekday() % 7 in weekdays
+        if day.month not in months or not ((in_month or in_week) if either else (in_month and in_week)):
+            continue
+        for hour in sorted(hours, reverse=True):
+            for minute in sorted(minutes, reverse=True):
+                tick = datetime(day.year, day.month, day.day, hour, minute, tzinfo=UTC)
+                if tick <= moment:
+                    return (tick - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(minutes=1) * 60 * 10**9
+    return None
