@@ -1,0 +1,80 @@
+"""What the three kinds of DAGs take from a plan in the same way."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param
+
+from influxdb_backup.config.model import Plan
+from influxdb_backup.factory.names import TAG
+
+START = datetime(2000, 1, 1, tzinfo=UTC)
+"""the first date of DAGs whose plan names none; without catchup it only has to be in the past"""
+RETRY_DELAY = timedelta(minutes=1)
+
+INSTANT_PATTERN = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|z|[+-]\d{2}:\d{2})$"
+"""RFC 3339 with a zone; Airflow's own format date-time is not checked by its API"""
+
+
+def schedule(cron: str | None) -> CronDataIntervalTimetable | None:
+    """Real data intervals in UTC. A bare cron string would give intervals of no length."""
+    return CronDataIntervalTimetable(cron, timezone="UTC") if cron else None
+
+
+def start_date(plan: Plan) -> datetime:
+    """The plan's start, to the second."""
+    return START if plan.start is None else datetime.fromtimestamp(plan.start // 10**9, UTC)
+
+
+def task_arguments(plan: Plan) -> dict[str, Any]:
+    """Arguments of every task of a plan's DAGs."""
+    settings = plan.airflow
+    arguments: dict[str, Any] = {"owner": settings.owner, "retries": settings.retries, "retry_delay": RETRY_DELAY}
+    if settings.queue is not None:
+        arguments["queue"] = settings.queue
+    return arguments
+
+
+def work_arguments(plan: Plan) -> dict[str, Any]:
+    """Arguments of the tasks that read or write a server or the store: these count in the pool and may take long."""
+    settings = plan.airflow
+    arguments: dict[str, Any] = {}
+    if settings.pool is not None:
+        arguments["pool"] = settings.pool
+    if settings.execution_timeout is not None:
+        arguments["execution_timeout"] = timedelta(microseconds=settings.execution_timeout // 1000)
+    return arguments
+
+
+def dag_tags(plan: Plan, kind: str) -> list[str]:
+    """Tags by which the page finds the DAGs."""
+    return sorted({TAG, kind, *plan.airflow.tags})
+
+
+def instant_param(title: str, description: str, section: str = "Range") -> Param:
+    """An optional time in a form."""
+    return Param(
+        None,
+        type=["null", "string"],
+        pattern=INSTANT_PATTERN,
+        title=title,
+        description=description,
+        examples=["2026-01-31T00:00:00Z"],
+        section=section,
+    )
+
+
+def from_run(dag: DAG, name: str) -> Any:
+    """What the run was given for a param, as an operator's argument: it keeps its type, as a template would not."""
+    return dag.param(name)
+
+
+def described(plan: Plan) -> str:
+    """What a plan backs up, for the page."""
+    scope = plan.scope
+    policies = ", ".join(scope.retention_policies or ()) or "all retention policies"
+    measurements = ", ".join(scope.measurements or ()) or "all measurements"
+    without = f" without {', '.join(scope.exclude_measurements)}" if scope.exclude_measurements else ""
+    return f"Database `{plan.database}` ({policies}; {measurements}{without}), repository `{plan.repository}`."

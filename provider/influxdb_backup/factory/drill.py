@@ -1,0 +1,65 @@
+"""The drill DAG: restore one backup into a scratch database, compare, check, and drop it whatever happens."""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param
+
+from influxdb_backup.config.model import DrillConfig, Plan
+from influxdb_backup.factory.common import (
+    dag_tags,
+    described,
+    from_run,
+    schedule,
+    start_date,
+    task_arguments,
+    work_arguments,
+)
+from influxdb_backup.factory.names import drill_dag_id
+from influxdb_backup.operators.drill import DropScratchOperator, RestoreDrillOperator
+
+
+def drill_dag(plan: Plan, config_path: str) -> DAG:
+    """
+    The DAG that drills restores of a plan; never two at a time, so that one does not drop the other's scratch.
+
+    The drill drops its scratch database itself. The teardown drops it when the drill's process was killed, and
+    fails the run when it cannot.
+    """
+    settings = plan.drill or DrillConfig()
+    common = {"config_path": config_path, "plan": plan.name}
+    with DAG(
+        drill_dag_id(plan.name),
+        description=f"Prove that backups of {plan.name} can be restored.",
+        doc_md=_document(plan, settings),
+        schedule=schedule(settings.schedule),
+        start_date=start_date(plan),
+        catchup=False,
+        max_active_runs=1,
+        default_args=task_arguments(plan),
+        params={
+            "ref": Param(
+                None,
+                type=["null", "string"],
+                title="Backup",
+                description=f"plan/start_end/revision, or plan@latest; the {settings.pick} one without it.",
+            )
+        },
+        tags=dag_tags(plan, "drill"),
+    ) as dag:
+        drill = RestoreDrillOperator(task_id="drill", ref=from_run(dag, "ref"), **common, **work_arguments(plan))
+        drop = DropScratchOperator(task_id="drop_scratch", **common).as_teardown(on_failure_fail_dagrun=True)
+        drill >> drop
+    return dag
+
+
+def _document(plan: Plan, settings: DrillConfig) -> str:
+    when = f"on `{settings.schedule}` (UTC)" if settings.schedule else "when it is triggered"
+    return f"""\
+### Restore drill of `{plan.name}`
+
+{described(plan)}
+
+Picks the `{settings.pick}` backup {when}, restores it into a new scratch database, reads it back, compares counts
+and fingerprints table by table, runs {len(settings.checks)} checks of your own, and drops the scratch database.
+The report is kept in the repository. A run that fails means that this backup could not be proved restorable.
+"""

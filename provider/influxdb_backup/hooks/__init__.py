@@ -1,0 +1,1 @@
+"""From Airflow connections to an open server and an open repository."""

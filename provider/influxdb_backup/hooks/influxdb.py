@@ -1,0 +1,61 @@
+"""The hook of the connection type ``influxdb_backup``."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from airflow.sdk import BaseHook
+
+from influxdb_backup.errors import InfluxdbBackupError
+from influxdb_backup.hooks.connections import airflow_connection
+
+if TYPE_CHECKING:
+    from influxdb_backup.influx.protocol import Server, ServerSettings
+
+
+class InfluxdbBackupHook(BaseHook):
+    """
+    Opens an InfluxDB server that an Airflow connection names.
+
+    Takes connections of type ``influxdb_backup``, and of type ``influxdb`` of the official provider.
+    """
+
+    conn_name_attr = "influxdb_conn_id"
+    default_conn_name = "influxdb_default"
+    conn_type = "influxdb_backup"
+    hook_name = "InfluxDB backup"
+
+    def __init__(self, influxdb_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.influxdb_conn_id = influxdb_conn_id
+
+    def settings(self) -> ServerSettings:
+        """How the server is reached. Raises ConfigError when the connection is missing or wrong."""
+        from influxdb_backup.config.connections import server_settings
+
+        return server_settings(self.influxdb_conn_id, airflow_connection(self.influxdb_conn_id))
+
+    def server(self) -> Server:
+        """
+        The server with its product and version found out; the caller closes it.
+
+        Raises ConfigError, ServerUnavailableError, AccessError or UnsupportedServerError.
+        """
+        from influxdb_backup.influx.connection import connect
+
+        return connect(self.settings())
+
+    def get_conn(self) -> Server:
+        """As ``server``; the name that Airflow's hooks share."""
+        return self.server()
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Whether the server answers and shows its databases, and what it is or what to do."""
+        try:
+            with closing(self.server()) as server:
+                databases = server.databases()
+                info = server.info
+        except InfluxdbBackupError as error:
+            return False, str(error)
+        return True, f"InfluxDB {info.version} answers and shows {len(databases)} databases."

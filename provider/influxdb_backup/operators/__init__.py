@@ -1,0 +1,1 @@
+"""Operators: fields -> hook -> one job -> ids and counts. Import them from their modules."""

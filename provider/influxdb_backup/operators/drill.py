@@ -1,0 +1,97 @@
+"""The operators that prove that a backup can be restored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from influxdb_backup.operators.base import BackupOperator, given, log_group, only_passing_errors_retry
+
+if TYPE_CHECKING:
+    from influxdb_backup.config.model import Plan
+    from influxdb_backup.influx.protocol import Server
+    from influxdb_backup.jobs.drill import DrillReport
+
+
+class _DrillBase(BackupOperator):
+    def drill_server(self, plan: Plan) -> Server:
+        """The server that takes the scratch database: the drill's own connection, else the plan's."""
+        from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
+
+        return InfluxdbBackupHook((plan.drill and plan.drill.connection) or plan.connection).server()
+
+
+class RestoreDrillOperator(_DrillBase):
+    """
+    Restores one backup of a plan into a new scratch database, reads it back, compares, checks and drops it.
+
+    The report is kept in the repository. A drill that does not hold fails the task.
+
+    :param ref: the backup to drill; picked as the plan's ``drill.pick`` says when None (templated)
+    :returns: ref, manifest, tables, rows, checks, seconds_restore, seconds_read_back, seconds_total
+    """
+
+    template_fields: Sequence[str] = (*BackupOperator.template_fields, "ref")
+
+    def __init__(self, *, ref: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ref = ref
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Drills one backup. Raises AirflowFailException when the drill does not hold."""
+        from influxdb_backup.errors import DrillError
+        from influxdb_backup.jobs.drill import drill
+
+        with only_passing_errors_retry(self.log):
+            config, plan = self.load()
+            repository = self.repository(config, plan)
+            ref = repository.ref(str(self.ref)) if given(self.ref) else None
+            with (
+                log_group(self.log, f"Restore drill of {plan.name}"),
+                closing(self.drill_server(plan)) as server,
+            ):
+                report = drill(plan, repository=repository, server=server, ref=ref, progress=self.progress())
+            self.link_to(repository, report.ref)
+            for problem in report.problems:
+                self.log.error("%s: %s", problem.object, problem.message)
+            if not report.ok:
+                raise DrillError(
+                    f"The drill of {report.ref} did not hold: {len(report.problems)} findings.",
+                    hint=f"They stand in this log; look at the parts with: influxdb-backup verify {report.ref}",
+                )
+        self.log.info("%s was restored and compared in %.1f s.", report.ref, report.seconds_total)
+        return summary(report)
+
+
+class DropScratchOperator(_DrillBase):
+    """
+    Drops the scratch databases that drills of this plan recorded and did not drop, because they were killed.
+
+    :returns: dropped, the names of what it dropped
+    """
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Drops the leftovers. Raises when one cannot be dropped."""
+        from influxdb_backup.jobs.drill import clean
+
+        with only_passing_errors_retry(self.log):
+            config, plan = self.load()
+            with closing(self.drill_server(plan)) as server:
+                dropped = clean(plan.name, repository=self.repository(config, plan), server=server)
+        self.log.info("Dropped: %s", ", ".join(dropped) or "nothing was left")
+        return {"dropped": list(dropped)}
+
+
+def summary(report: DrillReport) -> dict[str, Any]:
+    """Ids and counts of a drill, small enough for XCom."""
+    return {
+        "ref": report.ref,
+        "manifest": report.manifest,
+        "tables": report.tables,
+        "rows": report.rows,
+        "checks": len(report.checks),
+        "seconds_restore": round(report.seconds_restore, 3),
+        "seconds_read_back": round(report.seconds_read_back, 3),
+        "seconds_total": round(report.seconds_total, 3),
+    }

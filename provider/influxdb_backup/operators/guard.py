@@ -1,0 +1,60 @@
+"""The task that stands before a restore and refuses what the form cannot refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from airflow.sdk import BaseOperator
+
+from influxdb_backup.errors import UsageError
+from influxdb_backup.operators.base import only_passing_errors_retry
+
+
+class RestoreGuardOperator(BaseOperator):
+    """
+    Refuses a restore whose run has unknown keys, a wrong range, or no right confirmation.
+
+    :param database: what the restore writes to when the run names no target database
+    """
+
+    template_fields: Sequence[str] = ("database",)
+
+    def __init__(self, *, database: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.database = database
+
+    def execute(self, context: Mapping[str, Any]) -> None:
+        """Raises AirflowFailException for a run that must not go on."""
+        with only_passing_errors_retry(self.log):
+            refuse_unknown(context["dag_run"].conf or {}, list(context["dag"].params))
+            refuse_unconfirmed(context["params"], self.database)
+
+
+def refuse_unknown(conf: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raises UsageError when the run was given a key that the form does not have: Airflow itself takes any."""
+    for key in conf:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            raise UsageError(
+                f"The restore was given {key!r}, which it does not know.",
+                hint=f"Did you mean {near[0]!r}?" if near else f"It knows {', '.join(sorted(known))}.",
+            )
+
+
+def refuse_unconfirmed(params: Mapping[str, Any], database: str) -> None:
+    """Raises UsageError when the range is wrong, or when points would be written and nobody confirmed where to."""
+    from influxdb_backup.windows import parse_window
+
+    if not params.get("start") or not params.get("end"):
+        raise UsageError("The range to restore is missing.", hint="Fill in start and end.")
+    parse_window(params["start"], params["end"])
+    if params["dry_run"]:
+        return
+    target = params.get("target_database") or database
+    if params.get("confirm") != target:
+        raise UsageError(
+            f"This restore would write into the database {target!r}, and confirm is {params.get('confirm')!r}.",
+            hint=f"Type {target} into confirm, or leave dry run on.",
+        )

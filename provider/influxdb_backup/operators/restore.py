@@ -1,0 +1,189 @@
+"""The operator that brings a stretch of time back."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from influxdb_backup.operators.base import BackupOperator, flag, given, log_group, one_of, only_passing_errors_retry
+
+if TYPE_CHECKING:
+    from influxdb_backup.config.model import Plan
+    from influxdb_backup.jobs.restore import RestorePlan, RestoreReport
+    from influxdb_backup.jobs.restore_request import RestoreRequest
+    from influxdb_backup.model import Window
+
+
+class RestoreOperator(BackupOperator):
+    """
+    Restores any range of a plan's backups into a server; per instant the newest read wins.
+
+    A retry of the task continues its own restore, for the restore's id follows from the run.
+
+    :param start: RFC 3339 with a zone; with ``end`` the range, else the run's window (templated)
+    :param end: see ``start`` (templated)
+    :param refs: only these backups, as ``plan/start_end/revision``; all of the plan when empty (templated)
+    :param retention_policies: only these policies; all when None (templated)
+    :param measurements: only these measurements; all when None (templated)
+    :param tags: only points with these tag values (templated)
+    :param target_connection: connection of the server to write to; the plan's own when None (templated)
+    :param target_database: database to write to; the source's name when None (templated)
+    :param target_retention_policy: policy to write to; the source's names when None (templated)
+    :param on_conflict: ``fail`` refuses a target that has points there, ``merge`` writes over them (templated)
+    :param retention: ``fail``, ``widen`` or ``drop-points``: what to do when the target would not keep
+        all points (templated)
+    :param allow_gaps: restore although parts of the range have no backup (templated)
+    :param max_rejects: points that the target may refuse before the restore fails (templated)
+    :param restore_id: continues the restore of this id; made from DAG, run and task when None (templated)
+    :param dry_run: only tell what would be read, created, dropped and written (templated)
+    :returns: restore_id, target_database, tables, rows, values, rejects, seconds; of a dry run what it would do
+    """
+
+    template_fields: Sequence[str] = (
+        *BackupOperator.template_fields, "start", "end", "refs", "retention_policies", "measurements", "tags",
+        "target_connection", "target_database", "target_retention_policy", "on_conflict", "retention", "allow_gaps",
+        "max_rejects", "restore_id", "dry_run",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        start: str | None = None,
+        end: str | None = None,
+        refs: Sequence[str] = (),
+        retention_policies: Sequence[str] | None = None,
+        measurements: Sequence[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        target_connection: str | None = None,
+        target_database: str | None = None,
+        target_retention_policy: str | None = None,
+        on_conflict: str = "fail",
+        retention: str = "fail",
+        allow_gaps: bool = False,
+        max_rejects: int = 0,
+        restore_id: str | None = None,
+        dry_run: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.start = start
+        self.end = end
+        self.refs = refs
+        self.retention_policies = retention_policies
+        self.measurements = measurements
+        self.tags = tags
+        self.target_connection = target_connection
+        self.target_database = target_database
+        self.target_retention_policy = target_retention_policy
+        self.on_conflict = on_conflict
+        self.retention = retention
+        self.allow_gaps = allow_gaps
+        self.max_rejects = max_rejects
+        self.restore_id = restore_id
+        self.dry_run = dry_run  # type: ignore[assignment,method-assign]
+
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """Restores, or only plans it. Raises AirflowFailException for what another try would not change."""
+        from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
+        from influxdb_backup.jobs.restore import plan_restore, restore
+
+        with only_passing_errors_retry(self.log):
+            config, plan = self.load()
+            request = self._request(context, plan)
+            repository = self.repository(config, plan)
+            target = InfluxdbBackupHook(given(self.target_connection) or plan.connection).server()
+            with closing(target):
+                if flag("dry_run", self.dry_run):
+                    return self._tell_plan(
+                        plan_restore(request, repository=repository, target=target, scope=plan.scope)
+                    )
+                with log_group(self.log, f"Restore {request.restore_id}"):
+                    report = restore(
+                        request, repository=repository, target=target, scope=plan.scope, progress=self.progress()
+                    )
+        return self._tell(report)
+
+    def _request(self, context: Mapping[str, Any], plan: Plan) -> RestoreRequest:
+        from influxdb_backup.jobs.restore_request import RestoreRequest
+
+        return RestoreRequest(
+            plan=None if self.refs else plan.name,
+            refs=tuple(self.refs),
+            window=self._range(context, plan),
+            retention_policies=names(self.retention_policies),
+            measurements=names(self.measurements),
+            tags=dict(self.tags or {}),
+            target_database=given(self.target_database),
+            target_retention_policy=given(self.target_retention_policy),
+            on_conflict=one_of("on_conflict", self.on_conflict, ("fail", "merge")),
+            retention=one_of("retention", self.retention, ("fail", "widen", "drop-points")),
+            allow_gaps=flag("allow_gaps", self.allow_gaps),
+            max_rejects=int(self.max_rejects),
+            restore_id=given(self.restore_id) or restore_id_of(context),
+        )
+
+    def _range(self, context: Mapping[str, Any], plan: Plan) -> Window:
+        from influxdb_backup.errors import UsageError
+        from influxdb_backup.windows import parse_window
+
+        start, end = given(self.start), given(self.end)
+        if not start and not end:
+            return self.window(context, plan)
+        if not start or not end:
+            raise UsageError(
+                "The range to restore needs start and end.", hint="Give both, such as 2026-01-31T00:00:00Z."
+            )
+        return parse_window(start, end)
+
+    def _tell_plan(self, planned: RestorePlan) -> dict[str, Any]:
+        lines = [
+            *(f"read {ref}" for ref in planned.refs),
+            *(f"no backup of {gap}" for gap in planned.gaps),
+            *(f"create {name}" for name in planned.creates),
+            *(f"keep for ever {name}" for name in planned.infinite),
+            *(f"widen {name}" for name in planned.widens),
+            *(f"leave out {name}" for name in planned.drops),
+            *(f"write {table.source} as {table.target}: {table.rows:,} rows" for table in planned.tables),
+        ]
+        with log_group(self.log, f"A restore into {planned.target_database} on {planned.target_server} would"):
+            for line in lines:
+                self.log.info("%s", line)
+        return {
+            "dry_run": True,
+            "target_database": planned.target_database,
+            "refs": len(planned.refs),
+            "tables": len(planned.tables),
+            "rows": planned.rows,
+            "bytes": planned.bytes,
+            "creates": len(planned.creates),
+            "drops": len(planned.drops),
+            "gaps": len(planned.gaps),
+        }
+
+    def _tell(self, report: RestoreReport) -> dict[str, Any]:
+        self.log.info("Restored %s rows into %s.", f"{report.rows:,}", report.target_database)
+        return {
+            "restore_id": report.restore_id,
+            "target_database": report.target_database,
+            "tables": report.tables,
+            "rows": report.rows,
+            "values": report.values,
+            "rejects": report.rejects,
+            "seconds": round(report.seconds, 3),
+        }
+
+
+def names(value: Sequence[str] | None) -> tuple[str, ...] | None:
+    """A filter by names; an empty one is none."""
+    return tuple(value) if value else None
+
+
+def restore_id_of(context: Mapping[str, Any]) -> str:
+    """An id that every try of one task run shares, and no other task run has."""
+    task = context["ti"]
+    identity = "\n".join([task.dag_id, task.run_id, task.task_id, str(task.map_index)])
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", task.run_id).strip("-")[:60]
+    return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

@@ -1,0 +1,68 @@
+"""The one place that decides which window a task run is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from influxdb_backup.errors import UsageError
+from influxdb_backup.model import Window
+from influxdb_backup.windows import format_instant, parse_instant, parse_window
+
+
+def resolve_window(context: Mapping[str, Any], *, schedule: str) -> Window:
+    """
+    The window of a run: its params, else its partition, else its data interval; never its run id.
+
+    1. ``params.window_start`` and ``params.window_end``: RFC 3339 with a zone, both or none.
+    2. The partition's date, else its key (RFC 3339 with a zone): one period of ``schedule``, a cron in UTC.
+    3. The data interval. An interval of no length is refused: bare cron strings make such ones.
+
+    Raises UsageError, with what to do, when there is none of them or the window is empty.
+    """
+    params = context.get("params") or {}
+    start, end = params.get("window_start"), params.get("window_end")
+    if start or end:
+        return _from_params(start, end)
+    moment = context.get("partition_date") or context.get("partition_key")
+    if moment:
+        return _from_partition(moment, schedule)
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    if start is None or end is None:
+        raise UsageError(
+            "This run has no window: no params, no partition and no data interval.",
+            hint="Trigger it with window_start and window_end, or run a backfill instead of a trigger.",
+        )
+    if start == end:
+        raise UsageError(
+            f"The data interval of this run has no length: it starts and ends at {format_instant(parse_instant(end))}.",
+            hint='Give the DAG schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"); a bare cron string '
+            "makes empty intervals.",
+        )
+    return parse_window(start, end)
+
+
+def _from_params(start: object, end: object) -> Window:
+    if not start or not end:
+        given, missing = ("window_start", "window_end") if start else ("window_end", "window_start")
+        raise UsageError(f"The run has {given} and no {missing}.", hint="Give both or none.")
+    return parse_window(_text(start), _text(end))
+
+
+def _from_partition(moment: object, schedule: str) -> Window:
+    from croniter import croniter  # type: ignore[import-untyped]
+
+    try:
+        start = parse_instant(_text(moment))
+    except UsageError as error:
+        raise UsageError(
+            f"The partition {moment!s} does not say when it starts: {error.message}",
+            hint='Use keys such as 2026-01-31T00:00:00Z (key_format="%Y-%m-%dT%H:%M:%SZ"), or params.',
+        ) from None
+    first = datetime.fromtimestamp(start // 10**9, UTC)
+    return Window(start=start, end=parse_instant(croniter(schedule, first).get_next(datetime)))
+
+
+def _text(value: object) -> str | datetime:
+    return value if isinstance(value, datetime) else str(value)

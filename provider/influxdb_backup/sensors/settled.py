@@ -1,0 +1,71 @@
+"""The sensor that waits until a window's late points have had their time to arrive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator
+
+from influxdb_backup.operators.base import flag, only_passing_errors_retry
+
+if TYPE_CHECKING:
+    from influxdb_backup.config.model import Plan
+
+
+class WindowSettledSensor(BaseSensorOperator):
+    """
+    Succeeds once the run's window ended at least the plan's ``settle`` time ago.
+
+    Now is the earlier of the server's and the worker's clock. It waits without holding a worker's slot, and is
+    called again when the window is due rather than every minute.
+
+    :param config_path: the YAML file, a path that the workers can read (templated)
+    :param plan: the plan's name in that file (templated)
+    :param force: do not wait (templated)
+    """
+
+    template_fields: Sequence[str] = ("config_path", "plan", "force")
+    ui_color = "#f2ecd8"
+
+    def __init__(
+        self, *, config_path: str, plan: str, force: bool = False, mode: str = "reschedule", **kwargs: Any
+    ) -> None:
+        super().__init__(mode=mode, **kwargs)
+        self.config_path = config_path
+        self.plan = plan
+        self.force = force
+
+    def poke(self, context: Mapping[str, Any]) -> bool:
+        """Whether the window is settled. Raises AirflowFailException when the run has no right window."""
+        from influxdb_backup.config.load import load
+        from influxdb_backup.operators.window import resolve_window
+        from influxdb_backup.windows import format_instant, format_window
+
+        with only_passing_errors_retry(self.log):
+            plan = load(self.config_path).plan(self.plan)
+            window = resolve_window(context, schedule=plan.schedule)
+            if flag("force", self.force):
+                self.log.info("The window %s is not waited for: force is on.", format_window(window))
+                return True
+            due = window.end + plan.settle
+            wait = seconds_until(due, self._now(plan))
+        if wait <= 0:
+            self.log.info("The window %s is settled.", format_window(window))
+            return True
+        self.log.info("The window %s is settled at %s, in %.0f s.", format_window(window), format_instant(due), wait)
+        self.poke_interval = wait
+        return False
+
+    def _now(self, plan: Plan) -> int:
+        from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
+
+        with closing(InfluxdbBackupHook(plan.connection).server()) as server:
+            return min(server.now(), time.time_ns())
+
+
+def seconds_until(due: int, now: int) -> float:
+    """How long to wait, a second added so that a server's clock of whole seconds has passed as well; 0 when due."""
+    return 0.0 if now >= due else (due - now) / 1e9 + 1.0
