@@ -94,6 +94,8 @@ class Dialect:
     """keys that the server refuses although the syntax can carry them"""
     reserved_measurements: frozenset[str]
     """names that are written and then cannot be read"""
+    max_string_bytes: int | None = 2**20
+    """the longest string value; None where the server has no limit"""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,334 @@
+"""
+Writes line protocol over several connections until the server has confirmed every line, or says which it refused.
+
+What an answer means is the same for 1.x and 2.x: 204 is the only confirmation. 400 and 422 say that an unknown
+subset was written (a refused line, a type conflict, points beyond the retention), with a count that cannot be
+believed; the lines are then sent again in halves until the refused ones are known, which is harmless because
+writing a point twice gives the same point. 413 is halved as well. 429, 5xx and lost connections are tried again
+for a bounded time. Everything else ends the write with an error.
+
+Batches travel in parallel, so that two batches may arrive in the other order. This matters only to a point
+that occurs twice with different values, and one pass of a restore never writes a point twice.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from queue import Empty, Full, Queue
+from threading import Event, Lock, Thread
+from types import TracebackType
+
+import pyarrow as pa
+
+from influxdb_backup.errors import (
+    AccessError,
+    InfluxdbBackupError,
+    NotVisibleError,
+    RejectedPointsError,
+    ServerUnavailableError,
+    WriteError,
+)
+from influxdb_backup.influx.line_protocol import Lines, encode, join_lines
+from influxdb_backup.influx.protocol import Dialect, WriteOptions, WriteResult
+from influxdb_backup.influx.rejects import REASON_CHARACTERS, RejectFile
+from influxdb_backup.model import printable
+
+_FIRST_DELAY = 0.2
+_LONGEST_DELAY = 10.0
+_REASONS_KEPT = 5
+_REJECTS_BEYOND = 100
+"""how many refused lines more than allowed are still isolated, so that the report says more than the first"""
+_ABSENT = ("database not found", "retention policy not found", "bucket not found", "organization name")
+
+
+@dataclass(frozen=True)
+class SendResult:
+    """One answer to one write request."""
+
+    status: int
+    reason: str
+    """the server's words; empty for 204"""
+    retry_after: float | None = None
+    """seconds that the server asks to wait"""
+
+
+Send = Callable[[bytes], SendResult]
+"""
+Sends one body of line protocol with precision ns and returns the answer. Called by several threads at once.
+
+It tries once, and raises ServerUnavailableError (or OSError) when the connection is lost or no answer comes.
+"""
+
+
+class _Verdict(Enum):
+    WRITTEN = "written"
+    HALVE = "halve"
+    AGAIN = "again"
+
+
+def judge(answer: SendResult, name: str) -> _Verdict:
+    """What to do about an answer. Raises when neither trying again nor smaller bodies can help."""
+    status, reason = answer.status, printable(answer.reason)[:REASON_CHARACTERS]
+    if status == 204:
+        return _Verdict.WRITTEN
+    if status in (400, 413, 422):
+        return _Verdict.HALVE
+    if status == 404 or (status == 500 and any(words in reason for words in _ABSENT)):
+        raise NotVisibleError(
+            f"{name} has no such target to write to: {reason or status}.",
+            hint="Check the database and retention policy (2.x: bucket and organisation), and the write permission.",
+        )
+    if status in (401, 403):
+        raise AccessError(
+            f"{name} refuses these credentials for writing: {reason or status}.",
+            hint="Give the user or token the right to write to the target.",
+        )
+    if status in (408, 429, 500, 502, 503, 504):
+        return _Verdict.AGAIN
+    raise WriteError(
+        f"{name} answered a write with status {status}: {reason or 'no reason given'}.",
+        hint="Check that the connection's URL is that of an InfluxDB server.",
+    )
+
+
+class LineProtocolWriter:
+    """
+    The PointWriter of 1.x and 2.x over an injected ``send``.
+
+    ``write`` encodes in the caller's thread and hands full batches to ``options.connections`` threads over a
+    queue of as many places. Any error of a thread is raised by the next ``write`` or when the block is left.
+    """
+
+    def __init__(self, send: Send, dialect: Dialect, options: WriteOptions, *, name: str = "The server") -> None:
+        self._send = send
+        self._dialect = dialect
+        self._options = options
+        self._name = name
+        self._queue: Queue[Lines | None] = Queue(maxsize=max(1, options.connections))
+        self._threads: list[Thread] = []
+        self._stop = Event()
+        self._lock = Lock()
+        self._failure: BaseException | None = None
+        self._pending: list[Lines] = []
+        self._pending_lines = self._pending_bytes = 0
+        self._rejects = RejectFile(options.reject_file)
+        self._reasons: list[str] = []
+        self._given = 0
+        self._rows = self._values = self._bytes = self._batches = self._refused = 0
+        self._partial = False
+        self._started = 0.0
+        self._seconds = 0.0
+
+    def __enter__(self) -> LineProtocolWriter:
+        self._started = time.monotonic()
+        for number in range(max(1, self._options.connections)):
+            thread = Thread(target=self._work, name=f"influxdb-write-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+                for _ in self._threads:
+                    self._put(None)
+            else:
+                self._stop.set()
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            self._join()
+            self._rejects.close()
+            self._seconds = time.monotonic() - self._started
+        if kind is None:
+            self._raise_failure()
+            self._prove_complete()
+        elif error is not None and self._failure is not None and error is not self._failure:
+            error.add_note(f"A connection had failed as well: {self._failure}")
+
+    def write(self, measurement: str, batch: pa.RecordBatch) -> None:
+        """
+        Encodes and queues the batch; blocks while the connections are behind.
+
+        Raises UnrepresentableError before anything of the batch is queued, RejectedPointsError and every
+        error of a connection as soon as it is known.
+        """
+        if not self._threads:
+            raise WriteError("A writer takes points only inside of its with block.")
+        self._raise_failure()
+        for lines in encode(measurement, batch, self._dialect, self._options):
+            count, size = len(lines) + self._pending_lines, len(lines.body) + self._pending_bytes
+            if count > self._options.batch_lines or size > self._options.batch_bytes:
+                self._flush()
+            self._pending.append(lines)
+            self._pending_lines += len(lines)
+            self._pending_bytes += len(lines.body)
+
+    @property
+    def result(self) -> WriteResult:
+        """Totals of what the server confirmed; complete after the block was left."""
+        with self._lock:
+            return WriteResult(
+                rows=self._rows,
+                values=self._values,
+                bytes=self._bytes,
+                batches=self._batches,
+                seconds=self._seconds or (time.monotonic() - self._started if self._started else 0.0),
+                rejects=self._refused,
+                reject_reasons=tuple(self._reasons),
+                reject_file=self._rejects.path,
+                late_visibility=self._partial,
+            )
+
+    # --- the caller's thread
+
+    def _flush(self) -> None:
+        if self._pending:
+            batch, self._pending = join_lines(self._pending), []
+            self._given += len(batch)
+            self._pending_lines = self._pending_bytes = 0
+            self._put(batch)
+
+    def _put(self, item: Lines | None) -> None:
+        while True:
+            self._raise_failure()
+            try:
+                self._queue.put(item, timeout=0.2)
+                return
+            except Full:
+                continue
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+
+    def _prove_complete(self) -> None:
+        if self._rows + self._refused != self._given:
+            raise WriteError(
+                f"Of {self._given} points {self._name} confirmed {self._rows} and refused {self._refused}; "
+                "the rest is unaccounted for."
+            )
+
+    def _too_many(self) -> bool:
+        return self._refused > self._options.max_rejects
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if not self._too_many():
+            return
+        # The threads take no new batch now; what they are isolating belongs into the report and the file.
+        self._join()
+        if self._failure is not None:
+            raise self._failure
+        reasons = "; ".join(self._reasons)
+        raise RejectedPointsError(
+            f"{self._name} refused {self._refused} points or more where {self._options.max_rejects} are allowed. "
+            f"They are in {self._rejects.path}. The server says: {reasons}.",
+            hint="Mend the target (or allow that many rejects) and run the same again.",
+        )
+
+    # --- the connections' threads
+
+    def _work(self) -> None:
+        try:
+            while not self._stop.is_set() and not self._too_many():
+                try:
+                    batch = self._queue.get(timeout=0.2)
+                except Empty:
+                    continue
+                if batch is None:
+                    return
+                self._deliver(batch)
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
+            with self._lock:
+                if self._failure is None:
+                    self._failure = error
+            self._stop.set()
+
+    def _deliver(self, batch: Lines) -> None:
+        """Sends a batch, and what is refused of it in halves, until each line is confirmed or refused alone."""
+        with self._lock:
+            self._batches += 1
+            self._bytes += len(batch.body)
+        waiting = [batch]
+        while waiting and not self._stop.is_set():
+            lines = waiting.pop()
+            answer = self._confirm(lines)
+            if answer is None:
+                with self._lock:
+                    self._rows += len(lines)
+                    self._values += lines.values
+                continue
+            self._note_refusal(answer)
+            if len(lines) > 1:
+                middle = len(lines) // 2
+                waiting += [lines.part(middle, len(lines)), lines.part(0, middle)]
+                continue
+            self._reject(lines, answer)
+
+    def _confirm(self, lines: Lines) -> SendResult | None:
+        """None when the server confirmed all lines, its answer when smaller bodies must tell more."""
+        first = time.monotonic()
+        delay = _FIRST_DELAY
+        while True:
+            answer = self._try(lines.body)
+            if isinstance(answer, SendResult):
+                verdict = judge(answer, self._name)
+                if verdict is _Verdict.WRITTEN:
+                    return None
+                if verdict is _Verdict.HALVE:
+                    return answer
+            waited = time.monotonic() - first
+            wait = min(delay, _LONGEST_DELAY) * random.uniform(0.75, 1.25)  # noqa: S311 - spreads connections
+            if isinstance(answer, SendResult) and answer.retry_after is not None:
+                wait = max(wait, answer.retry_after)
+            if waited + wait > self._options.retry_seconds:
+                raise self._gave_up(answer, waited)
+            if self._stop.wait(wait):
+                raise self._gave_up(answer, waited)
+            delay *= 2
+
+    def _try(self, body: bytes) -> SendResult | Exception:
+        try:
+            return self._send(body)
+        except (ServerUnavailableError, OSError) as error:
+            return error
+
+    def _gave_up(self, answer: SendResult | Exception, waited: float) -> InfluxdbBackupError:
+        if isinstance(answer, SendResult):
+            said = f"status {answer.status}: {printable(answer.reason)[:REASON_CHARACTERS] or 'no reason given'}"
+        else:
+            said = printable(str(answer))[:REASON_CHARACTERS] or type(answer).__name__
+        error = ServerUnavailableError(
+            f"{self._name} did not take a batch in {waited:.0f} s. The last answer was {said}.",
+            hint="Look at the server's log and load, then run the same again.",
+        )
+        if isinstance(answer, Exception):
+            error.__cause__ = answer
+        return error
+
+    def _note_refusal(self, answer: SendResult) -> None:
+        if answer.status != 413:
+            with self._lock:
+                self._partial = True
+
+    def _reject(self, line: Lines, answer: SendResult) -> None:
+        reason = f"{answer.status} {answer.reason or 'no reason given'}"
+        self._rejects.add(line.body, reason)
+        with self._lock:
+            self._refused += 1
+            shown = printable(reason)[:REASON_CHARACTERS]
+            if shown not in self._reasons and len(self._reasons) < _REASONS_KEPT:
+                self._reasons.append(shown)
+            if self._refused > self._options.max_rejects + _REJECTS_BEYOND:
+                self._stop.set()
