@@ -140,8 +140,9 @@ def _plan_level(value: object) -> object:
 Text = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
 InfluxName = Annotated[Name, BeforeValidator(_name)]
 """A name of InfluxDB as it is; ``{base64: ...}`` where it is not UTF-8."""
-Names = Annotated[tuple[InfluxName, ...], BeforeValidator(_list), Field(min_length=1)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_list)]
+_LIST = Field(json_schema_extra={"minItems": 1, "uniqueItems": True})
+Names = Annotated[tuple[InfluxName, ...], BeforeValidator(_list), _LIST]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_list), _LIST]
 PlanName = Annotated[
     Text,
     _pattern(PLAN_NAME, "must be 1 to 64 of a-z, 0-9, '_' and '-', and start with a letter or a digit."),

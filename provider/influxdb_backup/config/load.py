@@ -41,6 +41,8 @@ _Loader.yaml_implicit_resolvers = {
 def _mapping(loader: Any, node: Any) -> dict[str, object]:
     lines: dict[str, int] = {}
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1
         if not isinstance(key, str):
@@ -48,7 +50,7 @@ def _mapping(loader: Any, node: Any) -> dict[str, object]:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {key_node.value} is {what}: put it in quotes", key_node.start_mark
             )
-        if key in lines and key_node.tag != "tag:yaml.org,2002:merge":
+        if key in lines:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {key!r} is given twice, first in line {lines[key]}", key_node.start_mark
             )
