@@ -1,0 +1,42 @@
+# The two commands of the README are `make demo` and `make test`. Each does its own set-up.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types imports pytest bench docs clean influxd
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt .ci/venv.sh
+	@sh .ci/venv.sh $(VENV)
+	@touch $@
+
+influxd:
+	@sh .ci/influxd.sh
+
+demo: $(READY) influxd  ## back up, verify, drill and restore real data in a real Airflow (KEEP=1 leaves it running)
+	@exec $(BIN)/python -m demo.run
+
+lint: $(READY)  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy --strict
+	$(BIN)/mypy
+
+imports: $(READY)  ## import-linter: the rooms and what each may import
+	$(BIN)/lint-imports
+
+pytest: $(READY) influxd  ## the tests alone (ARGS="-k restore")
+	$(BIN)/python -m pytest $(ARGS)
+
+test: lint types imports pytest  ## everything that must hold
+
+bench: $(READY) influxd  ## measure speed and memory, as ratios taken in one run
+	@exec $(BIN)/python -m benchmarks.run $(ARGS)
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,107 @@
+"""Which stretch of time of a plan has a backup. A pure function of the refs; Airflow's run states play no part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from influxdb_backup.config.model import Plan
+from influxdb_backup.errors import UsageError
+from influxdb_backup.jobs.schedule import last_due
+from influxdb_backup.jobs.scope import contains
+from influxdb_backup.model import Int64, Ref, Value, Window
+from influxdb_backup.windows import format_instant, intersect, merge, subtract
+
+
+class CoverageReport(Value):
+    """Covered, partial, gaps and stale are disjoint (stale apart) and in order of time."""
+
+    plan: str
+    range: Window | None
+    """what was looked at; None when the plan has no start and no backups"""
+    covered: tuple[Window, ...]
+    """has a backup whose scope contains the plan's"""
+    partial: tuple[Window, ...]
+    """has backups, but only of a narrower scope"""
+    gaps: tuple[Window, ...]
+    stale: tuple[Window, ...] = ()
+    """known to have changed at the source since"""
+    newest: Int64 | None
+    """the latest instant up to which the plan is covered"""
+    refs: int
+    unreadable: int
+    """tables that the newest backup could not read"""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the whole range is covered."""
+        return not (self.partial or self.gaps or self.stale)
+
+
+def effective_window(ref: Ref) -> Window | None:
+    """What a ref covers: of a window that was open when it was read, only what had settled."""
+    if not ref.open:
+        return ref.window
+    settled = ref.read_start - ref.settle
+    return Window(start=ref.window.start, end=min(settled, ref.window.end)) if settled > ref.window.start else None
+
+
+def coverage(plan: Plan, refs: Iterable[Ref], *, range: Window | None = None, now: int) -> CoverageReport:  # noqa: A002
+    """
+    What of a range of a plan is covered by these refs.
+
+    Without a range it goes from the plan's ``start`` (or its first backup) to the last window that its
+    schedule and settle time make due at ``now`` (ns), or to the newest backup when that is later.
+    """
+    refs = tuple(refs)
+    full: list[Window] = []
+    narrow: list[Window] = []
+    for ref in refs:
+        window = effective_window(ref)
+        if window is not None:
+            (full if contains(ref.scope, plan.scope) else narrow).append(window)
+    looked_at = range or _default_range(plan, [*full, *narrow], now)
+    newest_ref = max(refs, key=lambda ref: (ref.window.end, ref.revision), default=None)
+    report = CoverageReport(
+        plan=plan.name,
+        range=looked_at,
+        covered=(),
+        partial=(),
+        gaps=(),
+        newest=max((window.end for window in full), default=None),
+        refs=len(refs),
+        unreadable=newest_ref.unreadable if newest_ref else 0,
+    )
+    if looked_at is None:
+        return report
+    covered = _within(looked_at, full)
+    partial = tuple(rest for window in _within(looked_at, narrow) for rest in subtract(window, covered))
+    gaps = subtract(looked_at, [*covered, *partial])
+    return report.model_copy(update={"covered": covered, "partial": partial, "gaps": gaps})
+
+
+def _within(whole: Window, windows: Iterable[Window]) -> tuple[Window, ...]:
+    return merge(common for window in windows if (common := intersect(whole, window)))
+
+
+def _default_range(plan: Plan, windows: list[Window], now: int) -> Window | None:
+    starts = [plan.start] if plan.start is not None else [window.start for window in windows]
+    if not starts:
+        return None
+    ends = [window.end for window in windows]
+    due = last_due(plan.schedule, plan.settle, now)
+    if due is not None:
+        ends.append(due)
+    start = min(starts)
+    if not ends or max(ends) <= start:
+        return None
+    return Window(start=start, end=max(ends))
+
+
+def backfill_command(plan: str, gap: Window) -> str:
+    """The Airflow command that fills a gap; its range is inclusive, so it ends just before the gap does."""
+    if gap.end <= gap.start:
+        raise UsageError("A gap needs its start before its end.")
+    return (
+        f"airflow backfill create --dag-id influxdb_backup__{plan} "
+        f"--from-date {format_instant(gap.start)} --to-date {format_instant(gap.end - 1_000_000_000)}"
+    )

@@ -1,0 +1,296 @@
+"""Prove that a backup restores: into a new scratch database, read back, compared, checked, dropped."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from influxdb_backup.archive import layout
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.config.model import Check, Plan
+from influxdb_backup.errors import DrillError, InfluxdbBackupError
+from influxdb_backup.fingerprint import TableFingerprint
+from influxdb_backup.influx.protocol import ReadOptions, Server
+from influxdb_backup.jobs.drill_checks import run_check
+from influxdb_backup.jobs.drills import (
+    CheckResult,
+    DrillReport,
+    ScratchCreated,
+    ScratchDropped,
+    ScratchStarted,
+    TableResult,
+    pick_ref,
+    reports,
+)
+from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
+from influxdb_backup.jobs.restore import RestoreReport, restore
+from influxdb_backup.jobs.restore_request import RestoreRequest
+from influxdb_backup.jobs.type_changes import separating_duration
+from influxdb_backup.model import Manifest, Problem, Ref, RetentionPolicy, TableEntry, printable
+
+
+@dataclass
+class _Findings:
+    """What one drill found so far."""
+
+    problems: list[Problem] = field(default_factory=list)
+    tables: list[TableResult] = field(default_factory=list)
+    checks: list[CheckResult] = field(default_factory=list)
+    restored: RestoreReport | None = None
+    restore_seconds: float = 0.0
+    read_back_seconds: float = 0.0
+    dropped: bool = False
+
+    def note(self, kind: str, name: str, message: str) -> None:
+        self.problems.append(Problem(kind=kind, object=name, message=message))
+
+
+@dataclass(frozen=True)
+class _Drill:
+    """One running drill."""
+
+    plan: Plan
+    repository: Repository
+    server: Server
+    ref: Ref
+    drill_id: str
+    scratch: str
+    progress: ProgressCallback
+
+    def key(self, stage: str) -> str:
+        return layout.drill_stage_key(self.ref.plan, self.ref.window, self.ref.revision, self.drill_id, stage)
+
+
+def drill(
+    plan: Plan,
+    *,
+    repository: Repository,
+    server: Server,
+    ref: Ref | None = None,
+    progress: ProgressCallback = silent,
+    drill_id: str | None = None,
+) -> DrillReport:
+    """
+    Restores one backup into a scratch database on ``server`` and compares it with its manifest.
+
+    The scratch is dropped whatever happens, and the report is written into the repository. What does not hold
+    is in the report's problems, also damage and refused writes; errors that say nothing of the backup
+    (an unreachable server or store) are raised after the scratch is dropped.
+    """
+    started_at, started = time.time_ns(), time.monotonic()
+    if ref is None:
+        how = plan.drill.pick if plan.drill else "latest"
+        refs = repository.refs(plan.name)
+        ref = pick_ref(plan.name, refs, reports(repository, plan.name), how, secrets.randbits(32))
+    suffix = secrets.token_hex(8)
+    run = _Drill(
+        plan=plan,
+        repository=repository,
+        server=server,
+        ref=ref,
+        drill_id=drill_id or suffix,
+        scratch=f"influxdb_backup_drill_{suffix}",
+        progress=progress,
+    )
+    findings = _Findings()
+    manifest = None
+    try:
+        manifest = repository.manifest(ref)
+    except InfluxdbBackupError as error:
+        if error.retryable:
+            raise
+        findings.note(error.kind, ref.id, str(error))
+    if manifest is not None:
+        _with_scratch(run, manifest, findings)
+    report = _report(run, findings, started_at, time.monotonic() - started)
+    key = layout.drill_key(ref.plan, ref.window, ref.revision, started_at, run.drill_id)
+    repository.put_document(key, report)
+    return report
+
+
+def _with_scratch(run: _Drill, manifest: Manifest, findings: _Findings) -> None:
+    """Creates the scratch, proves the backup in it, and drops it, also when the proof was interrupted."""
+    policies = _scratch_policies(manifest, findings)
+    run.repository.put_document(
+        run.key("started"),
+        ScratchStarted(
+            drill_id=run.drill_id,
+            ref=run.ref.id,
+            server=run.server.name,
+            database=run.scratch,
+            started_at=time.time_ns(),
+        ),
+    )
+    scratch_id = run.server.create_scratch(run.scratch, policies)
+    try:
+        run.repository.put_document(run.key("created"), ScratchCreated(drill_id=run.drill_id, scratch_id=scratch_id))
+        _prove(run, manifest, findings)
+    finally:
+        findings.dropped = _drop(run.repository, run.server, run.scratch, scratch_id, run.key("dropped"), run.drill_id)
+        if not findings.dropped:
+            findings.note(
+                "scratch",
+                run.scratch,
+                f"The scratch database could not be dropped; run `influxdb-backup drill {run.plan.name} --clean`.",
+            )
+
+
+def _drop(repository: Repository, server: Server, database: str, scratch_id: str, key: str, drill_id: str) -> bool:
+    try:
+        server.drop_scratch(database, scratch_id)
+    except InfluxdbBackupError:
+        return False
+    repository.put_document(key, ScratchDropped(drill_id=drill_id, dropped_at=time.time_ns()))
+    return True
+
+
+def _scratch_policies(manifest: Manifest, findings: _Findings) -> tuple[RetentionPolicy, ...]:
+    """The source's policies that hold anything, for ever, with shards that keep changes of type apart."""
+    used = {entry.table.retention_policy for entry in manifest.tables}
+    policies = []
+    for policy in manifest.source.retention_policies:
+        if policy.name not in used:
+            continue
+        entries = [entry for entry in manifest.tables if entry.table.retention_policy == policy.name]
+        duration, left = separating_duration(entries, policy.shard_duration)
+        for conflict in left:
+            findings.note("types", policy.name, f"No shard duration separates the types: {conflict}.")
+        policies.append(RetentionPolicy(name=policy.name, duration=0, shard_duration=duration, default=policy.default))
+    return tuple(policies)
+
+
+def _prove(run: _Drill, manifest: Manifest, findings: _Findings) -> None:
+    started = time.monotonic()
+    try:
+        findings.restored = (
+            restore(
+                RestoreRequest(refs=(run.ref.id,), target_database=run.scratch, allow_gaps=False),
+                repository=run.repository,
+                target=run.server,
+                progress=run.progress,
+            )
+            if manifest.tables
+            else None
+        )
+    except InfluxdbBackupError as error:
+        if error.retryable:
+            raise
+        findings.note(error.kind, run.ref.id, str(error))
+        for problem in getattr(error, "problems", ()):
+            findings.note(error.kind, run.ref.id, problem)
+        return
+    findings.restore_seconds = time.monotonic() - started
+    compared = time.monotonic()
+    for position, entry in enumerate(manifest.tables):
+        findings.tables.append(_compare(run, entry, findings))
+        run.progress(Progress("compare", position + 1, len(manifest.tables), entry.rows, 0, str(entry.table)))
+    findings.read_back_seconds = time.monotonic() - compared
+    _run_checks(run, manifest, findings)
+
+
+def _compare(run: _Drill, entry: TableEntry, findings: _Findings) -> TableResult:
+    """Reads a table back from the scratch and compares it with the manifest, field by field."""
+    policy, name = entry.table.retention_policy, str(entry.table)
+    found = TableFingerprint(entry.table.measurement)
+    schemas = [
+        s for s in run.server.schema(run.scratch, policy).tables if s.table.measurement == entry.table.measurement
+    ]
+    for schema in schemas:
+        for piece in run.server.pieces(run.scratch, policy, run.ref.window):
+            for batch in run.server.read(run.scratch, schema, piece, ReadOptions()):
+                found.add(batch)
+    before = len(findings.problems)
+    if found.rows != entry.rows:
+        findings.note("rows", name, f"{entry.rows} rows were backed up and {found.rows} came back.")
+    wanted = {(count.name, count.type): count.count for count in entry.counts}
+    came = {(count.name, count.type): count.count for count in found.counts}
+    for key in sorted({*wanted, *came}):
+        if wanted.get(key, 0) != came.get(key, 0):
+            findings.note(
+                "counts",
+                name,
+                f"Field {printable(key[0])!r} ({key[1].value}): {wanted.get(key, 0)} values were backed up and "
+                f"{came.get(key, 0)} came back.",
+            )
+    if found.hexadecimal != entry.fingerprint and before == len(findings.problems):
+        findings.note("fingerprint", name, "Counts agree, but the content differs from what was backed up.")
+    return TableResult(table=name, ok=before == len(findings.problems), rows=found.rows, fingerprint=found.hexadecimal)
+
+
+def _run_checks(run: _Drill, manifest: Manifest, findings: _Findings) -> None:
+    default = next((policy.name for policy in manifest.source.retention_policies if policy.default), None)
+    checks: Iterable[Check] = run.plan.drill.checks if run.plan.drill else ()
+    for check in checks:
+        policy = check.retention_policy or default
+        result = run_check(check, partial(run.server.select, run.scratch, policy))
+        findings.checks.append(result)
+        if not result.ok:
+            findings.note("check", check.query, result.message)
+
+
+def _report(run: _Drill, findings: _Findings, started_at: int, seconds: float) -> DrillReport:
+    restored = findings.restored
+    return DrillReport(
+        drill_id=run.drill_id,
+        ref=run.ref.id,
+        manifest=run.ref.manifest,
+        window=run.ref.window,
+        server=run.server.name,
+        ok=not findings.problems,
+        problems=tuple(findings.problems),
+        tables=tuple(findings.tables),
+        checks=tuple(findings.checks),
+        rows=restored.rows if restored else 0,
+        values=restored.values if restored else 0,
+        bytes=run.ref.bytes,
+        seconds_restore=findings.restore_seconds,
+        seconds_read_back=findings.read_back_seconds,
+        seconds_total=seconds,
+        scratch=run.scratch,
+        scratch_dropped=findings.dropped,
+        started_at=started_at,
+    )
+
+
+def raise_unless_ok(report: DrillReport) -> None:
+    """Raises DrillError with the problems of a drill that did not hold."""
+    if report.ok:
+        return
+    first = report.problems[0]
+    raise DrillError(
+        f"The drill of {report.ref} did not hold: {first.kind} {first.object}: {first.message}"
+        f"{f' ({len(report.problems) - 1} more)' if len(report.problems) > 1 else ''}",
+        hint="Verify the backup with `influxdb-backup verify`, and export the window again while the source has it.",
+    )
+
+
+def clean(plan: str, *, repository: Repository, server: Server, drill_id: str | None = None) -> tuple[str, ...]:
+    """
+    Drops scratch databases that drills of the plan recorded and did not drop, on this server. Returns their names.
+
+    With ``drill_id`` only that drill's. What no record names is never touched. Raises the server's errors.
+    """
+    prefix = layout.report_prefix(layout.DRILLS, plan)
+    dropped = {key.removesuffix(".dropped.json") for key, _ in repository.read_documents(prefix, ScratchDropped)}
+    ids = {
+        key.removesuffix(".created.json"): document.scratch_id
+        for key, document in repository.read_documents(prefix, ScratchCreated)
+    }
+    names = []
+    for key, record in repository.read_documents(prefix, ScratchStarted):
+        stem = key.removesuffix(".started.json")
+        wanted = drill_id is None or record.drill_id == drill_id
+        if stem in dropped or not wanted or record.server != server.name:
+            continue
+        server.drop_scratch(record.database, ids.get(stem, ""))
+        repository.put_document(
+            f"{stem}.dropped.json", ScratchDropped(drill_id=record.drill_id, dropped_at=time.time_ns())
+        )
+        names.append(record.database)
+    return tuple(names)
+
+
+__all__ = ["DrillReport", "clean", "drill", "raise_unless_ok"]

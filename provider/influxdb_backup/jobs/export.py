@@ -1,0 +1,341 @@
+"""Back one window of one plan up: read every table in shard-group pieces, prove it, commit it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from influxdb_backup.archive.attempt import Attempt
+from influxdb_backup.archive.commit import ManifestDraft
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.config.model import Plan
+from influxdb_backup.errors import IncompleteReadError, SourceError
+from influxdb_backup.influx.influxql import between
+from influxdb_backup.influx.protocol import Server
+from influxdb_backup.jobs.coverage import coverage
+from influxdb_backup.jobs.entries import table_entry
+from influxdb_backup.jobs.identity import claim
+from influxdb_backup.jobs.piece import PieceReader, PieceResult
+from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
+from influxdb_backup.jobs.scope import contains
+from influxdb_backup.jobs.selection import (
+    Selection,
+    missing_at_source,
+    refuse_expired,
+    select_policies,
+    select_tables,
+)
+from influxdb_backup.model import (
+    Evidence,
+    Manifest,
+    Ref,
+    RetentionPolicy,
+    Source,
+    SourcePiece,
+    Table,
+    TableSchema,
+    UnreadableTable,
+    Value,
+    Window,
+)
+from influxdb_backup.windows import format_duration, format_instant, format_window
+
+_ROUNDS = 5
+"""listings of tables and shard groups before a source that keeps changing its shape fails the export"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What a person may allow for one export, and who runs it."""
+
+    force: bool = False
+    """back an open window up; it is marked as open"""
+    accept_expired: bool = False
+    accept_shrink: bool = False
+    accept_missing: bool = False
+    dag_id: str | None = None
+    run_id: str | None = None
+    now: int | None = None
+    """the worker's clock in ns; None reads it"""
+
+
+class ExportResult(Value):
+    """What an export did; small enough for an XCom."""
+
+    ref: str
+    revision: int
+    manifest: str
+    """sha256 of the manifest"""
+    created: bool
+    """False when the latest revision already holds exactly this"""
+    tables: int
+    rows: int
+    values: int
+    bytes: int
+    """of the parts as stored"""
+    seconds: float
+    open: bool
+    unreadable: tuple[UnreadableTable, ...]
+    gaps: tuple[Window, ...]
+    """stretches of the plan since its start that have no backup"""
+
+
+Key = tuple[Table, Window]
+
+
+@dataclass
+class _Run:
+    """What one export knows so far. Filled by the reading threads under ``lock``."""
+
+    plan: Plan
+    server: Server
+    window: Window
+    attempt: Attempt
+    progress: ProgressCallback
+    numbers: dict[Table, int] = field(default_factory=dict)
+    results: dict[Key, PieceResult] = field(default_factory=dict)
+    rows: int = 0
+    bytes: int = 0
+    done: int = 0
+    total: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def export(
+    plan: Plan,
+    window: Window,
+    *,
+    server: Server,
+    repository: Repository,
+    options: ExportOptions | None = None,
+    progress: ProgressCallback = silent,
+) -> ExportResult:
+    """
+    Backs ``window`` of ``plan`` up and commits it as a new revision; equal content to the latest is no new one.
+
+    Raises SourceError (open, expired, shrunk or empty window, another source, tables that vanished),
+    IncompleteReadError, ConflictError, SupersededError and the server's and the store's errors; then nothing
+    is committed. The same call again is always safe.
+    """
+    options = options or ExportOptions()
+    started = time.monotonic()
+    read_start = server.now()
+    worker_now = options.now if options.now is not None else time.time_ns()
+    is_open = _is_open(plan, window, min(read_start, worker_now), options)
+    claim(plan, server, repository)
+    refs = repository.refs(plan.name)
+    latest = max((ref for ref in refs if not ref.open), key=lambda ref: ref.read_start, default=None)
+    previous = repository.manifest(latest) if latest else None
+    with repository.begin(plan.name, window) as attempt:
+        run = _Run(plan=plan, server=server, window=window, attempt=attempt, progress=progress)
+        reading = _read_everything(run, previous, read_start, options)
+        draft = _draft(run, reading, read_start, is_open, options)
+        _refuse_shrink(draft, refs, window, options)
+        committed = attempt.commit(draft)
+    after = committed.ref if committed.created else None
+    report = coverage(plan, [*refs, *([after] if after else [])], now=min(read_start, worker_now))
+    return ExportResult(
+        ref=committed.ref.id,
+        revision=committed.ref.revision,
+        manifest=committed.ref.manifest,
+        created=committed.created,
+        tables=len(draft.tables),
+        rows=sum(entry.rows for entry in draft.tables),
+        values=sum(count.count for entry in draft.tables for count in entry.counts),
+        bytes=sum(part.size for entry in draft.tables for part in entry.parts),
+        seconds=time.monotonic() - started,
+        open=is_open,
+        unreadable=draft.evidence.unreadable,
+        gaps=report.gaps,
+    )
+
+
+def _is_open(plan: Plan, window: Window, now: int, options: ExportOptions) -> bool:
+    settled_until = now - plan.settle
+    if window.end <= settled_until:
+        return False
+    if not options.force:
+        raise SourceError(
+            f"The window {format_window(window)} is still open: with settle {format_duration(plan.settle)} "
+            f"it can be backed up from {format_instant(min(window.end + plan.settle, 2**63 - 1))}, "
+            f"and now it is {format_instant(now)}.",
+            kind="open-window",
+            hint="Wait, or force it: it is then marked as open and covers only what has settled.",
+        )
+    return True
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the server listed when everything that it listed had been read."""
+
+    policies: tuple[RetentionPolicy, ...]
+    selection: Selection
+    pieces: dict[str, tuple[Window, ...]]
+
+
+def _read_everything(run: _Run, previous: Manifest | None, read_start: int, options: ExportOptions) -> _Reading:
+    """
+    Reads what the server lists, lists again, and reads what has changed, until a listing changes nothing.
+
+    A shard group, table or column that appears in the middle would otherwise be left out or be read with the
+    wrong type.
+    """
+    for _ in range(_ROUNDS):
+        reading = _list(run, previous, read_start, options)
+        wanted = {
+            (table, piece): schema
+            for table, schema in reading.selection.tables.items()
+            if schema.columns
+            for piece in reading.pieces[table.retention_policy]
+        }
+        missing = {key: schema for key, schema in wanted.items() if key not in run.results}
+        for stale in [key for key in run.results if key not in wanted]:
+            run.attempt.withdraw(run.results.pop(stale).parts)
+        if run.results and not missing:
+            return reading
+        if not wanted:
+            return reading
+        _read_pieces(run, missing)
+    raise IncompleteReadError(
+        f"The shard groups or measurements of {run.plan.database!r} on {run.server.name} changed during each of "
+        f"{_ROUNDS} reads of {format_window(run.window)}.",
+        hint="Wait until the window has settled and run the export again.",
+    )
+
+
+def _list(run: _Run, previous: Manifest | None, read_start: int, options: ExportOptions) -> _Reading:
+    plan, server = run.plan, run.server
+    policies = select_policies(plan, server.retention_policies(plan.database))
+    if not options.accept_expired:
+        refuse_expired(policies, run.window, max(read_start, server.now()))
+    schemas = {policy.name: server.schema(plan.database, policy.name) for policy in policies}
+    known = [entry.table for entry in previous.tables] if previous else []
+    selection = select_tables(plan, schemas, known)
+    gone = missing_at_source(plan, previous, policies, selection)
+    if gone and not options.accept_missing:
+        raise SourceError(
+            f"The plan's last backup holds what {server.name} no longer shows: {', '.join(gone[:5])}"
+            f"{' and more' if len(gone) > 5 else ''}.",
+            kind="missing-at-source",
+            hint="Check the connection's rights; if it was dropped on purpose, export once with --accept-missing.",
+        )
+    if selection.unreadable and plan.unreadable == "fail":
+        first = selection.unreadable[0]
+        raise SourceError(
+            f"The measurement {first.table} cannot be read: {first.reason}",
+            kind="unreadable",
+            hint="Set unreadable: warn in the plan to back everything else up and have it reported.",
+        )
+    for table in selection.tables:
+        run.numbers.setdefault(table, len(run.numbers))
+    pieces = {policy.name: server.pieces(plan.database, policy.name, run.window) for policy in policies}
+    return _Reading(policies=policies, selection=selection, pieces=pieces)
+
+
+def _read_pieces(run: _Run, missing: dict[Key, TableSchema]) -> None:
+    run.total += len(missing)
+    with ThreadPoolExecutor(max_workers=max(1, run.plan.concurrency), thread_name_prefix="export") as pool:
+        futures = [pool.submit(_read_piece, run, key, schema) for key, schema in missing.items()]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _read_piece(run: _Run, key: Key, schema: TableSchema) -> None:
+    table, piece = key
+
+    def refresh() -> TableSchema:
+        listed = run.server.schema(run.plan.database, table.retention_policy)
+        found = [candidate for candidate in listed.tables if candidate.table == table]
+        if not found:
+            raise IncompleteReadError(f"The measurement {table} vanished from {run.server.name} while it was read.")
+        return found[0]
+
+    def on_batch(rows: int, size: int) -> None:
+        with run.lock:
+            run.rows += rows
+            run.bytes += size
+            event = Progress("read", run.done, run.total, run.rows, run.bytes, str(table))
+        run.progress(event)
+
+    reader = PieceReader(
+        server=run.server,
+        database=run.plan.database,
+        attempt=run.attempt,
+        number=run.numbers[table],
+        schema=schema,
+        refresh=refresh,
+        on_batch=on_batch,
+    )
+    result = reader.read(piece)
+    with run.lock:
+        run.results[key] = result
+        run.done += 1
+        event = Progress("read", run.done, run.total, run.rows, run.bytes, str(table))
+    run.progress(event)
+
+
+def _draft(run: _Run, reading: _Reading, read_start: int, is_open: bool, options: ExportOptions) -> ManifestDraft:
+    by_table: dict[Table, list[PieceResult]] = {table: [] for table in reading.selection.tables}
+    for key in sorted(run.results, key=lambda key: key[1].start):
+        by_table[key[0]].append(run.results[key])
+    info = run.server.info
+    return ManifestDraft(
+        source=Source(
+            product=info.product,
+            version=info.version,
+            generation=info.generation,
+            database=run.plan.database,
+            instance_id=info.instance_id,
+            name=run.plan.source,
+            retention_policies=reading.policies,
+        ),
+        scope=run.plan.scope,
+        evidence=Evidence(
+            predicate=between(run.window),
+            read_start=read_start,
+            read_end=run.server.now(),
+            settle=run.plan.settle,
+            open=is_open,
+            pieces=tuple(
+                SourcePiece(retention_policy=policy, window=piece)
+                for policy, pieces in reading.pieces.items()
+                for piece in pieces
+            ),
+            counts=tuple(count for results in by_table.values() for result in results for count in result.counts),
+            unreadable=reading.selection.unreadable,
+        ),
+        tables=tuple(
+            table_entry(
+                run.numbers[table],
+                reading.selection.tables[table],
+                [part for result in by_table[table] for part in result.parts],
+            )
+            for table in reading.selection.tables
+        ),
+        dag_id=options.dag_id,
+        run_id=options.run_id,
+    )
+
+
+def _refuse_shrink(draft: ManifestDraft, refs: Iterable[Ref], window: Window, options: ExportOptions) -> None:
+    """Fewer rows than the same window had before are a person's decision, since they may be a failing read."""
+    revisions = [ref for ref in refs if ref.window == window]
+    if not revisions or options.accept_shrink:
+        return
+    latest = max(revisions, key=lambda ref: ref.revision)
+    rows = sum(entry.rows for entry in draft.tables)
+    if rows < latest.rows and contains(draft.scope, latest.scope):
+        raise SourceError(
+            f"The window {format_window(window)} now holds {rows} rows, and its revision {latest.revision} "
+            f"holds {latest.rows}.",
+            kind="shrunk-window",
+            hint="If points were deleted at the source on purpose, export with --accept-shrink.",
+        )

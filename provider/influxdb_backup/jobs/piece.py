@@ -1,0 +1,122 @@
+"""Reading one table in one piece of the window into parts, and the proof that everything came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from influxdb_backup.archive.attempt import Attempt
+from influxdb_backup.archive.parts import PartWriter
+from influxdb_backup.errors import IncompleteReadError
+from influxdb_backup.influx.protocol import ReadOptions, Server
+from influxdb_backup.model import Part, SourceCount, TableSchema, Window, printable
+from influxdb_backup.windows import format_window, halve
+
+_ATTEMPTS = 4
+"""reads of one piece before it fails"""
+
+
+@dataclass(frozen=True)
+class PieceResult:
+    """The parts of one table in one piece, with what the server said it holds."""
+
+    parts: tuple[Part, ...]
+    counts: tuple[SourceCount, ...]
+
+
+@dataclass(frozen=True)
+class PieceReader:
+    """Everything that reading a piece needs besides the piece."""
+
+    server: Server
+    database: str
+    attempt: Attempt
+    number: int
+    schema: TableSchema
+    refresh: Callable[[], TableSchema]
+    """reads the table's schema again, after a column appeared that it does not have"""
+    on_batch: Callable[[int, int], None]
+    """called with rows and bytes of each batch"""
+    options: ReadOptions = field(default_factory=ReadOptions)
+
+    def read(self, piece: Window) -> PieceResult:
+        """
+        The piece's parts, committed to nothing yet.
+
+        A read that a limit or a cut stream ended is halved in time; counts that differ from the server's
+        are read again. Raises IncompleteReadError when they keep differing.
+        """
+        schema, before = self.schema, None
+        difference = ""
+        for _ in range(_ATTEMPTS):
+            try:
+                parts = self._read_once(schema, piece)
+            except IncompleteReadError as error:
+                if error.kind == "schema-changed":
+                    schema, difference = self.refresh(), str(error)
+                    continue
+                halves = halve(piece) if error.kind == "read-limit" else None
+                if halves is None:
+                    raise
+                results = [self.read(half) for half in halves]
+                return PieceResult(
+                    parts=tuple(part for result in results for part in result.parts),
+                    counts=tuple(count for result in results for count in result.counts),
+                )
+            read = _totals(parts)
+            after = self._counts(schema, piece)
+            moved = before is not None and _between(before, read, after)
+            if read == after or moved:
+                counts = tuple((name, after[name]) for name in sorted(after))
+                counted = SourceCount(table=schema.table, window=piece, counts=counts, moved=read != after)
+                return PieceResult(parts=parts, counts=(counted,))
+            self.attempt.withdraw(parts)
+            difference = _difference(read, after)
+            before = after
+        raise IncompleteReadError(
+            f"The table {schema.table} in {format_window(piece)} cannot be read whole from {self.server.name}: "
+            f"{difference}",
+            hint="If the window is still being written, wait for it to settle; otherwise look at the server's log.",
+        )
+
+    def _read_once(self, schema: TableSchema, piece: Window) -> tuple[Part, ...]:
+        writer: PartWriter | None = None
+        try:
+            for batch in self.server.read(self.database, schema, piece, self.options):
+                if writer is None:
+                    writer = self.attempt.part_writer(self.number, schema.table, batch.schema, piece)
+                writer.write(batch)
+                self.on_batch(batch.num_rows, batch.nbytes)
+            return writer.close() if writer is not None else ()
+        except BaseException:
+            if writer is not None:
+                writer.discard()
+            raise
+
+    def _counts(self, schema: TableSchema, piece: Window) -> dict[str, int]:
+        fields = sorted({column.name for column in schema.fields})
+        counts = self.server.counts(
+            self.database, schema.table.retention_policy, schema.table.measurement, piece, fields
+        )
+        return {name: count for name, count in counts.items() if count}
+
+
+def _totals(parts: tuple[Part, ...]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for part in parts:
+        for count in part.counts:
+            totals[count.name] = totals.get(count.name, 0) + count.count
+    return totals
+
+
+def _between(before: Mapping[str, int], read: Mapping[str, int], after: Mapping[str, int]) -> bool:
+    """Whether points that arrived between two counts explain what was read."""
+    return all(before.get(name, 0) <= read.get(name, 0) <= after.get(name, 0) for name in {*before, *read, *after})
+
+
+def _difference(read: Mapping[str, int], counted: Mapping[str, int]) -> str:
+    names = [name for name in sorted({*read, *counted}) if read.get(name, 0) != counted.get(name, 0)]
+    shown = ", ".join(
+        f"field {printable(name)!r}: {read.get(name, 0)} read, {counted.get(name, 0)} counted" for name in names[:3]
+    )
+    return f"{shown}{' and others' if len(names) > 3 else ''}."

@@ -1,0 +1,456 @@
+"""Write backups into a server, read back what arrived, and go on after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from influxdb_backup.archive import layout
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.columns import batch_columns
+from influxdb_backup.errors import TargetError, UnrepresentableError
+from influxdb_backup.influx.protocol import Server, Unrepresentable, WriteOptions, WriteResult
+from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
+from influxdb_backup.jobs.read_back import Expected, has_mixed_types, read_back
+from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit, decide_reads
+from influxdb_backup.jobs.restore_target import Target, choose_target, prepare, refuse_conflict
+from influxdb_backup.model import (
+    RESTORE_MEDIA_TYPE,
+    Int64,
+    Name,
+    Role,
+    Scope,
+    Table,
+    Value,
+    Window,
+    printable,
+)
+
+_GROUP_ROWS = 4_000_000
+"""rows after which the progress of a restore is kept, so that a retry does not begin again"""
+
+
+class TableWrite(Value):
+    """One table of a restore plan."""
+
+    source: Table
+    target: Table
+    parts: int
+    rows: Int64
+    """points of the parts; fewer are written when parts are cut by the range or by tags"""
+    bytes: Int64
+
+
+class RestorePlan(Value):
+    """What a restore would read, create, drop and write. Nothing was changed to make it."""
+
+    window: Window
+    refs: tuple[str, ...]
+    target_server: str
+    target_database: Name
+    tables: tuple[TableWrite, ...]
+    creates: tuple[str, ...]
+    """database and retention policies that would be created"""
+    infinite: tuple[str, ...]
+    """of those, policies that get infinite retention since the source's would drop restored points"""
+    widens: tuple[str, ...]
+    drops: tuple[str, ...]
+    """points that would not be written, and why"""
+    gaps: tuple[str, ...]
+    rows: Int64
+    bytes: Int64
+
+
+class RestoreIdentity(Value):
+    """``restores/<id>.json``: written before the first point."""
+
+    media_type: str = RESTORE_MEDIA_TYPE
+    restore_id: str
+    request: str
+    """sha256 of what was asked; another request cannot take the id over"""
+    target_server: str
+    target_database: Name
+    started_at: Int64
+
+
+class WrittenCount(Value):
+    """Values written to one field of one table."""
+
+    table: Table
+    """of the target"""
+    field: Name
+    count: Int64
+
+
+class RestoreProgress(Value):
+    """``restores/<id>/<n>.json``: units that are written and answered for."""
+
+    media_type: str = "application/vnd.influxdb-backup.restore-progress.v1+json"
+    units: tuple[str, ...]
+    rows: Int64
+    values: Int64
+    rejects: int
+    counts: tuple[WrittenCount, ...]
+
+
+class RestoreReport(Value):
+    """What a restore did."""
+
+    restore_id: str
+    refs: tuple[str, ...]
+    target_server: str
+    target_database: Name
+    tables: int
+    rows: int
+    """written by this call and, when it went on, by the ones before"""
+    values: int
+    rejects: int
+    reject_reasons: tuple[str, ...]
+    reject_file: str | None
+    dropped_points: int
+    """older than the target keeps, left out because the request says so"""
+    created: tuple[str, ...]
+    infinite: tuple[str, ...]
+    gaps: tuple[str, ...]
+    continued_units: int
+    """parts that an earlier call with this id had written"""
+    check_seconds: float
+    """reading every part once, its digest and what line protocol can carry, before the first write"""
+    write_seconds: float
+    read_back_seconds: float
+    seconds: float
+
+
+@dataclass
+class _Totals:
+    rows: int = 0
+    values: int = 0
+    rejects: int = 0
+    reasons: tuple[str, ...] = ()
+    reject_file: str | None = None
+    late: bool = False
+    dropped: int = 0
+    expected: Expected = field(default_factory=Expected)
+
+    def absorb(self, result: WriteResult) -> None:
+        self.rejects += result.rejects
+        self.reasons = tuple(dict.fromkeys([*self.reasons, *result.reject_reasons]))[:5]
+        if result.reject_file and result.rejects:
+            self.reject_file = str(result.reject_file)
+        self.late = self.late or result.late_visibility
+
+
+@dataclass(frozen=True)
+class _Restore:
+    """One running restore."""
+
+    request: RestoreRequest
+    repository: Repository
+    reads: Reads
+    target: Target
+    options: WriteOptions
+    progress: ProgressCallback
+    restore_id: str
+
+
+def plan_restore(
+    request: RestoreRequest, *, repository: Repository, target: Server, scope: Scope | None = None
+) -> RestorePlan:
+    """
+    What ``restore`` would do, without doing it: the dry run.
+
+    Raises what restore raises before its first change: gaps, a target that is not empty or that would drop
+    points, names that line protocol cannot carry.
+    """
+    reads = decide_reads(request, repository, scope)
+    chosen = choose_target(request, reads, target)
+    refuse_conflict(request, reads, chosen)
+    _refuse_names(reads, target, _options(request))
+    creates = () if chosen.exists else (f"database {printable(chosen.database)}",)
+    by_table = {table: [unit for unit in reads.units if unit.table == table] for table in reads.columns}
+    return RestorePlan(
+        window=reads.window,
+        refs=tuple(ref.id for ref in reads.refs),
+        target_server=target.name,
+        target_database=chosen.database,
+        tables=tuple(
+            TableWrite(
+                source=table,
+                target=Table(retention_policy=chosen.policies[table], measurement=table.measurement),
+                parts=len(units),
+                rows=sum(unit.part.rows for unit in units),
+                bytes=sum(unit.part.size for unit in units),
+            )
+            for table, units in by_table.items()
+        ),
+        creates=(*creates, *(f"retention policy {printable(policy.name)}" for policy in chosen.create)),
+        infinite=chosen.infinite,
+        widens=chosen.widen,
+        drops=tuple(f"points of {printable(name)} before {cut}" for name, cut in sorted(chosen.cutoffs.items())),
+        gaps=reads.gaps,
+        rows=reads.rows,
+        bytes=reads.bytes,
+    )
+
+
+def restore(
+    request: RestoreRequest,
+    *,
+    repository: Repository,
+    target: Server,
+    scope: Scope | None = None,
+    progress: ProgressCallback = silent,
+) -> RestoreReport:
+    """
+    Restores what the request asks for, and proves by counts that it arrived.
+
+    Before the first change every part is read once (digest, names and values that line protocol cannot
+    carry), and the target is checked. Raises BackupNotFoundError (gaps), TargetError, UnrepresentableError,
+    IntegrityError, RejectedPointsError and the server's errors. The same call with the same ``restore_id``
+    goes on where it was.
+    """
+    started = time.monotonic()
+    restore_id = request.restore_id or secrets.token_hex(8)
+    reads = decide_reads(request, repository, scope)
+    chosen = choose_target(request, reads, target)
+    run = _Restore(request, repository, reads, chosen, _options(request), progress, restore_id)
+    done = _progress_so_far(run)
+    finished = {key for step in done for key in step.units}
+    todo = [unit for unit in reads.units if unit.key not in finished]
+    if not _is_continued(run):
+        refuse_conflict(request, reads, chosen)
+    _check_everything(run, todo)
+    checked = time.monotonic()
+    if not _is_continued(run):
+        refuse_conflict(request, reads, chosen)
+        _claim(run)
+    created = prepare(chosen)
+    totals = _absorb_progress(done)
+    _write_everything(run, todo, totals, len(done))
+    written = time.monotonic()
+    read_back(
+        chosen.server,
+        chosen.database,
+        reads.window,
+        totals.expected,
+        mixed=_mixed(chosen, reads),
+        exact=request.on_conflict == "fail",
+        missing_allowed=totals.rejects,
+        patient=totals.late,
+        progress=progress,
+    )
+    ended = time.monotonic()
+    return RestoreReport(
+        restore_id=restore_id,
+        refs=tuple(ref.id for ref in reads.refs),
+        target_server=target.name,
+        target_database=chosen.database,
+        tables=len(reads.columns),
+        rows=totals.rows,
+        values=totals.values,
+        rejects=totals.rejects,
+        reject_reasons=totals.reasons,
+        reject_file=totals.reject_file,
+        dropped_points=totals.dropped,
+        created=created,
+        infinite=chosen.infinite,
+        gaps=reads.gaps,
+        continued_units=len(reads.units) - len(todo),
+        check_seconds=checked - started,
+        write_seconds=written - checked,
+        read_back_seconds=ended - written,
+        seconds=ended - started,
+    )
+
+
+def _mixed(target: Target, reads: Reads) -> frozenset[Table]:
+    """Tables of the target in which a field has several types, so that each shard group is counted on its own."""
+    return frozenset(
+        Table(retention_policy=target.policies[table], measurement=table.measurement)
+        for table, columns in reads.columns.items()
+        if has_mixed_types(columns)
+    )
+
+
+def _options(request: RestoreRequest) -> WriteOptions:
+    return WriteOptions(
+        connections=request.connections,
+        max_rejects=request.max_rejects,
+        unsigned_as_integer=request.unsigned_as_integer,
+    )
+
+
+def _request_digest(run: _Restore) -> str:
+    asked = run.request.model_dump(mode="json", exclude={"restore_id", "connections", "max_rejects"})
+    asked["refs"] = sorted(ref.id for ref in run.reads.refs)
+    return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _standing(run: _Restore) -> RestoreIdentity | None:
+    return run.repository.document(layout.restore_key(run.restore_id), RestoreIdentity)
+
+
+def _is_continued(run: _Restore) -> bool:
+    return _standing(run) is not None
+
+
+def _progress_so_far(run: _Restore) -> list[RestoreProgress]:
+    """What earlier calls with this id wrote. Raises TargetError when the id belongs to another request."""
+    standing = _standing(run)
+    if standing is None:
+        return []
+    if standing.request != _request_digest(run) or standing.target_database != run.target.database:
+        raise TargetError(
+            f"The restore {run.restore_id!r} was started with another request or target.",
+            kind="restore-in-progress",
+            hint="Repeat it with the same arguments, or use another --restore-id.",
+        )
+    prefix = layout.restore_prefix(run.restore_id)
+    return [step for _, step in run.repository.read_documents(prefix, RestoreProgress)]
+
+
+def _claim(run: _Restore) -> None:
+    identity = RestoreIdentity(
+        restore_id=run.restore_id,
+        request=_request_digest(run),
+        target_server=run.target.server.name,
+        target_database=run.target.database,
+        started_at=time.time_ns(),
+    )
+    run.repository.put_document(layout.restore_key(run.restore_id), identity)
+
+
+def _absorb_progress(done: Sequence[RestoreProgress]) -> _Totals:
+    totals = _Totals()
+    for step in done:
+        totals.rows += step.rows
+        totals.values += step.values
+        totals.rejects += step.rejects
+        for count in step.counts:
+            totals.expected.add(count.table, count.field, count.count)
+    return totals
+
+
+def _refuse_names(reads: Reads, server: Server, options: WriteOptions) -> None:
+    found: list[Unrepresentable] = []
+    for table, columns in reads.columns.items():
+        found.extend(server.unrepresentable(table.measurement, columns, None, options))
+    _raise_unrepresentable(found, server)
+
+
+def _raise_unrepresentable(found: Sequence[Unrepresentable], server: Server) -> None:
+    if not found:
+        return
+    shown = "; ".join(f"{item.conflict.value} {printable(item.name)!r}: {item.reason}" for item in found[:5])
+    raise UnrepresentableError(
+        f"Line protocol of {server.name} cannot carry {len(found)} names or values: {shown}"
+        f"{' and more' if len(found) > 5 else ''}.",
+        hint="Restore without these tables (--measurement), or read the Parquet files directly; nothing was written.",
+    )
+
+
+def _check_everything(run: _Restore, units: Sequence[Unit]) -> None:
+    """Reads every part once: its digest must hold, and everything in it must be writable."""
+    server = run.target.server
+    _refuse_names(run.reads, server, run.options)
+    found: list[Unrepresentable] = []
+    for position, unit in enumerate(units):
+        for batch in _batches(run, unit):
+            found.extend(
+                server.unrepresentable(unit.table.measurement, batch_columns(batch.schema), batch, run.options)
+            )
+        if len(found) > 100:
+            break
+        run.progress(Progress("check", position + 1, len(units), 0, unit.part.size, str(unit.table)))
+    _raise_unrepresentable(found, server)
+
+
+def _batches(run: _Restore, unit: Unit) -> Iterator[pa.RecordBatch]:
+    tags = dict(run.request.tags) or None
+    return iter(run.repository.read_part(unit.part, window=None if unit.whole else unit.window, tags=tags))
+
+
+def _groups(units: Sequence[Unit]) -> Iterator[list[Unit]]:
+    group: list[Unit] = []
+    rows = 0
+    for unit in units:
+        group.append(unit)
+        rows += unit.part.rows
+        if rows >= _GROUP_ROWS:
+            yield group
+            group, rows = [], 0
+    if group:
+        yield group
+
+
+def _write_everything(run: _Restore, units: Sequence[Unit], totals: _Totals, steps_before: int) -> None:
+    by_policy: dict[str, list[Unit]] = {}
+    for unit in units:
+        by_policy.setdefault(run.target.policies[unit.table], []).append(unit)
+    step, done = steps_before, 0
+    for policy, chosen in by_policy.items():
+        for group in _groups(chosen):
+            allowed = max(0, run.request.max_rejects - totals.rejects)
+            before = replace(totals, expected=Expected())
+            before.expected.absorb(totals.expected)
+            done = _write_group(run, policy, group, totals, replace(run.options, max_rejects=allowed), done)
+            _keep_progress(run, group, before, totals, step)
+            step += 1
+
+
+def _write_group(
+    run: _Restore, policy: str, group: Sequence[Unit], totals: _Totals, options: WriteOptions, done: int
+) -> int:
+    target = run.target
+    writer = target.server.writer(target.database, policy, options)
+    with writer:
+        for unit in group:
+            measurement = unit.table.measurement
+            table = Table(retention_policy=policy, measurement=measurement)
+            for batch in _batches(run, unit):
+                kept = _after_cutoff(batch, target.cutoffs.get(policy))
+                totals.dropped += batch.num_rows - kept.num_rows
+                if kept.num_rows:
+                    writer.write(measurement, kept)
+                    _count(kept, table, totals)
+            done += 1
+            run.progress(Progress("write", done, len(run.reads.units), totals.rows, unit.part.size, str(table)))
+    totals.absorb(writer.result)
+    return done
+
+
+def _after_cutoff(batch: pa.RecordBatch, cutoff: int | None) -> pa.RecordBatch:
+    if cutoff is None:
+        return batch
+    times = batch.column(0).cast("int64")
+    return batch.filter(pc.greater_equal(times, cutoff))
+
+
+def _count(batch: pa.RecordBatch, table: Table, totals: _Totals) -> None:
+    totals.rows += batch.num_rows
+    for position, column in enumerate(batch_columns(batch.schema)):
+        if column.role is Role.FIELD:
+            array = batch.column(position + 1)
+            present = len(array) - array.null_count
+            totals.values += present
+            totals.expected.add(table, column.name, present)
+
+
+def _keep_progress(run: _Restore, group: Sequence[Unit], before: _Totals, totals: _Totals, step: int) -> None:
+    counts = totals.expected.minus(before.expected)
+    document = RestoreProgress(
+        units=tuple(unit.key for unit in group),
+        rows=totals.rows - before.rows,
+        values=totals.values - before.values,
+        rejects=totals.rejects - before.rejects,
+        counts=tuple(WrittenCount(table=table, field=name, count=count) for (table, name), count in counts.items()),
+    )
+    key = layout.restore_progress_key(run.restore_id, f"{step:06d}-{secrets.token_hex(4)}")
+    run.repository.put_document(key, document)

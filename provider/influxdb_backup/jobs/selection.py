@@ -1,0 +1,124 @@
+"""Which tables an export must read: pure decisions over what the server lists and what the plan asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from influxdb_backup.config.model import Plan
+from influxdb_backup.errors import SourceError
+from influxdb_backup.influx.protocol import PolicySchema
+from influxdb_backup.jobs.scope import policy_in_scope, table_in_scope
+from influxdb_backup.model import Manifest, RetentionPolicy, Table, TableSchema, UnreadableTable, Window, printable
+from influxdb_backup.windows import format_duration, format_instant
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The tables of one export, at one moment."""
+
+    tables: Mapping[Table, TableSchema]
+    unreadable: tuple[UnreadableTable, ...]
+
+
+def select_policies(plan: Plan, policies: Iterable[RetentionPolicy]) -> tuple[RetentionPolicy, ...]:
+    """The policies in scope. Raises SourceError (``empty-selection``) for a named one that the server does not show."""
+    policies = tuple(policies)
+    names = {policy.name for policy in policies}
+    absent = [name for name in plan.retention_policies or () if name not in names]
+    if absent:
+        raise SourceError(
+            f"The database {printable(plan.database)!r} shows no retention policy {printable(absent[0])!r}; "
+            f"it shows {', '.join(sorted(map(printable, names))) or 'none'}.",
+            kind="empty-selection",
+            hint=f"Correct retention_policies of plan {plan.name!r}, or give the connection the right to see it.",
+        )
+    selected = tuple(policy for policy in policies if policy_in_scope(plan.scope, policy.name))
+    if not selected:
+        raise SourceError(
+            f"The database {printable(plan.database)!r} shows no retention policy.", kind="empty-selection"
+        )
+    return selected
+
+
+def select_tables(plan: Plan, schemas: Mapping[str, PolicySchema], known_before: Iterable[Table]) -> Selection:
+    """
+    The tables in scope, and those of them that no query can read.
+
+    A measurement that the plan names and the server does not show becomes a table without columns when an
+    earlier backup of the plan held it. Raises SourceError (``empty-selection``) when none did, or when
+    nothing at all is selected and the plan does not say ``allow_empty``.
+    """
+    tables = {
+        schema.table: schema
+        for policy in schemas.values()
+        for schema in policy.tables
+        if table_in_scope(plan.scope, schema.table)
+    }
+    unreadable = tuple(
+        entry for policy in schemas.values() for entry in policy.unreadable if table_in_scope(plan.scope, entry.table)
+    )
+    shown = {table.measurement for table in tables} | {entry.table.measurement for entry in unreadable}
+    before = [table for table in known_before if table.retention_policy in schemas]
+    for name in sorted(set(plan.measurements or ()) - shown):
+        earlier = [table for table in before if table.measurement == name]
+        if not earlier:
+            raise SourceError(
+                f"The database {printable(plan.database)!r} shows no measurement {printable(name)!r} in the retention "
+                f"policies {', '.join(sorted(map(printable, schemas)))}.",
+                kind="empty-selection",
+                hint=f"Correct measurements of plan {plan.name!r}; "
+                "a measurement must have had a point before the first backup.",
+            )
+        for table in earlier:
+            tables.setdefault(table, TableSchema(table=table, columns=()))
+    if not tables and not unreadable and not plan.allow_empty:
+        raise SourceError(
+            f"Nothing is selected: the database {printable(plan.database)!r} shows no measurement in the scope "
+            f"of plan {plan.name!r}.",
+            kind="empty-selection",
+            hint="Correct the plan's database and scope, or set allow_empty: true if it really is empty.",
+        )
+    return Selection(tables=dict(sorted(tables.items(), key=_by_name)), unreadable=unreadable)
+
+
+def _by_name(item: tuple[Table, TableSchema]) -> tuple[str, str]:
+    return item[0].retention_policy, item[0].measurement
+
+
+def missing_at_source(
+    plan: Plan, previous: Manifest | None, policies: Iterable[RetentionPolicy], selection: Selection
+) -> tuple[str, ...]:
+    """What of the plan's present scope its last backup held and the server no longer shows, in words."""
+    if previous is None:
+        return ()
+    shown_policies = {policy.name for policy in policies}
+    gone = [
+        f"retention policy {printable(policy.name)!r}"
+        for policy in previous.source.retention_policies
+        if policy_in_scope(plan.scope, policy.name) and policy.name not in shown_policies
+    ]
+    shown = {table for table, schema in selection.tables.items() if schema.columns}
+    shown |= {entry.table for entry in selection.unreadable}
+    gone += [
+        f"measurement {printable(entry.table.measurement)!r} of {printable(entry.table.retention_policy)!r}"
+        for entry in previous.tables
+        if entry.columns
+        and entry.table.retention_policy in shown_policies
+        and table_in_scope(plan.scope, entry.table)
+        and entry.table not in shown
+    ]
+    return tuple(gone)
+
+
+def refuse_expired(policies: Iterable[RetentionPolicy], window: Window, server_now: int) -> None:
+    """Raises SourceError (``expired-window``) when a policy may already have dropped points of the window."""
+    for policy in policies:
+        if policy.duration and window.start < server_now - policy.duration:
+            raise SourceError(
+                f"The retention policy {printable(policy.name)!r} keeps {format_duration(policy.duration)}, so points "
+                f"before {format_instant(server_now - policy.duration)} may be gone, "
+                f"and the window starts at {format_instant(window.start)}.",
+                kind="expired-window",
+                hint="Back up windows before they expire; --accept-expired takes what is left.",
+            )
