@@ -1,0 +1,131 @@
+"""Series and rows of one read gathered into Arrow record batches of bounded size, all of one schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from influxdb_backup.columns import TIME_TYPE, arrow_schema
+from influxdb_backup.influx.rows import (
+    Layout,
+    NotUtf8Error,
+    OtherTypeError,
+    fixed_array,
+    fixed_times,
+    value_array,
+)
+from influxdb_backup.model import Column, InfluxType
+
+
+class _TagColumn:
+    """The values of one tag, a run of rows each."""
+
+    def __init__(self, column: Column, *, binary: bool) -> None:
+        self.column = column
+        self._binary = binary
+        self._codes: dict[bytes, int] = {}
+        self._runs: list[int] = []
+
+    def start(self, value: bytes) -> None:
+        """The rows that follow have this value; the empty one is no tag."""
+        self._runs.append(self._codes.setdefault(value, len(self._codes)) if value else -1)
+
+    def finish(self, lengths: npt.NDArray[np.int64]) -> pa.Array:
+        """The dictionary array; afterwards only the last run stands."""
+        codes = np.repeat(np.array(self._runs, np.int32), lengths)
+        indices = pa.array(codes, mask=codes < 0)
+        values: pa.Array = pa.array(list(self._codes), pa.binary())
+        if not self._binary:
+            values = values.cast(pa.string())
+        last = next((value for value, code in self._codes.items() if code == self._runs[-1]), b"")
+        self._codes, self._runs = {}, []
+        self.start(last)
+        return pa.DictionaryArray.from_arrays(indices, values)
+
+
+class BatchBuilder:
+    """
+    Gathers rows; ``finish`` makes a batch of what was gathered.
+
+    ``columns`` are the tags and fields of the batches; ``positions`` tells for each field where it stands in a row,
+    and ``empty`` the positions of row columns that must hold no value at all.
+    """
+
+    def __init__(
+        self,
+        tags: Sequence[Column],
+        fields: Sequence[Column],
+        positions: Sequence[int],
+        empty: Sequence[int],
+        binary: frozenset[Column],
+    ) -> None:
+        self.schema = arrow_schema([*tags, *fields], binary)
+        self._fields = list(zip(fields, positions, strict=True))
+        self._empty = tuple(empty)
+        self._binary = binary
+        self._tags = [_TagColumn(tag, binary=tag in binary) for tag in tags]
+        self._lengths: list[int] = []
+        self._pending: list[tuple[object, ...]] = []
+        self._times: list[pa.Array] = []
+        self._values: list[list[pa.Array]] = [[] for _ in fields]
+        self.rows = 0
+
+    def start_series(self, values: Sequence[bytes]) -> None:
+        """The rows that follow are of the series with these tag values."""
+        for tag, value in zip(self._tags, values, strict=True):
+            tag.start(value)
+        self._lengths.append(0)
+
+    def add_rows(self, rows: list[tuple[object, ...]]) -> None:
+        """Decoded rows of the present series."""
+        self._pending.extend(rows)
+        self._grow(len(rows))
+
+    def add_fixed(self, data: bytes, layout: Layout, rows: int) -> None:
+        """Rows of numbers of one width. Raises OtherTypeError."""
+        self._flush()
+        self._times.append(pa.array(fixed_times(data, layout, rows)))
+        for (field, position), arrays in zip(self._fields, self._values, strict=True):
+            arrays.append(fixed_array(data, layout, rows, position, field.type))
+        for position in self._empty:
+            if fixed_array(data, layout, rows, position, InfluxType.BOOLEAN).null_count != rows:
+                raise OtherTypeError(position, "values that the probe did not see")
+        self._grow(rows)
+
+    def _grow(self, rows: int) -> None:
+        self._lengths[-1] += rows
+        self.rows += rows
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        columns = list(zip(*self._pending, strict=True))
+        self._pending = []
+        if set(map(type, columns[0])) != {int}:
+            raise OtherTypeError(0, "no time")
+        self._times.append(pa.array(columns[0], pa.int64()))
+        for (field, position), arrays in zip(self._fields, self._values, strict=True):
+            arrays.append(value_array(columns[position], position, field.type, binary=field in self._binary))
+        for position in self._empty:
+            if any(value is not None for value in columns[position]):
+                raise OtherTypeError(position, "values that the probe did not see")
+
+    def finish(self) -> pa.RecordBatch:
+        """What was gathered, as one batch; the present series goes on. Raises OtherTypeError and NotUtf8Error."""
+        self._flush()
+        lengths = np.array(self._lengths, np.int64)
+        arrays = [pa.concat_arrays(self._times).cast(TIME_TYPE)]
+        for tag in self._tags:
+            try:
+                arrays.append(tag.finish(lengths))
+            except pa.ArrowInvalid:
+                raise NotUtf8Error(-1 - self._tags.index(tag)) from None
+        arrays.extend(pa.concat_arrays(chunks) for chunks in self._values)
+        self._times = []
+        self._values = [[] for _ in self._fields]
+        self._lengths = [0]
+        self.rows = 0
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)

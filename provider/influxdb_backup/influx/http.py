@@ -1,0 +1,284 @@
+"""
+HTTP to one server: keep-alive connections, TLS, timeouts, and retries that are named and bounded in time.
+
+A request is tried again only when no byte of a reply has come (refused, reset or closed connections) or the
+status says so (429, 502, 503, 504). A reply that has begun is never resumed: its reader gets an
+IncompleteReadError. Replies are asked for uncompressed: on 2.9.1 gzip made a read of 52 MB a quarter slower and
+saved a fifth of the bytes, which pays only on links below some 14 MB/s.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote, urlencode, urlsplit
+
+import msgpack
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from influxdb_backup.errors import (
+    AccessError,
+    ConfigError,
+    IncompleteReadError,
+    QueryError,
+    ServerError,
+    ServerUnavailableError,
+)
+from influxdb_backup.influx.protocol import ServerSettings
+from influxdb_backup.model import encode_name, printable
+
+TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
+RETRY_SECONDS = 30.0
+_CONNECTIONS = 16
+_LONGEST_REASON = 500
+
+Parameters = Mapping[str, str]
+
+
+class ReplyTimeoutError(ServerUnavailableError):
+    """The connection stands, but no reply came within the timeout."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole reply."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def reason(self) -> str:
+        """The server's own words, whatever form the body has; at most a few hundred characters."""
+        return reason_of(self.body, self.headers)
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the server asks to wait; None when it does not say, or says a date."""
+        text = self.headers.get("Retry-After", "").strip()
+        return float(text) if text.isascii() and text.isdigit() else None
+
+
+def reason_of(body: bytes, headers: Mapping[str, str]) -> str:
+    """The message of an error body in JSON (1.x and 2.x forms) or msgpack, else its text, for people."""
+    found: object = None
+    kind = headers.get("Content-Type", "")
+    try:
+        found = msgpack.unpackb(body, raw=False) if "msgpack" in kind else json.loads(body)
+    except (ValueError, msgpack.UnpackException, RecursionError):
+        found = None
+    words = ""
+    if isinstance(found, dict):
+        words = str(found.get("error") or found.get("message") or "")
+    words = words or headers.get("X-Influxdb-Error", "") or body.decode("utf-8", "replace").strip()
+    return printable(words[:_LONGEST_REASON])
+
+
+def date_of(headers: Mapping[str, str]) -> int | None:
+    """The ``Date`` header in ns since 1970 (whole seconds); None when there is none that can be read."""
+    try:
+        moment: datetime = parsedate_to_datetime(headers["Date"])
+    except (KeyError, ValueError, TypeError):
+        return None
+    return int(moment.timestamp()) * 1_000_000_000
+
+
+class ByteStream:
+    """The body of a reply as it arrives. ``read(n)`` gives exactly n bytes, fewer only at the end."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, name: str) -> None:
+        self._response = response
+        self._name = name
+
+    def read(self, size: int | None) -> bytes:
+        """
+        The next ``size`` bytes, b"" at the end; the whole rest for None.
+
+        Raises IncompleteReadError (``read-limit``) when the connection breaks, falls silent or ends short.
+        """
+        try:
+            return self._response.read(size)
+        except (HTTPError, OSError) as error:
+            raise IncompleteReadError(
+                f"The reply of {self._name} broke off: {_words(error)}.",
+                hint="The server may have a time limit for replies, or it was stopped.",
+                kind="read-limit",
+            ) from error
+
+
+def _words(error: BaseException) -> str:
+    """What urllib3 says, without the address of the pool and without the address of Python objects."""
+    inner: object = error
+    while isinstance(inner, BaseException) and (inner.__cause__ or getattr(inner, "reason", None)):
+        deeper = inner.__cause__ or getattr(inner, "reason", None)
+        if not isinstance(deeper, BaseException):
+            break
+        inner = deeper
+    text = str(inner) or type(inner).__name__
+    return printable(text.rsplit(">: ", 1)[-1][:_LONGEST_REASON])
+
+
+def authorization(settings: ServerSettings) -> str | None:
+    """The ``Authorization`` header: a token (1.x: ``user:password``) before a user and password."""
+    if settings.token:
+        return f"Token {settings.token}"
+    if settings.username:
+        pair = f"{settings.username}:{settings.password or ''}"
+        return "Basic " + b64encode(pair.encode()).decode("ascii")
+    return None
+
+
+class Http:
+    """The connections to one server. Thread-safe; ``close`` ends them."""
+
+    def __init__(self, settings: ServerSettings, *, retry_seconds: float = RETRY_SECONDS) -> None:
+        parts = urlsplit(settings.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ConfigError("The server's URL must look like http://host:8086 or https://host:8086.")
+        if parts.username or parts.password:
+            raise ConfigError(
+                f"The URL of the server {parts.hostname} holds credentials.",
+                hint="Give user and password or the token as their own settings, so that no message shows them.",
+            )
+        self.name = settings.name or settings.url
+        self._root = settings.url.rstrip("/")
+        self._retry_seconds = retry_seconds
+        self._timeout = settings.timeout
+        secret = authorization(settings)
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "influxdb-backup"}
+        if secret:
+            self._headers["Authorization"] = secret
+        self._pool = urllib3.PoolManager(
+            num_pools=2,
+            maxsize=_CONNECTIONS,
+            retries=False,
+            timeout=urllib3.Timeout(connect=min(settings.timeout, 30.0), read=settings.timeout),
+            cert_reqs="CERT_REQUIRED" if settings.verify_tls else "CERT_NONE",
+            ca_certs=settings.ca_file,
+        )
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: Parameters | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        retry: bool = True,
+    ) -> Reply:
+        """
+        One request and its whole reply, whatever the status.
+
+        Raises ServerUnavailableError when no reply comes or a transient status stays; with ``retry=False`` a
+        transient status is returned and a lost connection raises at once.
+        """
+        with self.stream(method, path, parameters=parameters, body=body, headers=headers, retry=retry) as response:
+            content = ByteStream(response, self.name).read(None)
+            return Reply(response.status, response.headers, content)
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        parameters: Parameters | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        retry: bool = True,
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """One request whose body the caller reads; left early, the connection is closed and not reused."""
+        target = self._root + path + (f"?{form(parameters).decode('ascii')}" if parameters else "")
+        response = self._send(method, target, body, {**self._headers, **(headers or {})}, retry=retry)
+        try:
+            yield response
+        finally:
+            if not response.closed:
+                response.close()
+            response.release_conn()
+
+    def _send(
+        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], *, retry: bool
+    ) -> urllib3.BaseHTTPResponse:
+        deadline = time.monotonic() + (self._retry_seconds if retry else 0.0)
+        pause = 0.1
+        while True:
+            problem: str
+            try:
+                response = self._pool.request(
+                    method, target, body=body, headers=headers, preload_content=False, redirect=False
+                )
+            except SSLError as error:
+                raise AccessError(
+                    f"{self.name} does not prove who it is: {_words(error)}.",
+                    hint="Give the file of its certificate authority (ca_file), or the host name of its certificate.",
+                ) from error
+            except ReadTimeoutError as error:
+                raise ReplyTimeoutError(
+                    f"{self.name} did not begin to reply within {self._timeout:g} s.", hint="Raise its timeout."
+                ) from error
+            except (NewConnectionError, ConnectTimeoutError, ProtocolError) as error:
+                problem = f"{self.name} cannot be reached: {_words(error)}."
+                cause: BaseException | None = error
+            except HTTPError as error:
+                raise ServerUnavailableError(f"{self.name} cannot be asked: {_words(error)}.") from error
+            else:
+                if not retry or response.status not in TRANSIENT_STATUSES:
+                    return response
+                words = reason_of(response.read(), response.headers)
+                problem = f"{self.name} answers {response.status}: {words or 'no reason given'}."
+                cause = None
+            if time.monotonic() + pause > deadline:
+                raise ServerUnavailableError(problem, hint="Try again when the server is up.") from cause
+            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients
+            pause = min(pause * 2, 5.0)
+
+    def now(self) -> int:
+        """The server's clock, ns (whole seconds), from a fresh reply's ``Date`` header."""
+        reply = self.request("GET", "/ping")
+        moment = date_of(reply.headers)
+        if moment is None:
+            raise ServerError(f"{self.name} sends no Date header, so its clock cannot be read.")
+        return moment
+
+    def close(self) -> None:
+        """Ends the idle connections."""
+        self._pool.clear()
+
+
+def form(parameters: Parameters | Sequence[tuple[str, str]]) -> bytes:
+    """Parameters as a form body or query string; names that are not UTF-8 keep their bytes."""
+    items = parameters.items() if isinstance(parameters, Mapping) else parameters
+    return urlencode([(key, encode_name(value)) for key, value in items], quote_via=quote).encode("ascii")
+
+
+def status_error(name: str, reply: Reply) -> ServerError:
+    """The error that a reply other than 2xx means."""
+    words = reply.reason or "no reason given"
+    if reply.status == 401:
+        return AccessError(
+            f"{name} refuses the credentials (401: {words}).", hint="Check user and password or the token."
+        )
+    if reply.status == 403:
+        return AccessError(f"{name} denies this (403: {words}).", hint="Grant these credentials the right.")
+    if reply.status in TRANSIENT_STATUSES or reply.status >= 500:
+        return ServerUnavailableError(f"{name} answers {reply.status}: {words}.")
+    if 300 <= reply.status < 400:
+        return QueryError(f"{name} redirects to another address ({reply.status}).", hint="Use that address as its URL.")
+    return QueryError(f"{name} answers {reply.status}: {words}.")

@@ -1,0 +1,339 @@
+"""
+InfluxQL over ``/query``, answered in msgpack and read while it arrives, with proof that the answer is complete.
+
+The reply is a row of documents ``{"results": [{"statement_id", "series": [{"name", "tags", "columns", "values",
+"partial"}], "partial"}]}``. Status 200 is sent before the query runs and so proves nothing: every document but the
+last carries ``partial`` in its result, an error in the middle of a read is a last document with ``error``, and a
+connection that was cut ends without a document that is not partial. All three are told apart here (run on 1.6.7,
+1.12.4 and 2.9.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+
+import msgpack
+
+from influxdb_backup.errors import (
+    AccessError,
+    IncompleteReadError,
+    NotVisibleError,
+    QueryError,
+    ServerError,
+    ServerUnavailableError,
+    UnsupportedServerError,
+)
+from influxdb_backup.influx.http import ByteStream, Http, Reply, ReplyTimeoutError, form, status_error
+from influxdb_backup.model import printable
+
+MSGPACK = "application/x-msgpack"
+READ_SIZE = 512 * 1024
+DEFAULT_CHUNK = 10_000
+
+_LIMITS = ("query-timeout", "max-select-", "max-row-limit")
+_NOT_FOUND = (
+    "database not found",
+    "retention policy not found",
+    "default retention policy not set",
+    "bucket not found",
+)
+_BUSY = ("max-concurrent-queries", "server is shutting down", "engine is closed", "shard is disabled")
+_DENIED = ("not authorized", "insufficient permissions", "unauthorized")
+
+
+class Feed:
+    """Bytes for an Unpacker from a reply, some of which may be given back."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self._returned = b""
+        self.given = 0
+
+    def read(self, size: int) -> bytes:
+        """Exactly ``size`` bytes, fewer at the end."""
+        if self._returned:
+            out, self._returned = self._returned[:size], self._returned[size:]
+        else:
+            out = self._read(size)
+        self.given += len(out)
+        return out
+
+    def give_back(self, data: bytes) -> None:
+        """The next reads return ``data`` first."""
+        self._returned = data + self._returned
+        self.given -= len(data)
+
+
+@dataclass
+class Series:
+    """The head of one series in one document; its ``count`` rows wait in the stream."""
+
+    name: bytes
+    tags: Mapping[bytes, bytes]
+    columns: tuple[bytes, ...]
+    count: int
+
+
+@dataclass
+class _End:
+    """What the last document said."""
+
+    partial: bool = True
+    error: str | None = None
+    documents: int = 0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A whole small answer: one series with its rows."""
+
+    name: bytes
+    tags: Mapping[bytes, bytes]
+    columns: tuple[bytes, ...]
+    values: list[tuple[object, ...]] = field(default_factory=list)
+
+
+class ResultStream:
+    """
+    One statement's answer as it arrives: iterate ``series()``, and take each one's rows before the next.
+
+    ``series()`` returns normally only when the answer was complete.
+    """
+
+    def __init__(self, body: ByteStream, subject: str) -> None:
+        self._feed = Feed(body.read)
+        self._unpacker = msgpack.Unpacker(
+            self._feed, read_size=READ_SIZE, use_list=False, raw=True, strict_map_key=True, max_buffer_size=2**31 - 1
+        )
+        self._subject = subject
+        self._waiting = 0
+
+    @property
+    def consumed(self) -> int:
+        """Bytes of the reply that were decoded so far."""
+        return int(self._unpacker.tell())
+
+    def series(self) -> Iterator[Series]:
+        """
+        Every series of every document, in order.
+
+        Raises IncompleteReadError when the answer ends early, is interrupted or hits a limit of the server, and
+        NotVisibleError, AccessError or QueryError when the server did not run the statement.
+        """
+        end = _End()
+        try:
+            while True:
+                try:
+                    entries = self._unpacker.read_map_header()
+                except msgpack.OutOfData:
+                    break
+                if end.documents and (end.error is not None or not end.partial):
+                    raise self._malformed("a document follows the last one")
+                end.documents += 1
+                yield from self._document(entries, end)
+        except msgpack.OutOfData as error:
+            raise self._cut("inside a document") from error
+        except (msgpack.UnpackException, ValueError, TypeError) as error:
+            raise self._malformed(str(error) or type(error).__name__) from error
+        if end.error is not None:
+            raise query_error(self._subject, end.error, began=end.documents > 1)
+        if end.partial:
+            raise self._cut("before the last document")
+
+    def take(self, limit: int) -> list[tuple[object, ...]]:
+        """Up to ``limit`` of the present series' rows; text is ``bytes``."""
+        wanted = min(limit, self._waiting)
+        rows: list[tuple[object, ...]] = list(islice(self._unpacker, wanted))
+        if len(rows) < wanted:
+            raise self._cut("inside a series")
+        self._waiting -= wanted
+        return rows
+
+    def peek_bytes(self, size: int) -> bytes:
+        """The next bytes of the present series' rows, taken out: call ``took`` or give the rest back."""
+        return bytes(self._unpacker.read_bytes(size))
+
+    def took(self, rows: int, rest: bytes) -> None:
+        """Of the bytes that were taken out, ``rows`` rows were decoded and ``rest`` was not."""
+        self._waiting -= rows
+        if rest:
+            ahead = self._feed.given - int(self._unpacker.tell())
+            self._feed.give_back(rest + bytes(self._unpacker.read_bytes(ahead)))
+
+    def _document(self, entries: int, end: _End) -> Iterator[Series]:
+        unpack = self._unpacker.unpack
+        for _ in range(entries):
+            key = unpack()
+            if key == b"results":
+                results = self._unpacker.read_array_header()
+                if results != 1:
+                    raise self._malformed(f"{results} results for one statement")
+                yield from self._result(end)
+            elif key == b"error":
+                end.error = _text(unpack())
+            else:
+                unpack()
+
+    def _result(self, end: _End) -> Iterator[Series]:
+        unpack = self._unpacker.unpack
+        partial = False
+        for _ in range(self._unpacker.read_map_header()):
+            key = unpack()
+            if key == b"series":
+                for _ in range(self._unpacker.read_array_header()):
+                    yield from self._one_series()
+            elif key == b"partial":
+                partial = bool(unpack())
+            elif key == b"error":
+                end.error = _text(unpack())
+            else:
+                unpack()
+        end.partial = partial
+
+    def _one_series(self) -> Iterator[Series]:
+        unpack = self._unpacker.unpack
+        found: dict[bytes, object] = {}
+        for _ in range(self._unpacker.read_map_header()):
+            key = unpack()
+            if key == b"values":
+                columns = found.get(b"columns")
+                if not isinstance(columns, tuple):
+                    raise self._malformed("values without columns")
+                tags = found.get(b"tags") or {}
+                if not isinstance(tags, dict):
+                    raise self._malformed("tags that are no map")
+                self._waiting = self._unpacker.read_array_header()
+                yield Series(bytes(found.get(b"name", b"")), tags, columns, self._waiting)  # type: ignore[call-overload]
+                if self._waiting:
+                    raise AssertionError("The rows of a series were not taken.")
+            else:
+                found[key] = unpack()
+
+    def _cut(self, where: str) -> IncompleteReadError:
+        return IncompleteReadError(
+            f"{self._subject}: the answer ends {where}.", hint="Nothing of it was kept.", kind="read-limit"
+        )
+
+    def _malformed(self, what: str) -> IncompleteReadError:
+        return IncompleteReadError(f"{self._subject}: the answer is not what a server sends: {what}.")
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def query_error(subject: str, words: str, *, began: bool = False) -> ServerError:
+    """
+    The error that a server's words in a document mean; ``began``: documents with data came before it.
+
+    What a shorter piece may avoid is an IncompleteReadError of kind ``read-limit``.
+    """
+    text = f"{subject}: {printable(words[:500])}."
+    lowered = words.lower()
+    if any(limit in lowered for limit in _LIMITS):
+        return IncompleteReadError(text, hint="A shorter piece may succeed, or a higher limit.", kind="read-limit")
+    if "query interrupted" in lowered or "query killed" in lowered:
+        return IncompleteReadError(text, hint="Somebody ended the query; nothing of it was kept.")
+    if any(busy in lowered for busy in _BUSY):
+        return ServerUnavailableError(text, hint="Try again later.")
+    if any(missing in lowered for missing in _NOT_FOUND):
+        return NotVisibleError(text, hint="It is unknown, or not visible to these credentials.")
+    if any(denied in lowered for denied in _DENIED):
+        return AccessError(text, hint="Grant these credentials the right.")
+    return IncompleteReadError(text) if began else QueryError(text)
+
+
+class QueryApi:
+    """Runs InfluxQL on one server. ``parameters`` and ``headers`` are what a generation adds to every query."""
+
+    def __init__(
+        self,
+        http: Http,
+        *,
+        path: str = "/query",
+        parameters: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.http = http
+        self._path = path
+        self._parameters = dict(parameters or {})
+        self._headers = {"Accept": MSGPACK, "Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
+
+    @contextmanager
+    def stream(
+        self,
+        statement: str,
+        *,
+        database: str | None = None,
+        retention_policy: str | None = None,
+        chunk_size: int = DEFAULT_CHUNK,
+        subject: str = "",
+    ) -> Iterator[ResultStream]:
+        """
+        Sends one statement; the answer is read from the ResultStream.
+
+        ``subject`` begins every message. Raises IncompleteReadError (``read-limit``) when the server keeps silent
+        for longer than the timeout, since a shorter piece may answer in time.
+        """
+        parameters = {
+            **self._parameters,
+            **({"db": database} if database is not None else {}),
+            **({"rp": retention_policy} if retention_policy is not None else {}),
+            "epoch": "ns",
+            "chunked": "true",
+            "chunk_size": str(chunk_size),
+            "q": statement,
+        }
+        about = f"{self.http.name}: {subject}" if subject else self.http.name
+        try:
+            with self.http.stream("POST", self._path, body=form(parameters), headers=self._headers) as response:
+                self._check(response.status, response.headers, ByteStream(response, about))
+                yield ResultStream(ByteStream(response, about), about)
+        except ReplyTimeoutError as error:
+            raise IncompleteReadError(error.message, hint=error.hint, kind="read-limit") from error
+
+    def rows(
+        self,
+        statement: str,
+        *,
+        database: str | None = None,
+        retention_policy: str | None = None,
+        subject: str = "",
+        limit: int | None = None,
+    ) -> list[Rows]:
+        """
+        The whole answer of a small statement; series that were sent in several documents are joined.
+
+        More than ``limit`` rows raise QueryError.
+        """
+        answer: list[Rows] = []
+        total = 0
+        with self.stream(
+            statement, database=database, retention_policy=retention_policy, subject=subject or statement
+        ) as stream:
+            for series in stream.series():
+                values = stream.take(series.count)
+                total += len(values)
+                if limit is not None and total > limit:
+                    raise QueryError(f"{self.http.name}: more than {limit} rows answer {printable(statement)}.")
+                last = answer[-1] if answer else None
+                if last and (last.name, last.tags, last.columns) == (series.name, series.tags, series.columns):
+                    last.values.extend(values)
+                else:
+                    answer.append(Rows(series.name, series.tags, series.columns, values))
+        return answer
+
+    def _check(self, status: int, headers: Mapping[str, str], body: ByteStream) -> None:
+        kind = headers.get("Content-Type", "")
+        if status == 200 and kind.split(";")[0].strip() == MSGPACK:
+            return
+        reply = Reply(status, headers, body.read(64 * 1024))
+        if status == 200:
+            raise UnsupportedServerError(
+                f"{self.http.name} answers a query with {kind or 'no content type'} where msgpack was asked for.",
+                hint="Is there a proxy in between, or a server other than InfluxDB?",
+            )
+        raise status_error(self.http.name, reply)

@@ -1,0 +1,313 @@
+"""
+Reads the points of one table in one piece of a window, exactly, in bounded memory.
+
+Fields that the piece's shard does not have are not in the batches; a field with several types in the schema is
+asked for its type in the piece first (``first(*)``), and left out when it has no value there; another field without
+a value in the piece stays as a column of nulls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from influxdb_backup.errors import IncompleteReadError, QueryError
+from influxdb_backup.influx.batches import BatchBuilder
+from influxdb_backup.influx.influxql import between, call_all, quote_ident, select_all, source
+from influxdb_backup.influx.protocol import ReadOptions
+from influxdb_backup.influx.query import QueryApi, ResultStream, Rows, Series
+from influxdb_backup.influx.rows import Layout, NotUtf8Error, OtherTypeError, fixed_rows, layout_of
+from influxdb_backup.model import (
+    Column,
+    InfluxType,
+    Role,
+    Table,
+    TableSchema,
+    Window,
+    decode_name,
+    encode_name,
+    printable,
+)
+from influxdb_backup.windows import format_window
+
+NUMERIC_CHUNK = 10_000
+TEXT_CHUNK = 512
+"""Rows of a document when a table has one text field: 64 KB texts make 32 MB on the server"""
+_TEXT_STEP = 64
+_FEW_ROWS = 64
+_MISSES = 8
+
+
+@dataclass
+class _Shape:
+    """What every series of one answer must look like."""
+
+    name: bytes
+    tags: tuple[bytes, ...]
+    columns: tuple[bytes, ...]
+
+
+class _FixedWidth:
+    """Decides whether the next rows are decoded by numpy, and remembers what the rows looked like."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._layout: Layout | None = None
+        self._misses = 0 if enabled else _MISSES
+
+    def read(self, stream: ResultStream, builder: BatchBuilder, columns: int, wanted: int) -> int:
+        """Adds up to ``wanted`` rows to the builder; 0 when they are not all of one width."""
+        if wanted < _FEW_ROWS or self._misses >= _MISSES:
+            return 0
+        if self._layout is None:
+            head = stream.peek_bytes(3 + 9 * columns)
+            self._layout = layout_of(head, columns)
+            stream.took(0, head)
+            if self._layout is None:
+                self._misses = _MISSES
+                return 0
+        layout = self._layout
+        data = stream.peek_bytes(wanted * layout.width)
+        rows = fixed_rows(data, layout, wanted)
+        if rows:
+            builder.add_fixed(data, layout, rows)
+        if rows < wanted:
+            self._misses += 1
+            self._layout = None
+        stream.took(rows, data[rows * layout.width :])
+        return rows
+
+
+class Reader:
+    """Reads and counts points through a QueryApi; the same for every generation that speaks InfluxQL."""
+
+    def __init__(self, api: QueryApi) -> None:
+        self._api = api
+        self._binary: set[tuple[str, Table, Column]] = set()
+
+    def counts(self, database: str, table: Table, window: Window) -> Mapping[str, int]:
+        """
+        ``count(*)`` by field, also of fields that a caller did not ask for; fields without points are left out.
+
+        The window must not cross a shard group: the server counts only the points of one type.
+        """
+        statement = call_all("count", table.retention_policy, table.measurement, window)
+        row = self._one_row(database, table, window, statement, b"count_")
+        counts = {}
+        for name, value in row.items():
+            if value is None:
+                continue
+            if type(value) is not int:
+                raise QueryError(f"{self._about(table, window)}: the count of {printable(name)} is no number.")
+            if value:
+                counts[name] = value
+        return counts
+
+    def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+        """The batches of one table in one piece; see ``Server.read``."""
+        table = schema.table
+        about = self._about(table, piece)
+        types = self._types(database, schema, piece)
+        texts = sum(1 for column in schema.fields if column.type is InfluxType.STRING)
+        with self._api.stream(
+            select_all(table.retention_policy, table.measurement, piece),
+            database=database,
+            retention_policy=table.retention_policy,
+            chunk_size=max(16, TEXT_CHUNK // texts) if texts else NUMERIC_CHUNK,
+            subject=about,
+        ) as stream:
+            yield from self._batches(stream, database, schema, types, piece, options, texts)
+
+    def _batches(
+        self,
+        stream: ResultStream,
+        database: str,
+        schema: TableSchema,
+        types: Mapping[str, InfluxType | None],
+        piece: Window,
+        options: ReadOptions,
+        texts: int,
+    ) -> Iterator[pa.RecordBatch]:
+        about = self._about(schema.table, piece)
+        step = max(1, _TEXT_STEP // texts) if texts else options.batch_rows
+        shape: _Shape | None = None
+        builder: BatchBuilder | None = None
+        fixed = _FixedWidth(enabled=not texts)
+        began = 0
+        for series in stream.series():
+            if shape is None or builder is None:
+                shape = _shape(about, schema, series)
+                builder = self._builder(about, database, schema, types, shape)
+            _check_shape(about, shape, series)
+            builder.start_series([series.tags[tag] for tag in shape.tags])
+            left = series.count
+            while left:
+                wanted = min(left, step, options.batch_rows - builder.rows)
+                try:
+                    done = fixed.read(stream, builder, len(shape.columns), wanted)
+                    if not done:
+                        done = wanted
+                        builder.add_rows(stream.take(wanted))
+                    left -= done
+                    if builder.rows >= options.batch_rows or stream.consumed - began >= options.batch_bytes:
+                        yield _in_piece(about, builder.finish(), piece)
+                        began = stream.consumed
+                except (OtherTypeError, NotUtf8Error) as error:
+                    raise self._changed(about, database, schema, shape, error) from error
+        if shape is not None and builder is not None and builder.rows:
+            try:
+                yield _in_piece(about, builder.finish(), piece)
+            except (OtherTypeError, NotUtf8Error) as error:
+                raise self._changed(about, database, schema, shape, error) from error
+
+    def _builder(
+        self,
+        about: str,
+        database: str,
+        schema: TableSchema,
+        types: Mapping[str, InfluxType | None],
+        shape: _Shape,
+    ) -> BatchBuilder:
+        fields, positions, empty = [], [], []
+        for position, raw in enumerate(shape.columns[1:], start=1):
+            name = decode_name(raw)
+            if name not in types:
+                raise _schema_changed(about, f"the field {printable(name)} is not in the schema that was read")
+            kind = types[name]
+            if kind is None:
+                empty.append(position)
+            else:
+                fields.append(Column(role=Role.FIELD, name=name, type=kind))
+                positions.append(position)
+        tags = [Column(role=Role.TAG, name=decode_name(tag), type=InfluxType.TAG) for tag in shape.tags]
+        binary = frozenset(c for c in [*tags, *fields] if (database, schema.table, c) in self._binary)
+        return BatchBuilder(tags, fields, positions, empty, binary)
+
+    def _types(self, database: str, schema: TableSchema, piece: Window) -> dict[str, InfluxType | None]:
+        """The type of every field in the piece; None for one of several types that has no value there."""
+        known: dict[str, list[InfluxType]] = {}
+        for column in schema.fields:
+            known.setdefault(column.name, []).append(column.type)
+        types: dict[str, InfluxType | None] = {name: kinds[0] for name, kinds in known.items()}
+        mixed = {name: kinds for name, kinds in known.items() if len(kinds) > 1}
+        if not mixed:
+            return types
+        table = schema.table
+        statement = call_all("first", table.retention_policy, table.measurement, piece)
+        row = self._one_row(database, table, piece, statement, b"first_")
+        for name, kinds in mixed.items():
+            types[name] = self._type_of(database, table, piece, name, row.get(name), kinds)
+        return types
+
+    def _type_of(
+        self, database: str, table: Table, piece: Window, name: str, value: object, kinds: Sequence[InfluxType]
+    ) -> InfluxType | None:
+        if value is None:
+            return None
+        simple = {float: InfluxType.FLOAT, bool: InfluxType.BOOLEAN, bytes: InfluxType.STRING}
+        kind = simple.get(type(value))
+        if kind is None and isinstance(value, int):
+            whole = {InfluxType.INTEGER, InfluxType.UNSIGNED} & set(kinds)
+            kind = next(iter(whole)) if len(whole) == 1 else self._signedness(database, table, piece, name)
+        if kind not in kinds:
+            raise _schema_changed(
+                self._about(table, piece), f"the field {printable(name)} has a type that is not in the schema"
+            )
+        return kind
+
+    def _signedness(self, database: str, table: Table, piece: Window, name: str) -> InfluxType:
+        """Integer or unsigned: ``x - x - 1`` is -1 or wraps to 2^64-1 (run on 2.9.1)."""
+        call = f"first({quote_ident(name)}::field)"
+        statement = (
+            f"SELECT {call} - {call} - 1 FROM {source(table.retention_policy, table.measurement)} "
+            f"WHERE {between(piece)}"
+        )
+        rows = self._rows(database, table, piece, statement)
+        value = rows[0].values[0][1] if rows and rows[0].values else None
+        if value == -1:
+            return InfluxType.INTEGER
+        if value == 2**64 - 1:
+            return InfluxType.UNSIGNED
+        raise QueryError(
+            f"{self._about(table, piece)}: the server does not tell whether the field {printable(name)} is integer or "
+            f"unsigned there."
+        )
+
+    def _rows(self, database: str, table: Table, piece: Window, statement: str) -> list[Rows]:
+        return self._api.rows(
+            statement,
+            database=database,
+            retention_policy=table.retention_policy,
+            subject=self._about(table, piece, with_server=False),
+        )
+
+    def _one_row(self, database: str, table: Table, piece: Window, statement: str, prefix: bytes) -> dict[str, object]:
+        """The one row of a ``function(*)`` by field name; empty when nothing is there."""
+        answer = self._rows(database, table, piece, statement)
+        about = self._about(table, piece)
+        row: dict[str, object] = {}
+        for series in answer:
+            if series.name != encode_name(table.measurement) or len(series.values) != 1 or len(answer) != 1:
+                raise QueryError(f"{about}: the answer holds another measurement or more than one row.")
+            for column, value in list(zip(series.columns, series.values[0], strict=True))[1:]:
+                if not column.startswith(prefix):
+                    raise QueryError(f"{about}: the answer has the unexpected column {printable(decode_name(column))}.")
+                row[decode_name(column.removeprefix(prefix))] = value
+        return row
+
+    def _about(self, table: Table, piece: Window, *, with_server: bool = False) -> str:
+        head = f"{self._api.http.name}: " if with_server else ""
+        return f"{head}{table} from {format_window(piece)}"
+
+    def _changed(
+        self,
+        about: str,
+        database: str,
+        schema: TableSchema,
+        shape: _Shape,
+        error: OtherTypeError | NotUtf8Error,
+    ) -> IncompleteReadError:
+        if isinstance(error, OtherTypeError):
+            name = printable(decode_name(shape.columns[error.column]))
+            return _schema_changed(about, f"the field {name} has another type than in the schema: {error.found}")
+        if error.column < 0:
+            raw, role, kind = shape.tags[-1 - error.column], Role.TAG, InfluxType.TAG
+        else:
+            raw, role, kind = shape.columns[error.column], Role.FIELD, InfluxType.STRING
+        column = Column(role=role, name=decode_name(raw), type=kind)
+        self._binary.add((database, schema.table, column))
+        return _schema_changed(about, f"the {role.value} {printable(column.name)} holds bytes that are not UTF-8")
+
+
+def _shape(about: str, schema: TableSchema, series: Series) -> _Shape:
+    name = encode_name(schema.table.measurement)
+    known = {encode_name(tag) for tag in schema.tags}
+    for tag in series.tags:
+        if tag not in known:
+            raise _schema_changed(about, f"the tag {printable(decode_name(tag))} is not in the schema that was read")
+    if not series.columns or series.columns[0] != b"time" or len(set(series.columns)) != len(series.columns):
+        raise QueryError(f"{about}: the answer's columns are not time and one for each field.")
+    return _Shape(name, tuple(series.tags), series.columns)
+
+
+def _check_shape(about: str, shape: _Shape, series: Series) -> None:
+    if series.name != shape.name:
+        raise QueryError(f"{about}: the server answers with the measurement {printable(decode_name(series.name))}.")
+    if series.columns != shape.columns or tuple(series.tags) != shape.tags:
+        raise _schema_changed(about, "the tags or fields differ between series of one answer")
+
+
+def _in_piece(about: str, batch: pa.RecordBatch, piece: Window) -> pa.RecordBatch:
+    """The batch, after its times were compared with the piece."""
+    bounds = pc.min_max(batch.column(0).cast(pa.int64()))
+    if bounds["min"].as_py() < piece.start or bounds["max"].as_py() >= piece.end:
+        raise QueryError(f"{about}: the server answers with points of another time.")
+    return batch
+
+
+def _schema_changed(about: str, what: str) -> IncompleteReadError:
+    return IncompleteReadError(
+        f"{about}: {what}.", hint="Read the schema and then this piece again.", kind="schema-changed"
+    )

@@ -1,0 +1,286 @@
+"""InfluxDB 1.x (1.6 to 1.12): how this generation lists, reads, writes, creates and drops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from influxdb_backup.errors import (
+    AccessError,
+    IncompleteReadError,
+    NotVisibleError,
+    QueryError,
+    ServerError,
+    ServerUnavailableError,
+    TargetError,
+    UsageError,
+)
+from influxdb_backup.influx.dialect import dialect_1x
+from influxdb_backup.influx.http import Http
+from influxdb_backup.influx.influxql import quote_ident
+from influxdb_backup.influx.line_protocol import unrepresentable
+from influxdb_backup.influx.pieces import explained_boundaries, listed_groups
+from influxdb_backup.influx.protocol import (
+    Dialect,
+    PointWriter,
+    PolicySchema,
+    ReadOptions,
+    Unrepresentable,
+    WriteOptions,
+)
+from influxdb_backup.influx.query import QueryApi
+from influxdb_backup.influx.reader import Reader
+from influxdb_backup.influx.schema import SchemaReader, names
+from influxdb_backup.influx.selects import select_rows
+from influxdb_backup.influx.writer import LineProtocolWriter, SendResult
+from influxdb_backup.model import (
+    Column,
+    RetentionPolicy,
+    ServerInfo,
+    Table,
+    TableSchema,
+    Window,
+    decode_name,
+    printable,
+)
+from influxdb_backup.windows import parse_duration, tile
+
+_SYSTEM_DATABASES = frozenset({"_internal"})
+
+
+class Server1:
+    """The Server of InfluxDB 1.x; see ``protocol.Server``. Every query of it also runs with read rights only."""
+
+    def __init__(self, http: Http, info: ServerInfo) -> None:
+        self._http = http
+        self._info = info
+        self._dialect = dialect_1x(info.version)
+        self._api = QueryApi(http)
+        self._reader = Reader(self._api)
+        self._schema = SchemaReader(self._api)
+
+    @property
+    def info(self) -> ServerInfo:
+        """Product, version and generation; 1.x has no instance id."""
+        return self._info
+
+    @property
+    def dialect(self) -> Dialect:
+        """Line protocol as this version takes it."""
+        return self._dialect
+
+    @property
+    def name(self) -> str:
+        """The connection's id or the URL."""
+        return self._http.name
+
+    def now(self) -> int:
+        """The server's clock, ns."""
+        return self._http.now()
+
+    def databases(self) -> tuple[str, ...]:
+        """Databases that these credentials see, sorted."""
+        answer = self._api.rows("SHOW DATABASES")
+        found = {name for series in answer for name in names(series.values)}
+        return tuple(sorted(found - _SYSTEM_DATABASES))
+
+    def retention_policies(self, database: str) -> tuple[RetentionPolicy, ...]:
+        """Policies of a database, sorted by name. Raises NotVisibleError for an unknown database."""
+        answer = self._api.rows(
+            f"SHOW RETENTION POLICIES ON {quote_ident(database)}", subject=f"policies of {printable(database)}"
+        )
+        policies = [_policy(dict(zip(series.columns, row, strict=True))) for series in answer for row in series.values]
+        return tuple(sorted(policies, key=lambda policy: policy.name))
+
+    def schema(self, database: str, retention_policy: str) -> PolicySchema:
+        """Measurements with all tags and fields, and those that cannot be read. Raises NotVisibleError."""
+        self._policy(database, retention_policy)
+        return self._schema.read(database, retention_policy)
+
+    def pieces(self, database: str, retention_policy: str, window: Window) -> tuple[Window, ...]:
+        """Tiles the window at shard groups: by SHOW SHARDS, without administrator rights by EXPLAIN."""
+        self._policy(database, retention_policy)
+        try:
+            return tile(window, listed_groups(self._api, database, retention_policy))
+        except AccessError:
+            edges = explained_boundaries(self._api, database, retention_policy, window)
+        inner = [edge for edge in edges if window.start < edge < window.end]
+        return tile(window, [Window(start=edge, end=window.end) for edge in inner])
+
+    def counts(
+        self,
+        database: str,
+        retention_policy: str,
+        measurement: str,
+        window: Window,
+        fields: Sequence[str],  # noqa: ARG002 - the server counts all fields, so that a new one shows
+    ) -> Mapping[str, int]:
+        """``count(*)`` by field; a field with points that is not in ``fields`` is in the answer as well."""
+        return self._reader.counts(database, Table(retention_policy=retention_policy, measurement=measurement), window)
+
+    def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+        """The points of one table in one piece; see ``protocol.Server.read``."""
+        return self._reader.read(database, schema, piece, options)
+
+    def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:
+        """Rows of one SELECT or SHOW. Raises UsageError for a statement that could write."""
+        return select_rows(self._api, database, retention_policy, query)
+
+    def writer(self, database: str, retention_policy: str, options: WriteOptions) -> PointWriter:
+        """A writer into an existing policy."""
+        self._policy(database, retention_policy)
+        parameters = {"db": database, "rp": retention_policy, "precision": "ns"}
+
+        def send(body: bytes) -> SendResult:
+            try:
+                reply = self._http.request(
+                    "POST",
+                    "/write",
+                    parameters=parameters,
+                    body=body,
+                    headers={"Content-Type": "text/plain; charset=utf-8"},
+                    retry=False,
+                )
+            except IncompleteReadError as error:
+                raise ServerUnavailableError(error.message, hint=error.hint) from error
+            return SendResult(reply.status, "" if reply.status == 204 else reply.reason, reply.retry_after)
+
+        return LineProtocolWriter(send, self._dialect, options, name=self.name)
+
+    def unrepresentable(
+        self, measurement: str, columns: Sequence[Column], batch: pa.RecordBatch | None, options: WriteOptions
+    ) -> list[Unrepresentable]:
+        """What of these names and values line protocol of 1.x cannot carry."""
+        return unrepresentable(measurement, columns, batch, self._dialect, options)
+
+    def create_database(self, database: str, policies: Sequence[RetentionPolicy]) -> tuple[str, ...]:
+        """
+        Creates the database and those of the policies that are missing, and never changes one that exists.
+
+        Of a policy its duration, replication, shard duration and, in a new database, whether it is the default are
+        kept; write limits are not, since they would refuse what a restore writes.
+        """
+        created = []
+        if database not in self.databases():
+            self._statement(_create_database(database, _default_of(policies)))
+            created.append(database)
+        present = {policy.name for policy in self.retention_policies(database)}
+        if created:
+            created += [policy.name for policy in policies if policy.name in present]
+        for policy in policies:
+            if policy.name not in present:
+                self._statement(
+                    f"CREATE RETENTION POLICY {quote_ident(policy.name)} ON {quote_ident(database)} {_terms(policy)}"
+                )
+                created.append(policy.name)
+        self._prove_policies(database, [policy for policy in policies if policy.name in created])
+        return tuple(created)
+
+    def alter_retention(self, database: str, retention_policy: str, duration: int) -> None:
+        """Sets how long the policy keeps points, and proves it."""
+        self._policy(database, retention_policy)
+        self._statement(
+            f"ALTER RETENTION POLICY {quote_ident(retention_policy)} ON {quote_ident(database)} "
+            f"DURATION {_duration(duration)}"
+        )
+        found = self._policy(database, retention_policy).duration
+        if found != duration:
+            raise ServerError(
+                f"{self.name}: the policy {printable(retention_policy)} keeps points for {found} ns "
+                f"after it was set to {duration} ns."
+            )
+
+    def create_scratch(self, database: str, policies: Sequence[RetentionPolicy]) -> str:
+        """A new database with these policies, all of infinite duration, proved to be new and empty."""
+        if database in self.databases():
+            raise TargetError(
+                f"{self.name}: the scratch database {printable(database)} exists already.",
+                hint="A scratch needs a name that nobody uses.",
+            )
+        infinite = [policy.model_copy(update={"duration": 0}) for policy in policies]
+        created = self.create_database(database, infinite)
+        names_found = {policy.name for policy in self.retention_policies(database)}
+        expected = {policy.name for policy in infinite} or {"autogen"}
+        held = [name for name in names_found if self._schema.holds_any(database, name)]
+        if database not in created or names_found != expected or held:
+            raise TargetError(f"{self.name}: the scratch database {printable(database)} is not new and empty.")
+        return database
+
+    def drop_scratch(self, database: str, scratch_id: str) -> None:
+        """Drops the database, and proves that it is gone; on 1.x a scratch's id is its name."""
+        if scratch_id != database:
+            raise UsageError(f"{scratch_id!r} is not the id of the scratch database {printable(database)}.")
+        if database not in self.databases():
+            return
+        self._statement(f"DROP DATABASE {quote_ident(database)}")
+        if database in self.databases():
+            raise ServerError(f"{self.name}: the database {printable(database)} is still there after it was dropped.")
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._http.close()
+
+    def _policy(self, database: str, retention_policy: str) -> RetentionPolicy:
+        for policy in self.retention_policies(database):
+            if policy.name == retention_policy:
+                return policy
+        raise NotVisibleError(
+            f"{self.name}: the retention policy {printable(retention_policy)} of the database {printable(database)} is "
+            f"not found.",
+            hint="It is unknown, or not visible to these credentials.",
+        )
+
+    def _statement(self, statement: str) -> None:
+        self._api.rows(statement)
+
+    def _prove_policies(self, database: str, wanted: Sequence[RetentionPolicy]) -> None:
+        present = {policy.name: policy for policy in self.retention_policies(database)}
+        for policy in wanted:
+            found = present.get(policy.name)
+            if found is None or found.duration != policy.duration:
+                raise ServerError(
+                    f"{self.name}: the policy {printable(policy.name)} of {printable(database)} is not as created.",
+                    hint="Does somebody else create the same database?",
+                )
+
+
+def _policy(entry: Mapping[bytes, object]) -> RetentionPolicy:
+    def text(key: bytes) -> str:
+        value = entry.get(key, b"")
+        return decode_name(value) if isinstance(value, bytes) else str(value)
+
+    def limit(key: bytes) -> int | None:
+        return (parse_duration(text(key)) or None) if entry.get(key) else None
+
+    replication = entry.get(b"replicaN", 1)
+    if not entry.get(b"name"):
+        raise QueryError("The server lists a retention policy without a name.")
+    return RetentionPolicy(
+        name=text(b"name"),
+        duration=parse_duration(text(b"duration")),
+        shard_duration=parse_duration(text(b"shardGroupDuration")),
+        default=entry.get(b"default") is True,
+        replication=replication if isinstance(replication, int) else 1,
+        past_write_limit=limit(b"pastWriteLimit"),
+        future_write_limit=limit(b"futureWriteLimit"),
+    )
+
+
+def _duration(nanoseconds: int) -> str:
+    return f"{nanoseconds}ns" if nanoseconds else "INF"
+
+
+def _terms(policy: RetentionPolicy) -> str:
+    shard = f" SHARD DURATION {policy.shard_duration}ns" if policy.shard_duration else ""
+    return f"DURATION {_duration(policy.duration)} REPLICATION {policy.replication}{shard}"
+
+
+def _default_of(policies: Sequence[RetentionPolicy]) -> RetentionPolicy | None:
+    return next((policy for policy in policies if policy.default), policies[0] if policies else None)
+
+
+def _create_database(database: str, policy: RetentionPolicy | None) -> str:
+    if policy is None:
+        return f"CREATE DATABASE {quote_ident(database)}"
+    return f"CREATE DATABASE {quote_ident(database)} WITH {_terms(policy)} NAME {quote_ident(policy.name)}"
