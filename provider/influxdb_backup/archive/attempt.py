@@ -1,0 +1,120 @@
+"""One attempt at a backup: parts under keys that nobody else uses, then the commit."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from influxdb_backup.archive import layout
+from influxdb_backup.archive.commit import Commit, Committed, ManifestDraft
+from influxdb_backup.archive.parts import PartPlace, PartWriter
+from influxdb_backup.errors import InfluxdbBackupError, UsageError
+from influxdb_backup.model import Part, Table, Window
+
+if TYPE_CHECKING:
+    from influxdb_backup.archive.repository import Repository
+
+logger = logging.getLogger(__name__)
+
+
+class Attempt:
+    """
+    A context manager around one try to back one window up. Its part writers may run in several threads.
+
+    Leaving it removes its temporary folder, and, unless a manifest was begun, what it uploaded and did not
+    commit. A killed attempt leaves objects that nothing references.
+    """
+
+    def __init__(self, repository: Repository, plan: str, window: Window) -> None:
+        self.id = secrets.token_hex(16)
+        self.plan = layout.check_plan(plan)
+        self.window = window
+        self._prefix = layout.attempt_prefix(plan, window, self.id)
+        self._repository = repository
+        self._lock = threading.Lock()
+        self._numbers: dict[int, int] = {}
+        self._writers = 0
+        self._uploaded: set[str] = set()
+        self._folder = tempfile.TemporaryDirectory(prefix="influxdb-backup-")
+        self._published = False
+
+    def part_writer(self, number: int, table: Table, schema: pa.Schema, piece: Window) -> PartWriter:
+        """A writer for the points of one table in one piece of the window. Raises UsageError for a foreign piece."""
+        if not self.window.contains(piece):
+            raise UsageError(f"The piece {piece} is not within the window {self.window}.")
+        with self._lock:
+            self._writers += 1
+            folder = Path(self._folder.name) / str(self._writers)
+        folder.mkdir()
+        place = PartPlace(
+            plan=self.plan,
+            window=self.window,
+            table=table,
+            piece=piece,
+            folder=folder,
+            next_key=lambda: self._next_key(number, table),
+            uploaded=self._note,
+            withdraw=self._withdraw,
+        )
+        return PartWriter(self._repository.store, place, schema)
+
+    def _next_key(self, number: int, table: Table) -> str:
+        with self._lock:
+            part = self._numbers.get(number, 0)
+            self._numbers[number] = part + 1
+        return layout.part_key(self._prefix, number, table.measurement, part)
+
+    def _note(self, key: str) -> None:
+        with self._lock:
+            self._uploaded.add(key)
+
+    def withdraw(self, parts: Sequence[Part]) -> None:
+        """Removes parts that will not be part of the backup after all, as far as the store lets it."""
+        self._withdraw(tuple(part.path for part in parts))
+
+    def _withdraw(self, keys: tuple[str, ...]) -> None:
+        for key in keys:
+            try:
+                self._repository.store.delete(key)
+            except InfluxdbBackupError as error:
+                logger.warning("An object that nothing references stays behind: %s", error)
+            with self._lock:
+                self._uploaded.discard(key)
+
+    def commit(self, draft: ManifestDraft) -> Committed:
+        """
+        Makes the parts of ``draft`` a backup: the manifest, then the ref at the next revision.
+
+        Returns the revision that stands, also when it is the latest one and has the same content. Raises
+        ConflictError, SupersededError, CommitStateUnknownError, StoreError; UsageError for a part of another
+        attempt.
+        """
+        with self._lock:
+            own = frozenset(self._uploaded)
+        commit = Commit(self._repository, self.plan, self.window, self.id, draft)
+        commit.check_parts(own)
+        standing = commit.same_as_latest()
+        if standing is not None:
+            return Committed(ref=standing, created=False)
+        self._published = True  # from here on a ref may exist whatever is raised: nothing is removed any more
+        return commit.publish()
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if not self._published:
+                self._withdraw(tuple(sorted(self._uploaded)))
+        finally:
+            self._folder.cleanup()

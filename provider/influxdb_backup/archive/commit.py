@@ -1,0 +1,230 @@
+"""The commit: parts are proved to be there, the manifest is written, and the ref makes them a backup."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+import influxdb_backup
+from influxdb_backup.archive import layout
+from influxdb_backup.archive.documents import content_id, parse, scope_hash, sha256, to_bytes
+from influxdb_backup.archive.parquet import CODEC
+from influxdb_backup.archive.parts import part_path
+from influxdb_backup.errors import (
+    BackupNotFoundError,
+    CommitStateUnknownError,
+    ConflictError,
+    FormatError,
+    IntegrityError,
+    RepositoryError,
+    StoreError,
+    SupersededError,
+    UsageError,
+)
+from influxdb_backup.model import Evidence, Manifest, Part, Ref, Scope, Source, TableEntry, Tool, Window
+from influxdb_backup.windows import format_instant, format_window
+
+if TYPE_CHECKING:
+    from influxdb_backup.archive.repository import Repository
+
+REQUESTS = 8
+"""requests to the store that run at once"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestDraft:
+    """What the manifest of an attempt says beside what the repository knows itself."""
+
+    source: Source
+    scope: Scope
+    evidence: Evidence
+    tables: tuple[TableEntry, ...]
+    """all tables of the scope, those without rows too"""
+    annotations: dict[str, str] = field(default_factory=dict)
+    dag_id: str | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The ref that stands after a commit."""
+
+    ref: Ref
+    created: bool
+    """False: the latest revision holds the same content, and no new one was made"""
+
+
+class Commit:
+    """One commit of one attempt, in the order of the format's "Write order"."""
+
+    def __init__(self, repository: Repository, plan: str, window: Window, attempt: str, draft: ManifestDraft) -> None:
+        self._repository = repository
+        self._store = repository.store
+        self._plan = plan
+        self._window = window
+        self._attempt = attempt
+        self._draft = draft
+        self._content_id = content_id(draft.source, draft.scope, window, draft.tables)
+        self._latest: Ref | None = None
+        self._next = 0
+
+    def check_parts(self, own: frozenset[str]) -> None:
+        """
+        Asks the store for the size of every part. Raises StoreError when one is not there as it was uploaded.
+
+        Raises UsageError for a part that this attempt did not upload.
+        """
+        parts = [part for entry in self._draft.tables for part in entry.parts]
+        keys = [part_path(part) for part in parts]
+        foreign = sorted(set(keys) - own)
+        if foreign or len(set(keys)) != len(keys):
+            raise UsageError(f"The parts of a commit must be the attempt's own, once each: {foreign or keys}.")
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            list(pool.map(self._check_part, parts))
+
+    def _check_part(self, part: Part) -> None:
+        size = self._store.size(part.path)
+        if size != part.size:
+            found = "nothing" if size is None else f"{size} bytes"
+            raise StoreError(
+                f"{self._store.url} holds {found} under {part.path}, where {part.size} bytes were uploaded.",
+                hint="Run the same again; if it happens again, run influxdb-backup repo check.",
+            )
+
+    def same_as_latest(self) -> Ref | None:
+        """
+        The latest revision when it is a backup of the same content and its objects are present; else None.
+
+        An open one counts only for an open read. Raises SupersededError when the latest was read later.
+        """
+        names = self._repository.ref_names(self._plan, self._window)
+        self._next = max((name.revision for name in names), default=-1) + 1
+        standing = [name.revision for name in names if not name.tombstone]
+        if not standing:
+            return None
+        latest = self._repository.read_ref(self._plan, self._window, max(standing))
+        self._latest = latest
+        if self._is_same(latest) and self._is_present(latest):
+            return latest
+        if self._draft.evidence.read_start < latest.read_start:
+            raise SupersededError(
+                f"{latest.id} was read at {format_instant(latest.read_start)}, after this read began "
+                f"({format_instant(self._draft.evidence.read_start)}): committing would put older data on top.",
+                hint="Nothing is lost; export the window again if it should be read once more.",
+            )
+        return None
+
+    def _is_same(self, ref: Ref) -> bool:
+        return ref.content_id == self._content_id and (self._draft.evidence.open or not ref.open)
+
+    def _is_present(self, ref: Ref) -> bool:
+        """Whether all objects of a revision are there: one that lost some is backed up again, not relied on."""
+        try:
+            manifest = self._repository.manifest(ref)
+        except (BackupNotFoundError, IntegrityError, FormatError):
+            return False
+        parts = [part for entry in manifest.tables for part in entry.parts]
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            return all(pool.map(lambda part: self._store.size(part.path) == part.size, parts))
+
+    def publish(self) -> Committed:
+        """Writes the manifest and the ref. Raises as Attempt.commit says."""
+        manifest = self._manifest()
+        data = to_bytes(manifest)
+        digest = sha256(data)
+        self._create_manifest(layout.manifest_key(digest), data)
+        ref = self._ref(manifest, digest, len(data))
+        key = layout.ref_key(self._plan, self._window, ref.revision)
+        try:
+            self._store.create(key, to_bytes(ref))
+        except (FileExistsError, StoreError) as error:
+            return self._resolve(ref, key, error)
+        return Committed(ref=ref, created=True)
+
+    def _create_manifest(self, key: str, data: bytes) -> None:
+        try:
+            self._store.create(key, data)
+        except FileExistsError:
+            if self._store.read(key) != data:
+                raise IntegrityError(f"{self._store.url} holds other bytes under {key}.") from None
+
+    def _resolve(self, ref: Ref, key: str, error: Exception) -> Committed:
+        """
+        The ref was refused, or the reply was lost: what stands at its key decides.
+
+        An object that exists is never replaced, so another writer's ref there means that ours did not land.
+        """
+        try:
+            standing = parse(self._store.read(key), Ref, key)
+        except RepositoryError as unreadable:
+            raise CommitStateUnknownError(
+                f"Whether {ref.id} was committed to {self._store.url} is not known: {error} "
+                f"Reading it back: {unreadable}",
+                hint="Run the same again: an equal backup is recognised and not made twice.",
+            ) from error
+        if standing.write_id == ref.write_id:
+            return Committed(ref=standing, created=True)
+        if self._is_same(standing):
+            return Committed(ref=standing, created=False)
+        raise ConflictError(
+            f"Another writer committed {ref.id} with other content while {format_window(self._window)} was read.",
+            hint="Run the same again: it compares with that revision, or makes the next one.",
+        ) from error
+
+    def _manifest(self) -> Manifest:
+        draft = self._draft
+        return Manifest(
+            repository_id=self._repository.repository_id,
+            plan=self._plan,
+            window=self._window,
+            attempt=self._attempt,
+            content_id=self._content_id,
+            source=draft.source,
+            scope=draft.scope,
+            evidence=draft.evidence,
+            tables=draft.tables,
+            tool=Tool(
+                package=f"airflow-provider-influxdb-backup {influxdb_backup.__version__}",
+                pyarrow=pa.__version__,
+                python=platform.python_version(),
+                codec=CODEC,
+                dag_id=draft.dag_id,
+                run_id=draft.run_id,
+            ),
+            previous_revision=self._latest.revision if self._latest else None,
+            annotations=draft.annotations,
+        )
+
+    def _ref(self, manifest: Manifest, digest: str, size: int) -> Ref:
+        evidence = manifest.evidence
+        return Ref(
+            plan=self._plan,
+            window=self._window,
+            revision=self._next,
+            write_id=secrets.token_hex(16),
+            manifest=digest,
+            manifest_size=size,
+            content_id=self._content_id,
+            scope=manifest.scope,
+            scope_hash=scope_hash(manifest.scope),
+            read_start=evidence.read_start,
+            read_end=evidence.read_end,
+            settle=evidence.settle,
+            rows=manifest.rows,
+            bytes=manifest.bytes,
+            open=evidence.open,
+            unreadable=len(evidence.unreadable),
+            retention_policies=_looked_at(manifest),
+        )
+
+
+def _looked_at(manifest: Manifest) -> tuple[str, ...]:
+    """The policies that the source had and the scope includes, also those without tables."""
+    asked = manifest.scope.retention_policies
+    had = [policy.name for policy in manifest.source.retention_policies if asked is None or policy.name in asked]
+    return tuple(dict.fromkeys([*had, *(entry.table.retention_policy for entry in manifest.tables)]))

@@ -1,0 +1,146 @@
+"""
+Documents as bytes: JSON with sorted keys, UTF-8, no spaces, one newline at the end; and reading them back.
+
+Digests are always of the bytes as stored, never of a document written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from influxdb_backup.errors import FormatError
+from influxdb_backup.model import REPOSITORY_MEDIA_TYPE, Scope, Source, TableEntry, Value, Window, encode_name
+
+V = TypeVar("V", bound=Value)
+
+FORMAT_VERSION = 1
+KNOWN_FEATURES: frozenset[str] = frozenset()
+_MEDIA_TYPE = re.compile(r"(application/vnd\.influxdb-backup\.[a-z-]+)\.v([0-9]+)\+json\Z")
+
+
+class RepositoryDocument(Value):
+    """``repository.json``: says that a place is a repository, which one, and of which format."""
+
+    media_type: str = REPOSITORY_MEDIA_TYPE
+    format_version: int = FORMAT_VERSION
+    features_required: tuple[str, ...] = ()
+    repository_id: str
+    created_at: str
+    """RFC 3339, UTC; for people"""
+
+
+def sha256(data: bytes) -> str:
+    """``sha256:<hex>`` of bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def canonical(document: Any) -> bytes:
+    """The bytes of a JSON value: keys sorted, UTF-8, no spaces, newline at the end."""
+    text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def to_bytes(document: Value) -> bytes:
+    """The bytes under which a document is stored."""
+    return canonical(document.model_dump(mode="json"))
+
+
+def _media_type(kind: type[Value]) -> str:
+    field = kind.model_fields.get("media_type")
+    return str(field.default) if field else ""
+
+
+def load(data: bytes, key: str) -> dict[str, Any]:
+    """The JSON object in ``data``. Raises FormatError naming ``key``."""
+    try:
+        document = json.loads(data.decode())
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise FormatError(f"{key} is not a JSON document: {error}.") from None
+    if not isinstance(document, dict):
+        raise FormatError(f"{key} is not a JSON object.")
+    return document
+
+
+def is_a(document: dict[str, Any], kind: type[Value]) -> bool:
+    """Whether the document says that it is of this kind, in whatever version."""
+    said, wanted = _MEDIA_TYPE.match(str(document.get("media_type"))), _MEDIA_TYPE.match(_media_type(kind))
+    return bool(said and wanted and said[1] == wanted[1])
+
+
+def parse_document(document: dict[str, Any], kind: type[V], key: str) -> V:
+    """
+    The typed value of a loaded document. Fields that are not known are ignored.
+
+    Raises FormatError for another media type, another version, an unknown required feature, or a missing or
+    wrong field.
+    """
+    wanted = _media_type(kind)
+    said = document.get("media_type")
+    if said != wanted:
+        what = "of another version" if is_a(document, kind) else "of another kind"
+        raise FormatError(f"{key} is {what}: {said!r} instead of {wanted!r}.", hint="A newer release may read it.")
+    version = document.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise FormatError(f"{key} has format version {version!r}; this release reads {FORMAT_VERSION}.")
+    features = document.get("features_required", [])
+    unknown = [f for f in features if f not in KNOWN_FEATURES] if isinstance(features, list) else [features]
+    if unknown:
+        raise FormatError(f"{key} requires {unknown}, which this release does not know.", hint="Use a newer release.")
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"])
+        raise FormatError(f"{key} is damaged: {place or 'document'}: {first['msg']}.") from None
+
+
+def parse(data: bytes, kind: type[V], key: str) -> V:
+    """Does load and parse_document in one step."""
+    return parse_document(load(data, key), kind, key)
+
+
+def _scope_value(scope: Scope) -> dict[str, Any]:
+    def names(values: Iterable[str] | None) -> tuple[str, ...] | None:
+        return None if values is None else tuple(sorted(set(values), key=encode_name))
+
+    return Scope(
+        retention_policies=names(scope.retention_policies),
+        measurements=names(scope.measurements),
+        exclude_measurements=names(scope.exclude_measurements) or (),
+    ).model_dump(mode="json")
+
+
+def scope_hash(scope: Scope) -> str:
+    """``sha256:<hex>`` of a scope; the order of its lists does not matter."""
+    return sha256(canonical(_scope_value(scope)))
+
+
+def content_id(source: Source, scope: Scope, window: Window, tables: Iterable[TableEntry]) -> str:
+    """
+    ``sha256:<hex>`` of what a backup says, whoever made it, whenever, and however it was cut into parts.
+
+    It covers the source's identity (database, generation, instance id, name), the scope, the window and, for each
+    table, retention policy, measurement, rows and fingerprint.
+    """
+    identity = source.model_dump(mode="json", include={"database", "generation", "instance_id", "name"})
+    ordered = sorted(tables, key=lambda e: (encode_name(e.table.retention_policy), encode_name(e.table.measurement)))
+    rows = []
+    for entry in ordered:
+        table = entry.table.model_dump(mode="json")
+        rows.append([table["retention_policy"], table["measurement"], str(entry.rows), entry.fingerprint])
+    return sha256(
+        canonical(
+            {
+                "scope": _scope_value(scope),
+                "source": identity,
+                "tables": rows,
+                "window": window.model_dump(mode="json"),
+            }
+        )
+    )

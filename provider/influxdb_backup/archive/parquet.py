@@ -1,0 +1,254 @@
+"""
+One part as a local Parquet file: how it is encoded, and how it is read back in batches of bounded size.
+
+Encoding: zstd level 1; ``BYTE_STREAM_SPLIT`` for floats, ``DELTA_BINARY_PACKED`` for time and integers, dictionary
+for tags and strings. Row groups are bounded by rows and by bytes, so that reading one never needs much memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from influxdb_backup.archive.order import OrderProof
+from influxdb_backup.columns import TIME, arrow_schema, batch_columns
+from influxdb_backup.errors import FormatError
+from influxdb_backup.model import Column, InfluxType, Role, Table, Window, printable
+
+CODEC = "zstd-1"
+ROW_GROUP_ROWS = 131_072
+ROW_GROUP_BYTES = 32 << 20
+BATCH_ROWS = 65_536
+_SPARE_ENTRIES = 1024
+PART_KEY = b"influxdb-backup:part"
+ORDER_KEY = b"influxdb-backup:order"
+_ENCODINGS = {
+    InfluxType.FLOAT: "BYTE_STREAM_SPLIT",
+    InfluxType.INTEGER: "DELTA_BINARY_PACKED",
+    InfluxType.UNSIGNED: "DELTA_BINARY_PACKED",
+}
+
+
+def normalised(batch: pa.RecordBatch, binary: frozenset[Column] = frozenset()) -> pa.RecordBatch:
+    """
+    The batch with exactly the seam's names and types, so that equal column sets have equal schemas.
+
+    ``large_string`` becomes ``string``, plain strings of a tag become a dictionary, and the columns of ``binary``
+    become ``binary`` as those that are it already. Raises FormatError for a time that is missing.
+    """
+    columns = batch_columns(batch.schema)
+    if batch.column(0).null_count:
+        raise FormatError("A point has no time.")
+    schema = arrow_schema(columns, binary | binary_columns(batch.schema))
+    arrays = [_cast(array, field.type) for array, field in zip(batch.columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _cast(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if not pa.types.is_dictionary(wanted):
+        return array if array.type == wanted else array.cast(wanted)
+    if pa.types.is_dictionary(array.type) and len(array.dictionary) > len(array) + _SPARE_ENTRIES:
+        array = array.dictionary_decode()  # the encoder would store the entries that no row uses
+    if not pa.types.is_dictionary(array.type):
+        array = array.dictionary_encode()
+    if array.type == wanted:
+        return array
+    return pa.DictionaryArray.from_arrays(
+        array.indices.cast(wanted.index_type), array.dictionary.cast(wanted.value_type)
+    )
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_binary(value) or pa.types.is_large_binary(value))
+
+
+def binary_columns(schema: pa.Schema) -> frozenset[Column]:
+    """The columns of a batch that hold bytes which are not UTF-8."""
+    return frozenset(
+        column for column, field in zip(batch_columns(schema), list(schema)[1:], strict=True) if _is_binary(field.type)
+    )
+
+
+def _file_metadata(plan: str, window: Window, table: Table, piece: Window, schema: pa.Schema) -> dict[str, str]:
+    columns = [{"column": TIME, "role": "time", "name": TIME, "type": "timestamp"}]
+    for column, field in zip(batch_columns(schema), list(schema)[1:], strict=True):
+        columns.append({"column": field.name, **column.model_dump(mode="json")})
+    document = {
+        "format_version": 1,
+        "plan": plan,
+        "window": window.model_dump(mode="json"),
+        "piece": piece.model_dump(mode="json"),
+        "table": table.model_dump(mode="json"),
+        "columns": columns,
+    }
+    return {PART_KEY.decode(): json.dumps(document, sort_keys=True)}
+
+
+class ParquetFile:
+    """
+    Writes batches of one schema to one local file, a row group at a time.
+
+    Holds at most one row group and one batch in memory. ``close`` finishes the file; ``abandon`` gives up on it.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, *, plan: str, window: Window, table: Table, piece: Window):
+        self.path = path
+        self.schema = schema
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = 0
+        self._pending_bytes = 0
+        self._order = OrderProof()
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pq.ParquetWriter(self._sink, schema, **_writer_options(schema))
+        self._writer.add_key_value_metadata(_file_metadata(plan, window, table, piece, schema))
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file so far; what waits for the next row group is not counted."""
+        return int(self._sink.tell())
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Adds rows, at least one. The batch must have the file's schema and come from ``sliced``."""
+        self._order.add(batch)
+        own, shared = row_bytes(batch), _dictionary_bytes(batch)
+        if self._pending and (
+            self._pending_rows + batch.num_rows > ROW_GROUP_ROWS or self._pending_bytes + own + shared > ROW_GROUP_BYTES
+        ):
+            self._write_row_group()
+        self._pending.append(batch)
+        self._pending_rows += batch.num_rows
+        self._pending_bytes += own + shared
+
+    def _write_row_group(self) -> None:
+        if not self._pending:
+            return
+        # one dictionary for each tag, or the encoder falls back to plain values in mid-column
+        table = pa.Table.from_batches(self._pending, schema=self.schema).unify_dictionaries()
+        self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+
+    def close(self) -> None:
+        """Writes what waits, and the footer."""
+        self._write_row_group()
+        if self._order.holds:
+            self._writer.add_key_value_metadata({ORDER_KEY.decode(): "series-contiguous,time-ascending"})
+        self._writer.close()
+        self._sink.close()
+
+    def abandon(self) -> None:
+        """Closes the file without finishing it."""
+        self._pending = []
+        self._sink.close()
+
+    def __enter__(self) -> ParquetFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+
+def _writer_options(schema: pa.Schema) -> dict[str, object]:
+    dictionary, statistics, encodings = [], [TIME], {TIME: "DELTA_BINARY_PACKED"}
+    for column, field in zip(batch_columns(schema), list(schema)[1:], strict=True):
+        if column.role is Role.TAG or column.type is InfluxType.STRING:
+            dictionary.append(field.name)
+        if column.type is not InfluxType.STRING:
+            statistics.append(field.name)
+        if column.type in _ENCODINGS:
+            encodings[field.name] = _ENCODINGS[column.type]
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": dictionary or False,
+        "column_encoding": encodings,
+        "write_statistics": statistics,
+        "version": "2.6",
+        "store_schema": True,
+    }
+
+
+def row_bytes(batch: pa.RecordBatch) -> int:
+    """Bytes of the rows themselves; of a dictionary only the indices."""
+    return sum(array.indices.nbytes if pa.types.is_dictionary(array.type) else array.nbytes for array in batch.columns)
+
+
+def _dictionary_bytes(batch: pa.RecordBatch) -> int:
+    return sum(array.dictionary.nbytes for array in batch.columns if pa.types.is_dictionary(array.type))
+
+
+def sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch in slices that fit into a row group each, unless a single row does not; none when it is empty."""
+    rows = batch.num_rows
+    if not rows:
+        return
+    if rows <= ROW_GROUP_ROWS and (rows == 1 or row_bytes(batch) <= ROW_GROUP_BYTES):
+        yield batch
+        return
+    first = ROW_GROUP_ROWS if rows > ROW_GROUP_ROWS else rows // 2
+    yield from sliced(batch.slice(0, first))
+    yield from sliced(batch.slice(first))
+
+
+def read_batches(path: Path, key: str) -> Iterator[pa.RecordBatch]:
+    """
+    All rows of a part, in file order, a row group at a time, in batches of at most 65,536 rows.
+
+    The schema is the one that was written. Raises FormatError naming ``key`` when this is no such Parquet file.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow.remove_metadata()
+            batch_columns(schema)
+            for group in range(file.metadata.num_row_groups):
+                table = file.read_row_group(group)
+                for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+                    yield batch.replace_schema_metadata(None)
+    except (pa.ArrowException, OSError) as error:
+        raise FormatError(f"{key} cannot be decoded: {error}.") from error
+
+
+def in_window(batch: pa.RecordBatch, window: Window) -> pa.Array:
+    """A mask of the rows whose time is in the half-open window."""
+    times = batch.column(0).cast(pa.int64())
+    return pc.and_(
+        pc.greater_equal(times, pa.scalar(window.start, pa.int64())), pc.less(times, pa.scalar(window.end, pa.int64()))
+    )
+
+
+def has_tag(batch: pa.RecordBatch, name: str, value: str) -> pa.Array:
+    """A mask of the rows that have this tag value; the empty value means that the point has no such tag."""
+    for position, column in enumerate(batch_columns(batch.schema), start=1):
+        if column.role is Role.TAG and column.name == name:
+            array = batch.column(position)
+            if not value:
+                return pc.fill_null(pc.equal(pc.binary_length(array.cast(array.type.value_type)), 0), True)
+            return _equals(array, value.encode("utf-8", "surrogateescape"))
+    return pa.array([not value], pa.bool_()).take(pa.array([0] * batch.num_rows, pa.int32()))
+
+
+def _equals(array: pa.Array, value: bytes) -> pa.Array:
+    if not pa.types.is_dictionary(array.type):
+        return pc.fill_null(pc.equal(array.cast(pa.binary()), pa.scalar(value, pa.binary())), False)
+    matching = pc.equal(array.dictionary.cast(pa.binary()), pa.scalar(value, pa.binary()))
+    return pc.fill_null(pc.take(matching, array.indices), False)
+
+
+def described(path: Path, key: str) -> dict[str, object]:
+    """What the file says of itself: plan, window, piece, table, columns. Raises FormatError."""
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+        return dict(json.loads(metadata[PART_KEY]))
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise FormatError(f"{printable(key)} does not say what it is: {error}.") from error

@@ -1,0 +1,276 @@
+"""Parts: from record batches to hashed, uploaded objects, and from objects back to record batches."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from influxdb_backup.archive.layout import check_key
+from influxdb_backup.archive.parquet import (
+    ParquetFile,
+    binary_columns,
+    has_tag,
+    in_window,
+    normalised,
+    read_batches,
+    sliced,
+)
+from influxdb_backup.archive.store import Store, file_digest, is_disk_full
+from influxdb_backup.columns import batch_columns
+from influxdb_backup.errors import BackupNotFoundError, IntegrityError, StoreError, UsageError
+from influxdb_backup.fingerprint import TableFingerprint, add_fingerprints
+from influxdb_backup.model import (
+    Column,
+    FieldCount,
+    InfluxType,
+    Part,
+    Table,
+    TableEntry,
+    Window,
+    encode_name,
+    printable,
+)
+from influxdb_backup.windows import format_window
+
+PART_BYTES = 256 << 20
+"""a part that has grown to this size is closed and the next one begun"""
+
+
+@dataclass(frozen=True)
+class PartPlace:
+    """Where a writer's parts go, and what stands in their metadata."""
+
+    plan: str
+    window: Window
+    table: Table
+    piece: Window
+    folder: Path
+    """for the local temporary file"""
+    next_key: Callable[[], str]
+    """a key that nobody else was given"""
+    uploaded: Callable[[str], None]
+    """told of each key before its upload begins"""
+    withdraw: Callable[[tuple[str, ...]], None]
+    """removes uploaded objects that are not wanted, as far as the store lets it"""
+
+
+class PartWriter:
+    """
+    Writes the points of one table in one piece of the window as parts of about 256 MB.
+
+    Give it batches with the seam's schema; a batch whose column set or text encoding differs from the one before
+    begins a new part. Nothing that it writes is part of a backup before ``Attempt.commit``.
+    Not for use by two threads at once.
+    """
+
+    def __init__(self, store: Store, place: PartPlace, schema: pa.Schema) -> None:
+        self._store = store
+        self._place = place
+        self._binary: frozenset[Column] = binary_columns(schema)
+        self._file: ParquetFile | None = None
+        self._fingerprint = TableFingerprint(place.table.measurement)
+        self._parts: list[Part] = []
+        self._keys: list[str] = []
+        self._closed = False
+
+    @property
+    def rows(self) -> int:
+        """Points written so far."""
+        return self._fingerprint.rows + sum(part.rows for part in self._parts)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Adds points. Raises StoreError when a disk is full or an upload fails, FormatError for a bad schema."""
+        if self._closed:
+            raise UsageError("The part writer is closed.")
+        if not batch.num_rows:
+            return
+        self._binary |= binary_columns(batch.schema)
+        whole = normalised(batch, self._binary & set(batch_columns(batch.schema)))
+        for rows in sliced(whole):
+            if self._file is not None and not self._file.schema.equals(rows.schema, check_metadata=True):
+                self._roll()
+            self._add(rows)
+            if self._file is not None and self._file.size >= PART_BYTES:
+                self._roll()
+
+    def _add(self, rows: pa.RecordBatch) -> None:
+        with self._writing():
+            if self._file is None:
+                place = self._place
+                self._file = ParquetFile(
+                    place.folder / f"{len(self._parts)}.parquet",
+                    rows.schema,
+                    plan=place.plan,
+                    window=place.window,
+                    table=place.table,
+                    piece=place.piece,
+                )
+            self._file.write(rows)
+        self._fingerprint.add(rows)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise local_disk_error(self._place.folder, error) from error
+
+    def _roll(self) -> None:
+        """Finishes the current file, hashes it as stored, uploads it and removes it here."""
+        if self._file is None:
+            return
+        file, fingerprint = self._file, self._fingerprint
+        with self._writing():
+            file.close()
+            size, digest = file_digest(file.path)
+        self._file, self._fingerprint = None, TableFingerprint(self._place.table.measurement)
+        key = self._place.next_key()
+        part = self._describe(key, size, digest, batch_columns(file.schema), fingerprint)
+        self._keys.append(key)
+        self._place.uploaded(key)
+        self._store.upload(file.path, key)
+        file.path.unlink()
+        self._parts.append(part)
+
+    def _describe(self, key: str, size: int, digest: str, columns: tuple[Column, ...], seen: TableFingerprint) -> Part:
+        piece = self._place.piece
+        if seen.min_time is None or seen.max_time is None:
+            raise IntegrityError(f"A part of {self._place.table} has no rows.")
+        if seen.min_time < piece.start or seen.max_time >= piece.end:
+            raise IntegrityError(
+                f"Points of {self._place.table} lie outside of the piece {format_window(piece)} they were read for: "
+                f"{seen.min_time} to {seen.max_time} ns.",
+                kind="outside-piece",
+            )
+        return Part(
+            path=key,
+            size=size,
+            sha256=digest,
+            rows=seen.rows,
+            min_time=seen.min_time,
+            max_time=seen.max_time,
+            piece=piece,
+            columns=columns,
+            counts=seen.counts,
+            fingerprint=seen.hexadecimal,
+        )
+
+    def close(self) -> tuple[Part, ...]:
+        """All parts, hashed and uploaded; none when no point was written."""
+        if not self._closed:
+            self._roll()
+            self._closed = True
+        return tuple(self._parts)
+
+    def discard(self) -> None:
+        """Gives up: removes the local file, and the uploaded objects as far as the store lets it."""
+        self._closed = True
+        if self._file is not None:
+            self._file.abandon()
+            self._file.path.unlink(missing_ok=True)
+            self._file = None
+        self._parts = []
+        keys, self._keys = tuple(self._keys), []
+        self._place.withdraw(keys)
+
+
+def local_disk_error(folder: Path, error: OSError) -> StoreError:
+    """What an error of the disk that holds the temporary files means."""
+    full = is_disk_full(error)
+    return StoreError(
+        f"{'No space is left' if full else 'Cannot write'} in the temporary folder {folder}: {error}.",
+        hint="Free space, or set TMPDIR to a folder with room for a few parts of 256 MB." if full else "",
+        kind="disk-full" if full else None,
+    )
+
+
+def table_entry(number: int, table: Table, columns: tuple[Column, ...], parts: tuple[Part, ...]) -> TableEntry:
+    """
+    One table of a manifest from its parts.
+
+    ``columns`` is what the server's schema lists; columns that only the parts have are appended.
+    """
+    union = dict.fromkeys([*columns, *(column for part in parts for column in part.columns)])
+    counts: dict[tuple[str, InfluxType], int] = {}
+    for count in (count for part in parts for count in part.counts):
+        counts[count.name, count.type] = counts.get((count.name, count.type), 0) + count.count
+    return TableEntry(
+        number=number,
+        table=table,
+        columns=tuple(union),
+        rows=sum(part.rows for part in parts),
+        counts=tuple(
+            FieldCount(name=name, type=kind, count=count)
+            for (name, kind), count in sorted(counts.items(), key=lambda item: (encode_name(item[0][0]), item[0][1]))
+        ),
+        min_time=min((part.min_time for part in parts), default=None),
+        max_time=max((part.max_time for part in parts), default=None),
+        fingerprint=add_fingerprints(part.fingerprint for part in parts),
+        parts=parts,
+    )
+
+
+def part_path(part: Part) -> str:
+    """The part's key. Raises IntegrityError when it would leave the repository."""
+    try:
+        return check_key(part.path)
+    except UsageError:
+        raise IntegrityError(
+            f"The path {printable(part.path)!r} of a part leaves the repository: the manifest is not ours.", kind="path"
+        ) from None
+
+
+@contextmanager
+def part_file(store: Store, part: Part) -> Iterator[Path]:
+    """
+    The part as a local file whose size and sha256 were just proved; a downloaded copy is removed at the end.
+
+    Raises IntegrityError naming the key when the part is missing or its bytes are not those that were written.
+    """
+    key = part_path(part)
+    local = store.local_path(key)
+    with tempfile.TemporaryDirectory(prefix="influxdb-backup-") as folder:
+        try:
+            if local is None:
+                local = Path(folder) / "part.parquet"
+                store.download(key, local)
+                size, digest = file_digest(local)
+            else:
+                size, digest = store.digest(key)
+        except BackupNotFoundError:
+            raise IntegrityError(f"{store.url} no longer holds {key}.", kind="missing") from None
+        except OSError as error:
+            raise StoreError(f"Cannot read the copy of {key} in {folder}: {error}.") from error
+        if size != part.size:
+            raise IntegrityError(f"{key} has {size} bytes instead of {part.size}.", kind="size")
+        if digest != part.sha256:
+            raise IntegrityError(f"{key} has the digest {digest} instead of {part.sha256}.", kind="digest")
+        yield local
+
+
+def read_part(
+    store: Store, part: Part, *, window: Window | None = None, tags: Mapping[str, str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """
+    The points of a part within a half-open window and with all of the given tag values, in file order.
+
+    The bytes are proved before the first batch comes. A tag value of ``""`` selects points without that tag.
+    Batches have the seam's schema and at most 65,536 rows; empty ones are left out.
+    Raises IntegrityError, and FormatError when the bytes are right but cannot be decoded.
+    """
+    within = window if window and not (window.start <= part.min_time and part.max_time < window.end) else None
+    with part_file(store, part) as path:
+        for batch in read_batches(path, part.path):
+            mask = in_window(batch, within) if within else None
+            for name, value in (tags or {}).items():
+                has = has_tag(batch, name, value)
+                mask = has if mask is None else pc.and_(mask, has)
+            selected = batch if mask is None else batch.filter(mask)
+            if selected.num_rows:
+                yield selected

@@ -1,0 +1,255 @@
+"""A repository of backups: what its documents say, and the way in for new ones."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import pyarrow as pa
+
+from influxdb_backup.archive import layout
+from influxdb_backup.archive.attempt import Attempt
+from influxdb_backup.archive.documents import (
+    RepositoryDocument,
+    is_a,
+    load,
+    parse,
+    parse_document,
+    sha256,
+    to_bytes,
+)
+from influxdb_backup.archive.parts import read_part
+from influxdb_backup.archive.readme_text import readme_text
+from influxdb_backup.archive.store import Store
+from influxdb_backup.errors import BackupNotFoundError, IntegrityError, UsageError
+from influxdb_backup.model import Manifest, Part, PlanIdentity, Ref, Value, Window
+from influxdb_backup.windows import format_window, intersect
+
+V = TypeVar("V", bound=Value)
+A = TypeVar("A")
+B = TypeVar("B")
+
+REQUESTS = 16
+"""small documents that are read at once"""
+_REVISION = re.compile(r"[0-9]{1,6}\Z")
+
+
+class Repository:
+    """
+    One repository, opened. Everything it returns was read from the store by that very call.
+
+    Make one with ``Repository.init`` or ``Repository.open``.
+    """
+
+    def __init__(self, store: Store, document: RepositoryDocument) -> None:
+        self.store = store
+        self.repository_id = document.repository_id
+        self.url = store.url
+
+    @classmethod
+    def init(cls, store: Store) -> Repository:
+        """Makes the place a repository; one that is there already is opened. Raises StoreError, FormatError."""
+        document = RepositoryDocument(
+            repository_id=secrets.token_hex(16), created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        )
+        try:
+            store.create(layout.REPOSITORY, to_bytes(document))
+        except FileExistsError:
+            document = parse(store.read(layout.REPOSITORY), RepositoryDocument, layout.REPOSITORY)
+        with suppress(FileExistsError):
+            store.create(layout.README, readme_text().encode())
+        return cls(store, document)
+
+    @classmethod
+    def open(cls, store: Store) -> Repository:
+        """Raises BackupNotFoundError when there is none, FormatError for one of another version."""
+        try:
+            data = store.read(layout.REPOSITORY)
+        except BackupNotFoundError:
+            raise BackupNotFoundError(
+                f"There is no repository at {store.url}.", hint="Create it with influxdb-backup repo init."
+            ) from None
+        return cls(store, parse(data, RepositoryDocument, layout.REPOSITORY))
+
+    # writing
+
+    def begin(self, plan: str, window: Window) -> Attempt:
+        """A new attempt to back a window up; use it as a context manager. Raises UsageError for a bad plan name."""
+        return Attempt(self, plan, window)
+
+    def claim_plan(self, identity: PlanIdentity) -> PlanIdentity:
+        """Records what a plan's backups are backups of, unless that stands already. Returns what stands."""
+        key = layout.plan_key(identity.plan)
+        try:
+            self.store.create(key, to_bytes(identity))
+        except FileExistsError:
+            return parse(self.store.read(key), PlanIdentity, key)
+        return identity
+
+    def put_document(self, key: str, document: Value) -> None:
+        """
+        Publishes a report or a restore's state under a key of ``layout``, once.
+
+        Raises FileExistsError when the key exists, which after a lost reply may be this very document: one that
+        decides who goes first should hold an id of its writer.
+        """
+        self.store.create(key, to_bytes(document))
+
+    # reading
+
+    def plans(self) -> tuple[str, ...]:
+        """The plans that have an identity or a ref here, sorted."""
+        found = {layout.parse_plan_key(key) for key, _ in self.store.list(layout.PLANS)}
+        for key, _ in self.store.list(layout.REFS):
+            name = layout.parse_ref_key(key)
+            if name is not None and not name.tombstone:
+                found.add(name.plan)
+        return tuple(sorted(name for name in found if name is not None))
+
+    def plan_identity(self, plan: str) -> PlanIdentity | None:
+        """What the plan's backups are backups of; None before its first export."""
+        return self.document(layout.plan_key(plan), PlanIdentity)
+
+    def document(self, key: str, kind: type[V]) -> V | None:
+        """One document; None when there is none. Raises FormatError for one of another kind or version."""
+        try:
+            return parse(self.store.read(key), kind, key)
+        except BackupNotFoundError:
+            return None
+
+    def ref_names(self, plan: str, window: Window | None = None) -> tuple[layout.RefName, ...]:
+        """The names of a plan's or a window's refs and tombstones, from one fresh listing, sorted by time."""
+        names = [layout.parse_ref_key(key) for key, _ in self.store.list(layout.refs_prefix(plan, window))]
+        return tuple(sorted((name for name in names if name), key=_by_time))
+
+    def read_ref(self, plan: str, window: Window, revision: int) -> Ref:
+        """One ref. Raises BackupNotFoundError, FormatError, and IntegrityError when it is another's ref."""
+        key = layout.ref_key(plan, window, revision)
+        ref = parse(self.store.read(key), Ref, key)
+        if (ref.plan, ref.window, ref.revision) != (plan, window, revision):
+            raise IntegrityError(f"{key} holds the ref {ref.id}.", kind="foreign")
+        return ref
+
+    def refs(self, plan: str, within: Window | None = None) -> tuple[Ref, ...]:
+        """
+        All revisions of the plan's windows that touch ``within``, sorted by start, end and revision.
+
+        A ref that disappears while they are read is left out. Raises FormatError or IntegrityError for a bad one.
+        """
+        names = [
+            name
+            for name in self.ref_names(plan)
+            if not name.tombstone and (within is None or intersect(name.window, within) is not None)
+        ]
+        found = at_once(self._read_ref_or_none, names)
+        return tuple(ref for ref in found if ref is not None)
+
+    def _read_ref_or_none(self, name: layout.RefName) -> Ref | None:
+        try:
+            return self.read_ref(name.plan, name.window, name.revision)
+        except BackupNotFoundError:
+            return None
+
+    def ref(self, text: str) -> Ref:
+        """
+        The ref that a person names: ``plan/start_end/revision``, ``plan/start_end`` (its newest revision) or
+        ``plan@latest`` (of the window with the latest end, open ones left out).
+
+        Raises UsageError for another form, BackupNotFoundError when there is none.
+        """
+        if text.endswith("@latest"):
+            return self._latest(text.removesuffix("@latest"))
+        plan, *rest = text.split("/")
+        if len(rest) not in {1, 2}:
+            raise UsageError(f"{text!r} is not a backup.", hint="Write plan@latest or plan/<start>_<end>/<revision>.")
+        layout.check_plan(plan)
+        window = layout.parse_window_key(rest[0])
+        if len(rest) == 1:
+            revisions = [name.revision for name in self.ref_names(plan, window) if not name.tombstone]
+            if not revisions:
+                raise self._no_backup(f"There is no backup {text} in {self.url}.", plan)
+            return self.read_ref(plan, window, max(revisions))
+        if not _REVISION.match(rest[1]):
+            raise UsageError(f"{rest[1]!r} is not a revision.", hint="Write a number such as 000000.")
+        try:
+            return self.read_ref(plan, window, int(rest[1]))
+        except BackupNotFoundError:
+            raise self._no_backup(f"There is no backup {text} in {self.url}.", plan) from None
+
+    def _latest(self, plan: str) -> Ref:
+        names = [name for name in self.ref_names(layout.check_plan(plan)) if not name.tombstone]
+        for name in sorted(names, key=lambda n: (n.window.end, n.window.start, n.revision), reverse=True):
+            ref = self._read_ref_or_none(name)
+            if ref is not None and not ref.open:
+                return ref
+        what = "only backups of windows that were still open" if names else "no backup"
+        raise self._no_backup(f"{self.url} holds {what} of the plan {plan}.", plan)
+
+    def _no_backup(self, message: str, plan: str) -> BackupNotFoundError:
+        return BackupNotFoundError(message, hint=f"influxdb-backup list {plan} shows what there is.")
+
+    def manifest(self, ref: Ref) -> Manifest:
+        """
+        The manifest of a ref, its digest proved.
+
+        Raises IntegrityError when it is missing, changed or of another backup or repository, FormatError when its
+        version is not known.
+        """
+        key = layout.manifest_key(ref.manifest)
+        try:
+            data = self.store.read(key)
+        except BackupNotFoundError:
+            raise IntegrityError(
+                f"{self.url} no longer holds {key}, the manifest of {ref.id}.", kind="missing"
+            ) from None
+        if len(data) != ref.manifest_size:
+            raise IntegrityError(f"{key} has {len(data)} bytes instead of {ref.manifest_size}.", kind="size")
+        if sha256(data) != ref.manifest:
+            raise IntegrityError(f"{key} has the digest {sha256(data)}.", kind="digest")
+        manifest = parse(data, Manifest, key)
+        if (manifest.plan, manifest.window, manifest.content_id) != (ref.plan, ref.window, ref.content_id):
+            raise IntegrityError(
+                f"{key} is the manifest of {manifest.plan}, {format_window(manifest.window)}, and not of {ref.id}.",
+                kind="foreign",
+            )
+        if manifest.repository_id != self.repository_id:
+            raise IntegrityError(
+                f"{key} was written for the repository {manifest.repository_id}; {self.url} is {self.repository_id}.",
+                hint="A copy of a repository needs the original's repository.json.",
+                kind="foreign",
+            )
+        return manifest
+
+    def read_part(
+        self, part: Part, *, window: Window | None = None, tags: Mapping[str, str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """See ``parts.read_part``: proved bytes, bounded batches, filtered by half-open time and tag equality."""
+        return read_part(self.store, part, window=window, tags=tags)
+
+    def read_documents(self, prefix: str, kind: type[V]) -> list[tuple[str, V]]:
+        """
+        Key and value of all documents of one kind below a prefix of ``layout``, sorted by key.
+
+        Documents of other kinds are left out. Raises FormatError for what is not JSON, or of another version.
+        """
+        keys = [key for key, _ in self.store.list(prefix) if key.endswith(".json")]
+        found = zip(keys, at_once(self.store.read, keys), strict=True)
+        loaded = [(key, load(data, key)) for key, data in found]
+        return [(key, parse_document(document, kind, key)) for key, document in loaded if is_a(document, kind)]
+
+
+def _by_time(name: layout.RefName) -> tuple[int, int, int, bool]:
+    return name.window.start, name.window.end, name.revision, name.tombstone
+
+
+def at_once(read: Callable[[A], B], items: Sequence[A]) -> list[B]:
+    """The results in order, read by several threads; the first error is raised."""
+    if len(items) < 2:
+        return [read(item) for item in items]
+    with ThreadPoolExecutor(min(REQUESTS, len(items))) as pool:
+        return list(pool.map(read, items))

@@ -1,0 +1,186 @@
+"""
+The door to a repository's objects: few verbs, each with a promise that every store must keep.
+
+``check.check_store`` proves the promises on a user's own store. Keys are relative to the store's root. Every
+failure of the store is a StoreError that names key and URL; a missing key is a BackupNotFoundError where bytes
+were asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from influxdb_backup.archive.layout import check_key
+from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, StoreError, UsageError
+
+Listing = list[tuple[str, int]]
+
+CHUNK = 1 << 20
+"""bytes that are read at once from a local file"""
+REMOTE_CHUNK = 8 << 20
+"""bytes of one ranged read from a remote store"""
+_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_WITH_PASSWORD = re.compile(r"[a-z0-9+.-]+://[^/@]*:[^/@]*@", re.IGNORECASE)
+_ABSENT_IS_AN_ANSWER = {"read", "read a range of", "download", "digest", "time"}
+
+
+class Store(ABC):
+    """
+    One root in one object store. Safe for use by several threads.
+
+    After a verb that changes something returned, every client sees the change in every verb (read-after-write and
+    list-after-write); objects are seen whole or not at all.
+    """
+
+    url: str
+    """as messages show it: no credentials"""
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> None:
+        """
+        Publishes the whole content under a key that must not exist.
+
+        Of any number of racing calls exactly one succeeds, the others raise FileExistsError and change nothing.
+        A StoreError leaves open whether the object was created.
+        """
+
+    @abstractmethod
+    def upload(self, local: Path, key: str) -> None:
+        """Copies a local file to a key that only this caller knows; a failure may leave anything there."""
+
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """The whole content. Raises BackupNotFoundError."""
+
+    @abstractmethod
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """At most ``length`` bytes from ``start``; fewer only at the end. Raises BackupNotFoundError."""
+
+    @abstractmethod
+    def download(self, key: str, local: Path) -> None:
+        """Copies an object to a local file. Raises BackupNotFoundError."""
+
+    @abstractmethod
+    def size(self, key: str) -> int | None:
+        """Size in bytes, or None when there is no such object."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Listing:
+        """Keys and sizes of all objects below a prefix that ends with ``/`` (or is empty), sorted; never cached."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Removes an object; one that is not there is no error."""
+
+    @abstractmethod
+    def modified(self, key: str) -> int:
+        """When the object was written by the store's clock, in ns. Raises BackupNotFoundError."""
+
+    @abstractmethod
+    def again(self) -> Store:
+        """Another client of the same root that shares no cache and no connection with this one."""
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the object can be read in place, for stores on this machine; else None."""
+        check_key(key)
+        return None
+
+    def digest(self, key: str) -> tuple[int, str]:
+        """Size and ``sha256:<hex>`` of an object as stored. Raises BackupNotFoundError."""
+        state, position = hashlib.sha256(), 0
+        while True:
+            chunk = self.read_range(key, position, REMOTE_CHUNK)
+            state.update(chunk)
+            position += len(chunk)
+            if len(chunk) < REMOTE_CHUNK:
+                return position, "sha256:" + state.hexdigest()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+
+def file_digest(path: Path) -> tuple[int, str]:
+    """Size and ``sha256:<hex>`` of a local file. Raises OSError."""
+    state, size = hashlib.sha256(), 0
+    buffer = bytearray(CHUNK)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while read := file.readinto(buffer):
+            state.update(view[:read])
+            size += read
+    return size, "sha256:" + state.hexdigest()
+
+
+@contextmanager
+def store_errors(url: str, verb: str, key: str, secrets: tuple[str, ...] = ()) -> Iterator[None]:
+    """
+    Turns what a store's library raises into this package's errors; the body holds only calls of that library.
+
+    FileExistsError passes when the verb is ``create``.
+    """
+    try:
+        yield
+    except InfluxdbBackupError:
+        raise
+    except FileNotFoundError as error:
+        if verb in _ABSENT_IS_AN_ANSWER:
+            raise BackupNotFoundError(f"{url} holds no object {key}.") from error
+        raise _store_error(url, verb, key, error, secrets) from error
+    except FileExistsError as error:
+        if verb == "create":
+            raise FileExistsError(errno.EEXIST, f"{url} holds an object {key} already") from error
+        raise _store_error(url, verb, key, error, secrets) from error
+    except Exception as error:  # the libraries of the stores have no common root of their errors
+        raise _store_error(url, verb, key, error, secrets) from error
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether the reason is that a disk or a quota is used up."""
+    text = str(error).lower()
+    return isinstance(error, OSError) and (error.errno in _SPACE or "no space left on device" in text)
+
+
+def _store_error(url: str, verb: str, key: str, error: Exception, secrets: tuple[str, ...]) -> StoreError:
+    if is_disk_full(error):
+        return StoreError(
+            f"No space is left to {verb} {key} in {url}.",
+            hint="Free space there and run the same again.",
+            kind="disk-full",
+        )
+    reason = str(error).strip() or type(error).__name__
+    for secret in secrets:
+        reason = reason.replace(secret, "***")
+    hint = ""
+    if isinstance(error, PermissionError):
+        hint = "Check the credentials and their rights on this place."
+    elif isinstance(error, FileNotFoundError):
+        hint = "Check that the bucket or folder exists."
+    return StoreError(f"Cannot {verb} {key or 'objects'} in {url}: {type(error).__name__}: {reason}.", hint=hint)
+
+
+def open_store(url: str, storage_options: Mapping[str, object] | None = None) -> Store:
+    """
+    The store at a URL: ``file:///folder`` or a path, ``s3://``, ``gs://``, ``abfs://``, ``memory://``.
+
+    ``storage_options`` are fsspec's (credentials, endpoint). Nothing is read or created. Raises UsageError for a
+    URL that cannot be a store's or holds credentials, or when the store's library is not installed.
+    """
+    if _WITH_PASSWORD.match(url):
+        raise UsageError(
+            "The repository's URL holds credentials.", hint="Put them into the connection of the repository."
+        )
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme in {"file", "local"}:
+        from influxdb_backup.archive.store_local import LocalStore
+
+        return LocalStore(Path(rest if separator else url))
+    from influxdb_backup.archive.store_object import MemoryStore, ObjectStore
+
+    kind = MemoryStore if scheme == "memory" else ObjectStore
+    return kind(url, dict(storage_options or {}))

@@ -1,0 +1,191 @@
+"""A repository in a folder of this machine, or of a network file system that knows hard links."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from influxdb_backup.archive.layout import check_key
+from influxdb_backup.archive.store import CHUNK, Listing, Store, file_digest, store_errors
+from influxdb_backup.errors import UsageError
+
+_TEMPORARY = ".tmp-"
+_FOLDER_TRIES = 10
+
+
+class LocalStore(Store):
+    """
+    Objects are files. A file appears under its name only when its content is whole and on the disk.
+
+    Content goes to a temporary name in the same folder, is flushed, linked to its name with ``os.link`` (which
+    fails when the name exists, unlike a rename), and then the folder is flushed. A killed process leaves
+    ``.tmp-*`` files at most, which no verb shows.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not str(root) or not root.is_absolute():
+            raise UsageError(f"The repository's path {str(root)!r} is not absolute.", hint="Write file:///path/to/it.")
+        self.root = Path(os.path.normpath(root))
+        self.url = f"file://{self.root}"
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def create(self, key: str, data: bytes) -> None:
+        """See Store.create."""
+        path = self._path(key)
+
+        def write(descriptor: int) -> None:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+
+        with store_errors(self.url, "create", key):
+            self._publish(path, write)
+
+    def upload(self, local: Path, key: str) -> None:
+        """See Store.upload."""
+        path = self._path(key)
+
+        def write(descriptor: int) -> None:
+            with local.open("rb") as source, os.fdopen(os.dup(descriptor), "wb") as target:
+                shutil.copyfileobj(source, target, CHUNK)
+
+        with store_errors(self.url, "upload", key):
+            self._publish(path, write)
+
+    def _publish(self, path: Path, write: Callable[[int], None]) -> None:
+        temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
+        descriptor = self._open_new(temporary)
+        try:
+            try:
+                write(descriptor)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _flush_folder(path.parent)
+
+    def _open_new(self, temporary: Path) -> int:
+        for _ in range(_FOLDER_TRIES):
+            self._make_folder(temporary.parent)
+            try:
+                return os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            except FileNotFoundError:
+                continue  # another client deleted the last object of the folder, and the folder with it
+        raise OSError(errno.EBUSY, f"the folder {temporary.parent} disappears again and again")
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        if folder != folder.parent:
+            self._make_folder(folder.parent)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            return  # the parent was deleted meanwhile; the caller tries again
+        _flush_folder(folder.parent)
+
+    def read(self, key: str) -> bytes:
+        """See Store.read."""
+        path = self._path(key)
+        with store_errors(self.url, "read", key):
+            return path.read_bytes()
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """See Store.read_range."""
+        path = self._path(key)
+        with store_errors(self.url, "read a range of", key), path.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    def download(self, key: str, local: Path) -> None:
+        """See Store.download."""
+        path = self._path(key)
+        with store_errors(self.url, "download", key):
+            shutil.copyfile(path, local)
+
+    def digest(self, key: str) -> tuple[int, str]:
+        """See Store.digest."""
+        path = self._path(key)
+        with store_errors(self.url, "digest", key):
+            return file_digest(path)
+
+    def size(self, key: str) -> int | None:
+        """See Store.size."""
+        path = self._path(key)
+        with store_errors(self.url, "find", key):
+            try:
+                return path.stat().st_size if path.is_file() else None
+            except FileNotFoundError:
+                return None
+
+    def list(self, prefix: str) -> Listing:
+        """See Store.list."""
+        folder = self._path(prefix.rstrip("/")) if prefix else self.root
+        with store_errors(self.url, "list", prefix):
+            return sorted(self._walk(folder))
+
+    def _walk(self, folder: Path) -> Iterator[tuple[str, int]]:
+        try:
+            entries = os.scandir(folder)
+        except FileNotFoundError:
+            return
+        with entries:
+            for entry in entries:
+                if entry.name.startswith(_TEMPORARY):
+                    continue
+                path = Path(entry.path)
+                if entry.is_dir():
+                    yield from self._walk(path)
+                    continue
+                try:
+                    size = entry.stat().st_size
+                except FileNotFoundError:
+                    continue  # deleted since the folder was read
+                yield path.relative_to(self.root).as_posix(), size
+
+    def delete(self, key: str) -> None:
+        """See Store.delete. Folders that become empty go as well, up to the root."""
+        path = self._path(key)
+        with store_errors(self.url, "delete", key):
+            path.unlink(missing_ok=True)
+            folder = path.parent
+            while folder != self.root:
+                try:
+                    folder.rmdir()
+                except FileNotFoundError:
+                    return
+                except OSError as error:
+                    if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+                        return
+                    raise
+                folder = folder.parent
+
+    def modified(self, key: str) -> int:
+        """See Store.modified."""
+        path = self._path(key)
+        with store_errors(self.url, "time", key):
+            return path.stat().st_mtime_ns
+
+    def again(self) -> Store:
+        """See Store.again."""
+        return LocalStore(self.root)
+
+    def local_path(self, key: str) -> Path | None:
+        """See Store.local_path."""
+        return self._path(key)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

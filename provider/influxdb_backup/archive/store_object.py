@@ -1,0 +1,180 @@
+"""A repository in an object store, through fsspec: S3 and what speaks it, Google, Azure, and memory for tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from influxdb_backup.archive.layout import check_key
+from influxdb_backup.archive.store import Listing, Store, store_errors
+from influxdb_backup.errors import UsageError
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
+_TRANSFER = 16 << 20
+_TRANSFER_OPTIONS: dict[str, dict[str, int]] = {
+    # s3fs keeps max_concurrency chunks in memory, by default ten of 50 MB
+    "s3": {"chunksize": _TRANSFER, "max_concurrency": 3},
+    "s3a": {"chunksize": _TRANSFER, "max_concurrency": 3},
+}
+_SECRET_WORDS = ("key", "secret", "token", "password", "credential", "sas", "connection_string")
+_MEMORY_LOCK = threading.Lock()
+"""fsspec's memory store is one per process and checks before it writes"""
+
+
+def _secrets(options: dict[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from _secrets(value)
+        elif isinstance(value, str) and len(value) > 3 and any(word in name.lower() for word in _SECRET_WORDS):
+            yield value
+
+
+def _refused_because_it_exists(error: BaseException) -> bool:
+    """
+    Whether a conditional put was answered 412, in whatever way the client said it.
+
+    s3fs raises FileExistsError only when the reply's body names the condition, which not every server's does.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        reply = getattr(seen, "response", None)
+        if isinstance(reply, dict):
+            status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if status == 412 or reply.get("Error", {}).get("Code") in {"PreconditionFailed", "412"}:
+                return True
+        seen = seen.__cause__
+    return False
+
+
+class ObjectStore(Store):
+    """Objects of a bucket (or container) below a prefix. The client keeps no listing and is shared with nobody."""
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        self._protocol = url.partition("://")[0]
+        if self._protocol not in {*_EXTRAS, "memory"}:
+            raise UsageError(
+                f"No store for {self._protocol}:// is known.",
+                hint="Use file, s3, gs or abfs; see docs/format/spec-v1.md.",
+            )
+        if "?" in url or "#" in url:
+            raise UsageError("A repository's URL has no ? and no #.", hint="Put options into its connection.")
+        self.url = url.rstrip("/")
+        self._options = options
+        self._hidden = tuple(_secrets(options))
+        try:
+            self._fs, root = url_to_fs(self.url, skip_instance_cache=True, use_listings_cache=False, **options)
+        except ImportError as error:
+            raise UsageError(
+                f"The library for {self._protocol}:// is not installed: {error}.",
+                hint=f"pip install 'airflow-provider-influxdb-backup[{_EXTRAS.get(self._protocol, '')}]'",
+            ) from None
+        self._root = root.rstrip("/")
+        if not self._root.strip("/"):
+            raise UsageError(f"The URL {self.url} names no bucket.")
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{check_key(key)}"
+
+    def create(self, key: str, data: bytes) -> None:
+        """See Store.create. S3: ``If-None-Match: *``; Google: ``ifGenerationMatch=0``; Azure: ``overwrite=False``."""
+        path = self._path(key)
+        with store_errors(self.url, "create", key, self._hidden):
+            try:
+                self._fs.pipe_file(path, data, mode="create")
+            except OSError as error:
+                if not isinstance(error, FileExistsError) and _refused_because_it_exists(error):
+                    raise FileExistsError(key) from error
+                raise
+
+    def upload(self, local: Path, key: str) -> None:
+        """See Store.upload."""
+        path = self._path(key)
+        with store_errors(self.url, "upload", key, self._hidden):
+            self._fs.put_file(str(local), path, **_TRANSFER_OPTIONS.get(self._protocol, {}))
+
+    def read(self, key: str) -> bytes:
+        """See Store.read."""
+        path = self._path(key)
+        with store_errors(self.url, "read", key, self._hidden):
+            return bytes(self._fs.cat_file(path))
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """See Store.read_range."""
+        path = self._path(key)
+        with store_errors(self.url, "read a range of", key, self._hidden):
+            size = self._fs.info(path)["size"]
+            if start >= size:  # a store refuses a range that begins behind the end
+                return b""
+            return bytes(self._fs.cat_file(path, start=start, end=min(start + length, size)))
+
+    def download(self, key: str, local: Path) -> None:
+        """See Store.download."""
+        path = self._path(key)
+        with store_errors(self.url, "download", key, self._hidden):
+            self._fs.get_file(path, str(local), **_TRANSFER_OPTIONS.get(self._protocol, {}))
+
+    def size(self, key: str) -> int | None:
+        """See Store.size."""
+        path = self._path(key)
+        with store_errors(self.url, "find", key, self._hidden):
+            try:
+                found = self._fs.info(path)
+            except FileNotFoundError:
+                return None
+            return int(found["size"]) if found["type"] == "file" else None
+
+    def list(self, prefix: str) -> Listing:
+        """See Store.list."""
+        path = self._path(prefix.rstrip("/")) if prefix else self._root
+        with store_errors(self.url, "list", prefix, self._hidden):
+            self._fs.invalidate_cache()
+            found = self._fs.find(path, detail=True)
+        skip = len(self._root) + 1
+        return sorted(
+            (str(name)[skip:], int(entry["size"])) for name, entry in found.items() if entry["type"] == "file"
+        )
+
+    def delete(self, key: str) -> None:
+        """See Store.delete."""
+        path = self._path(key)
+        with store_errors(self.url, "delete", key, self._hidden):
+            try:
+                self._fs.rm_file(path)
+            except FileNotFoundError:
+                return
+
+    def modified(self, key: str) -> int:
+        """See Store.modified."""
+        path = self._path(key)
+        with store_errors(self.url, "time", key, self._hidden):
+            moment: datetime = self._fs.modified(path)
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return int(aware.timestamp() * 1_000_000) * 1000
+
+    def again(self) -> Store:
+        """See Store.again."""
+        return type(self)(self.url, self._options)
+
+
+class MemoryStore(ObjectStore):
+    """fsspec's memory, which is one for the whole process; for tests."""
+
+    def create(self, key: str, data: bytes) -> None:
+        """See Store.create."""
+        with _MEMORY_LOCK:
+            super().create(key, data)
+
+    def upload(self, local: Path, key: str) -> None:
+        """See Store.upload."""
+        path = self._path(key)
+        with store_errors(self.url, "upload", key):
+            self._fs.pipe_file(path, local.read_bytes())
+
+    def download(self, key: str, local: Path) -> None:
+        """See Store.download. An open memory file has one position for all of its readers, so none is opened."""
+        local.write_bytes(self.read(key))

@@ -1,0 +1,219 @@
+"""Verification of one backup: collects every problem, and counts what it cannot read as the worst of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from influxdb_backup.archive import layout
+from influxdb_backup.archive.documents import is_a, load
+from influxdb_backup.archive.parquet import read_batches
+from influxdb_backup.archive.parts import part_file, part_path, table_entry
+from influxdb_backup.columns import batch_columns
+from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, IntegrityError
+from influxdb_backup.fingerprint import TableFingerprint
+from influxdb_backup.model import (
+    DRILL_MEDIA_TYPE,
+    Manifest,
+    Part,
+    Problem,
+    Ref,
+    TableEntry,
+    Value,
+    VerifyLevel,
+    VerifyReport,
+)
+
+if TYPE_CHECKING:
+    from influxdb_backup.archive.repository import Repository
+
+REQUESTS = 8
+WORKERS = 2
+"""parts that are hashed at once; hashing leaves the other threads alone"""
+_LEVELS = list(VerifyLevel)
+
+
+@dataclass(frozen=True)
+class VerifyProgress:
+    """How far a verification is."""
+
+    parts_done: int
+    parts: int
+    rows_done: int
+    bytes_done: int
+    table: str
+
+
+class DrillVerdict(Value):
+    """What of a drill's report matters here."""
+
+    media_type: str = DRILL_MEDIA_TYPE
+    manifest: str
+    ok: bool
+
+
+def verify_ref(
+    repository: Repository,
+    ref: Ref,
+    level: VerifyLevel,
+    progress: Callable[[VerifyProgress], None] | None = None,
+) -> VerifyReport:
+    """
+    Proves one backup at a level and at all levels below it.
+
+    ``present``: ref, manifest and parts exist with the right sizes. ``complete``: their digests match. ``valid``:
+    every part decodes, and rows, counts, time bounds and fingerprints are those of the manifest. ``restorable``:
+    a drill of this very manifest passed, too. Damage never raises: it is listed. A store that fails is listed as
+    ``unreadable``, and the report does not hold.
+    """
+    began = time.monotonic()
+    problems, manifest = _check_documents(repository, ref)
+    if manifest is not None:
+        problems += _check_tables(manifest)
+        check = {VerifyLevel.PRESENT: _present, VerifyLevel.COMPLETE: _complete}.get(level, _valid)
+        workers = REQUESTS if level is VerifyLevel.PRESENT else WORKERS if level is VerifyLevel.COMPLETE else 1
+        pairs = [(entry, part) for entry in manifest.tables for part in entry.parts]
+        done = rows = size = 0
+        with ThreadPoolExecutor(workers) as pool:
+            results = pool.map(lambda pair: _checked(check, repository, *pair), pairs)
+            for (entry, part), found in zip(pairs, results, strict=True):
+                problems += found
+                done, rows, size = done + 1, rows + part.rows, size + part.size
+                if progress is not None:
+                    progress(VerifyProgress(done, len(pairs), rows, size, str(entry.table)))
+    if level is VerifyLevel.RESTORABLE:
+        problems += _drilled(repository, ref)
+    return VerifyReport(
+        ref=ref.id,
+        manifest=ref.manifest,
+        level=level,
+        ok=not problems,
+        problems=tuple(problems),
+        tables=len(manifest.tables) if manifest else 0,
+        parts=sum(len(entry.parts) for entry in manifest.tables) if manifest else 0,
+        rows=manifest.rows if manifest else 0,
+        bytes=manifest.bytes if manifest else 0,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _problem(key: str, error: InfluxdbBackupError) -> Problem:
+    known = {"missing", "size", "digest", "foreign", "path"}
+    kind = error.kind if isinstance(error, IntegrityError) and error.kind in known else "unreadable"
+    return Problem(kind="missing" if isinstance(error, BackupNotFoundError) else kind, object=key, message=str(error))
+
+
+def _check_documents(repository: Repository, ref: Ref) -> tuple[list[Problem], Manifest | None]:
+    """The ref as it stands now, and the manifest; None when that cannot be trusted."""
+    problems = []
+    try:
+        standing = repository.read_ref(ref.plan, ref.window, ref.revision)
+        if standing != ref:
+            problems.append(
+                Problem(kind="digest", object=ref.id, message=f"The ref {ref.id} is not the one that was asked for.")
+            )
+    except InfluxdbBackupError as error:
+        problems.append(_problem(layout.ref_key(ref.plan, ref.window, ref.revision), error))
+    try:
+        manifest = repository.manifest(ref)
+    except InfluxdbBackupError as error:
+        return [*problems, _problem(layout.manifest_key(ref.manifest), error)], None
+    if (manifest.rows, manifest.bytes) != (ref.rows, ref.bytes):
+        problems.append(
+            Problem(
+                kind="rows",
+                object=ref.id,
+                message=f"The ref says {ref.rows} rows and {ref.bytes} bytes, "
+                f"its manifest {manifest.rows} and {manifest.bytes}.",
+            )
+        )
+    return problems, manifest
+
+
+def _check_tables(manifest: Manifest) -> Iterator[Problem]:
+    """Whether each table is the sum of its parts."""
+    for entry in manifest.tables:
+        summed = table_entry(entry.number, entry.table, entry.columns, entry.parts)
+        for part in entry.parts:
+            if not manifest.window.contains(part.piece):
+                yield Problem(kind="times", object=part.path, message="The part's piece is not within the window.")
+        for kind, name in (
+            ("rows", "rows"),
+            ("counts", "counts"),
+            ("times", "min_time"),
+            ("times", "max_time"),
+            ("fingerprint", "fingerprint"),
+        ):
+            if getattr(entry, name) != getattr(summed, name):
+                message = f"The table's {name} is {getattr(entry, name)}, its parts make {getattr(summed, name)}."
+                yield Problem(kind=kind, object=str(entry.table), message=message)
+
+
+Check = Callable[["Repository", TableEntry, Part], Iterator[Problem]]
+
+
+def _checked(check: Check, repository: Repository, entry: TableEntry, part: Part) -> list[Problem]:
+    found: list[Problem] = []
+    try:
+        part_path(part)
+        found.extend(check(repository, entry, part))
+    except InfluxdbBackupError as error:
+        found.append(_problem(part.path, error))
+    return found
+
+
+def _present(repository: Repository, _: TableEntry, part: Part) -> Iterator[Problem]:
+    size = repository.store.size(part.path)
+    if size is None:
+        yield Problem(kind="missing", object=part.path, message=f"{repository.url} no longer holds {part.path}.")
+    elif size != part.size:
+        message = f"{part.path} has {size} bytes instead of {part.size}."
+        yield Problem(kind="size", object=part.path, message=message)
+
+
+def _complete(repository: Repository, _: TableEntry, part: Part) -> Iterator[Problem]:
+    size, digest = repository.store.digest(part.path)
+    if size != part.size:
+        message = f"{part.path} has {size} bytes instead of {part.size}."
+        yield Problem(kind="size", object=part.path, message=message)
+    elif digest != part.sha256:
+        message = f"{part.path} has the digest {digest} instead of {part.sha256}."
+        yield Problem(kind="digest", object=part.path, message=message)
+
+
+def _valid(repository: Repository, entry: TableEntry, part: Part) -> Iterator[Problem]:
+    seen = TableFingerprint(entry.table.measurement)
+    with part_file(repository.store, part) as path:
+        for batch in read_batches(path, part.path):
+            if batch_columns(batch.schema) != part.columns:
+                message = f"{part.path} has other columns than the manifest says."
+                yield Problem(kind="counts", object=part.path, message=message)
+                return
+            seen.add(batch)
+    for kind, name, found, said in (
+        ("rows", "rows", seen.rows, part.rows),
+        ("counts", "counts", seen.counts, part.counts),
+        ("times", "time bounds", (seen.min_time, seen.max_time), (part.min_time, part.max_time)),
+        ("fingerprint", "fingerprint", seen.hexadecimal, part.fingerprint),
+    ):
+        if found != said:
+            message = f"{part.path} has {name} {found}, the manifest says {said}."
+            yield Problem(kind=kind, object=part.path, message=message)
+
+
+def _drilled(repository: Repository, ref: Ref) -> list[Problem]:
+    prefix = layout.report_prefix(layout.DRILLS, ref.plan, ref.window, ref.revision)
+    try:
+        for key, _ in repository.store.list(prefix):
+            document = load(repository.store.read(key), key)
+            if is_a(document, DrillVerdict) and document.get("manifest") == ref.manifest and document.get("ok") is True:
+                return []
+    except InfluxdbBackupError as error:
+        return [_problem(prefix, error)]
+    message = f"No drill of {ref.id} passed."
+    return [
+        Problem(kind="drill", object=ref.id, message=f"{message} Run influxdb-backup drill {ref.plan} --ref {ref.id}.")
+    ]
