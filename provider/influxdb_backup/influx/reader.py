@@ -47,6 +47,8 @@ class _Shape:
 
     name: bytes
     tags: tuple[bytes, ...]
+    """sorted; the server sends them in any order"""
+    tag_set: frozenset[bytes]
     columns: tuple[bytes, ...]
 
 
@@ -289,13 +291,13 @@ def _shape(about: str, schema: TableSchema, series: Series) -> _Shape:
             raise _schema_changed(about, f"the tag {printable(decode_name(tag))} is not in the schema that was read")
     if not series.columns or series.columns[0] != b"time" or len(set(series.columns)) != len(series.columns):
         raise QueryError(f"{about}: the answer's columns are not time and one for each field.")
-    return _Shape(name, tuple(series.tags), series.columns)
+    return _Shape(name, tuple(sorted(series.tags)), frozenset(series.tags), series.columns)
 
 
 def _check_shape(about: str, shape: _Shape, series: Series) -> None:
     if series.name != shape.name:
         raise QueryError(f"{about}: the server answers with the measurement {printable(decode_name(series.name))}.")
-    if series.columns != shape.columns or tuple(series.tags) != shape.tags:
+    if series.columns != shape.columns or series.tags.keys() != shape.tag_set:
         raise _schema_changed(about, "the tags or fields differ between series of one answer")
 
 
