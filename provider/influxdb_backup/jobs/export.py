@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.commit import ManifestDraft
+from influxdb_backup.archive.parts import table_entry
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import IncompleteReadError, SourceError
 from influxdb_backup.influx.influxql import between
 from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.coverage import coverage
-from influxdb_backup.jobs.entries import table_entry
 from influxdb_backup.jobs.identity import claim
 from influxdb_backup.jobs.piece import PieceReader, PieceResult
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
@@ -315,8 +315,9 @@ def _draft(run: _Run, reading: _Reading, read_start: int, is_open: bool, options
         tables=tuple(
             table_entry(
                 run.numbers[table],
-                reading.selection.tables[table],
-                [part for result in by_table[table] for part in result.parts],
+                table,
+                reading.selection.tables[table].columns,
+                tuple(part for result in by_table[table] for part in result.parts),
             )
             for table in reading.selection.tables
         ),
