@@ -13,6 +13,7 @@ from influxdb_backup.factory.common import (
     from_run,
     instant_param,
     schedule,
+    set_params,
     start_date,
     task_arguments,
     work_arguments,
@@ -36,7 +37,6 @@ def backup_dag(plan: Plan, config_path: str) -> DAG:
         catchup=plan.catchup,
         max_active_runs=plan.airflow.max_active_runs,
         default_args=task_arguments(plan),
-        params=_params(),
         tags=dag_tags(plan, "backup"),
     ) as dag:
         settle = WindowSettledSensor(task_id="settle", force=from_run(dag, "force"), **common)
@@ -57,6 +57,7 @@ def backup_dag(plan: Plan, config_path: str) -> DAG:
             **work_arguments(plan),
         )
         settle >> export >> verify
+    set_params(dag, _params())
     return dag
 
 

@@ -71,6 +71,17 @@ def from_run(dag: DAG, name: str) -> Any:
     return dag.param(name)
 
 
+def set_params(dag: DAG, params: dict[str, Param]) -> None:
+    """
+    Gives a DAG its form, once its tasks are there.
+
+    Given to the DAG at once, Airflow copies every param into every task and checks each with a JSON Schema,
+    which is most of the time that hundreds of plans take to build; a run takes the DAG's params either way.
+    """
+    for name, param in params.items():
+        dag.params[name] = param
+
+
 def described(plan: Plan) -> str:
     """What a plan backs up, for the page."""
     scope = plan.scope

@@ -10,6 +10,7 @@ from influxdb_backup.factory.common import (
     described,
     from_run,
     schedule,
+    set_params,
     start_date,
     task_arguments,
     work_arguments,
@@ -36,7 +37,14 @@ def drill_dag(plan: Plan, config_path: str) -> DAG:
         catchup=False,
         max_active_runs=1,
         default_args=task_arguments(plan),
-        params={
+        tags=dag_tags(plan, "drill"),
+    ) as dag:
+        drill = RestoreDrillOperator(task_id="drill", ref=from_run(dag, "ref"), **common, **work_arguments(plan))
+        drop = DropScratchOperator(task_id="drop_scratch", **common).as_teardown(on_failure_fail_dagrun=True)
+        drill >> drop
+    set_params(
+        dag,
+        {
             "ref": Param(
                 None,
                 type=["null", "string"],
@@ -44,11 +52,7 @@ def drill_dag(plan: Plan, config_path: str) -> DAG:
                 description=f"plan/start_end/revision, or plan@latest; the {settings.pick} one without it.",
             )
         },
-        tags=dag_tags(plan, "drill"),
-    ) as dag:
-        drill = RestoreDrillOperator(task_id="drill", ref=from_run(dag, "ref"), **common, **work_arguments(plan))
-        drop = DropScratchOperator(task_id="drop_scratch", **common).as_teardown(on_failure_fail_dagrun=True)
-        drill >> drop
+    )
     return dag
 
 

@@ -10,6 +10,7 @@ from influxdb_backup.factory.common import (
     described,
     from_run,
     instant_param,
+    set_params,
     start_date,
     task_arguments,
     work_arguments,
@@ -34,7 +35,6 @@ def restore_dag(plan: Plan, config_path: str) -> DAG:
         start_date=start_date(plan),
         max_active_runs=1,
         default_args=task_arguments(plan),
-        params=_params(plan),
         tags=dag_tags(plan, "restore"),
     ) as dag:
         guard = RestoreGuardOperator(task_id="guard", database=plan.database, retries=0)
@@ -46,6 +46,7 @@ def restore_dag(plan: Plan, config_path: str) -> DAG:
             **work_arguments(plan),
         )
         guard >> restore
+    set_params(dag, _params(plan))
     return dag
 
 
