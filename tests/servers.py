@@ -128,7 +128,9 @@ def _process(command: list[str], folder: Path, url: str) -> Iterator[int]:
 
 
 @contextmanager
-def start_influxdb1(folder: Path, binary: str, extra: str = "", auth: bool = False) -> Iterator[RunningServer]:
+def start_influxdb1(
+    folder: Path, binary: str, extra: str = "", auth: bool = False, data_options: str = ""
+) -> Iterator[RunningServer]:
     """A 1.x server; ``extra`` is appended to its configuration as whole TOML sections."""
     folder.mkdir(parents=True, exist_ok=True)
     port, rpc = free_port(), free_port()
@@ -145,6 +147,7 @@ bind-address = "127.0.0.1:{rpc}"
   query-log-enabled = false
   max-series-per-database = 0
   max-values-per-tag = 0
+{data_options}
 [http]
   bind-address = "127.0.0.1:{port}"
   log-enabled = false

@@ -1,0 +1,46 @@
+"""Takes every measurement in one run and prints the table. ``--quick`` leaves out tenfold data; ``--only export``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import archive, export, memory, restore
+from benchmarks.bed import bed
+from benchmarks.table import Result, show
+
+
+def main() -> int:
+    """Exit status 1 when a figure is not what it must be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=[])
+    arguments = parser.parse_args()
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="influxdb-backup-bench-") as folder, bed(Path(folder) / "bed") as table:
+        measurements: dict[str, Callable[[], list[Result]]] = {
+            "export": lambda: export.measure(table, arguments.runs),
+            "restore": lambda: restore.measure(table, max(3, arguments.runs // 2)),
+            "tables": lambda: export.measure_small_tables(table, max(3, arguments.runs // 2)),
+            "memory": lambda: memory.measure(table, arguments.quick),
+            "verify": lambda: archive.measure_verify(Path(folder), arguments.runs),
+            "fingerprint": lambda: archive.measure_fingerprint(arguments.runs),
+            "plans": lambda: archive.measure_plans(3),
+        }
+        unknown = set(arguments.only) - set(measurements)
+        if unknown:
+            parser.error(f"no measurement {sorted(unknown)}; there are {', '.join(measurements)}")
+        for name, measure in measurements.items():
+            if not arguments.only or name in arguments.only:
+                print(f"measuring {name} ...", file=sys.stderr, flush=True)
+                results += measure()
+    print(show(results))
+    return 0 if all(result.ok is not False for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
