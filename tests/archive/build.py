@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -112,17 +111,3 @@ def backup(
     with repository.begin(plan, window) as attempt:
         entry = write_table(attempt, [batch(COLUMNS, rows(seed, count, start=window.start))])
         return attempt.commit(draft(entry, read_start=read_start, open=open))
-
-
-@contextmanager
-def part_sizes(monkey: object, **sizes: int) -> Iterator[None]:
-    """Not for product code: shrinks the bounds of parts so that small tests reach them."""
-    from pytest import MonkeyPatch
-
-    from influxdb_backup.archive import parquet, parts
-
-    assert isinstance(monkey, MonkeyPatch)
-    with monkey.context() as patch:
-        for name, size in sizes.items():
-            patch.setattr(parts if hasattr(parts, name) else parquet, name, size)
-        yield

@@ -196,7 +196,7 @@ def test_s3_without_the_bucket_says_so(s3_store: Store) -> None:
 def test_errors_never_show_credentials(s3_store: Store) -> None:
     """A secret that a library's message repeats is blanked."""
     options = {**s3_store._options, "client_kwargs": {"endpoint_url": "http://127.0.0.1:1/hush-hush-token"}}  # type: ignore[attr-defined]
-    options["token"] = "hush-hush-token"  # noqa: S105
+    options["token"] = "hush-hush-token"
     broken = open_store("s3://bucket/x", {**options, "config_kwargs": {"retries": {"max_attempts": 1}}})
     broken._fs.retries = 1  # type: ignore[attr-defined]
     with pytest.raises(StoreError) as found:

@@ -117,14 +117,23 @@ class ParquetFile:
     def write(self, batch: pa.RecordBatch) -> None:
         """Adds rows, at least one. The batch must have the file's schema and come from ``sliced``."""
         self._order.add(batch)
-        own, shared = row_bytes(batch), _dictionary_bytes(batch)
-        if self._pending and (
-            self._pending_rows + batch.num_rows > ROW_GROUP_ROWS or self._pending_bytes + own + shared > ROW_GROUP_BYTES
-        ):
+        room = ROW_GROUP_ROWS - self._pending_rows
+        if batch.num_rows > room:
+            self._hold(batch.slice(0, room))
+            batch = batch.slice(room)
+        self._hold(batch)
+
+    def _hold(self, rows: pa.RecordBatch) -> None:
+        if not rows.num_rows:
+            return
+        size = row_bytes(rows) + _dictionary_bytes(rows)
+        if self._pending and self._pending_bytes + size > ROW_GROUP_BYTES:
             self._write_row_group()
-        self._pending.append(batch)
-        self._pending_rows += batch.num_rows
-        self._pending_bytes += own + shared
+        self._pending.append(rows)
+        self._pending_rows += rows.num_rows
+        self._pending_bytes += size
+        if self._pending_rows >= ROW_GROUP_ROWS:
+            self._write_row_group()
 
     def _write_row_group(self) -> None:
         if not self._pending:

@@ -55,7 +55,7 @@ class ObjectStore(Store):
     """Objects of a bucket (or container) below a prefix. The client keeps no listing and is shared with nobody."""
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
-        self._protocol = url.partition("://")[0]
+        self._protocol, _, place = url.partition("://")
         if self._protocol not in {*_EXTRAS, "memory"}:
             raise UsageError(
                 f"No store for {self._protocol}:// is known.",
@@ -63,6 +63,8 @@ class ObjectStore(Store):
             )
         if "?" in url or "#" in url:
             raise UsageError("A repository's URL has no ? and no #.", hint="Put options into its connection.")
+        if not place.strip("/"):
+            raise UsageError(f"The URL {url} names no bucket.")
         self.url = url.rstrip("/")
         self._options = options
         self._hidden = tuple(_secrets(options))
@@ -74,8 +76,6 @@ class ObjectStore(Store):
                 hint=f"pip install 'airflow-provider-influxdb-backup[{_EXTRAS.get(self._protocol, '')}]'",
             ) from None
         self._root = root.rstrip("/")
-        if not self._root.strip("/"):
-            raise UsageError(f"The URL {self.url} names no bucket.")
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{check_key(key)}"
