@@ -91,12 +91,12 @@ def test_schedules_have_real_intervals_in_utc(dags: dict[str, Any]) -> None:
 
 
 def test_drill_drops_in_a_teardown(dags: dict[str, Any]) -> None:
-    """The scratch is dropped whatever happens to the drill, and a drop that fails fails the run."""
+    """The scratch is dropped whatever happens to the drill, and the run's state stays the drill's."""
     dag = dags["influxdb_drill__orders_hot"]
     drop = dag.get_task("drop_scratch")
 
     assert drop.is_teardown
-    assert drop.on_failure_fail_dagrun
+    assert not drop.on_failure_fail_dagrun
     assert drop.upstream_task_ids == {"drill"}
     assert dag.max_active_runs == 1
 

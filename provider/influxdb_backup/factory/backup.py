@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from airflow.sdk import DAG, Asset, Param
 
 from influxdb_backup.config.model import Plan
@@ -40,7 +38,7 @@ def backup_dag(plan: Plan, config_path: str) -> DAG:
         tags=dag_tags(plan, "backup"),
     ) as dag:
         settle = WindowSettledSensor(task_id="settle", force=from_run(dag, "force"), **common)
-        export: Any = ExportWindowOperator(
+        export = ExportWindowOperator(
             task_id="export",
             force=from_run(dag, "force"),
             accept_expired=from_run(dag, "accept_expired"),
@@ -51,7 +49,7 @@ def backup_dag(plan: Plan, config_path: str) -> DAG:
         )
         verify = VerifyBackupOperator(
             task_id="verify",
-            ref=export.output["ref"],
+            ref="{{ ti.xcom_pull(task_ids='export')['ref'] }}",
             outlets=[Asset(name=backup_dag_id(plan.name), uri=asset_uri(plan.repository, plan.name))],
             **common,
             **work_arguments(plan),

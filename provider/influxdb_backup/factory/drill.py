@@ -23,8 +23,9 @@ def drill_dag(plan: Plan, config_path: str) -> DAG:
     """
     The DAG that drills restores of a plan; never two at a time, so that one does not drop the other's scratch.
 
-    The drill drops its scratch database itself. The teardown drops it when the drill's process was killed, and
-    fails the run when it cannot.
+    The drill drops its scratch database itself, and fails when it cannot; the teardown drops it when the drill's
+    process was killed. The run's state is the drill's: a teardown that could fail the run would also hide, by
+    succeeding, that the drill failed.
     """
     settings = plan.drill or DrillConfig()
     common = {"config_path": config_path, "plan": plan.name}
@@ -40,7 +41,7 @@ def drill_dag(plan: Plan, config_path: str) -> DAG:
         tags=dag_tags(plan, "drill"),
     ) as dag:
         drill = RestoreDrillOperator(task_id="drill", ref=from_run(dag, "ref"), **common, **work_arguments(plan))
-        drop = DropScratchOperator(task_id="drop_scratch", **common).as_teardown(on_failure_fail_dagrun=True)
+        drop = DropScratchOperator(task_id="drop_scratch", **common).as_teardown()
         drill >> drop
     set_params(
         dag,

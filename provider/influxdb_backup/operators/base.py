@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,6 +128,13 @@ class BackupOperator(BaseOperator):
                 )  # fmt: skip
 
         return report
+
+
+def identity(run_id: str, *parts: str) -> str:
+    """A word for object keys that is the same for every try of a run, and another one for any other run or part."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", run_id).strip("-")[:60]
+    digest = hashlib.sha256("\n".join([run_id, *parts]).encode()).hexdigest()
+    return f"{readable}-{digest[:12]}"
 
 
 def given(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from influxdb_backup.operators.base import BackupOperator, given, log_group, only_passing_errors_retry
+from influxdb_backup.operators.base import BackupOperator, given, identity, log_group, only_passing_errors_retry
 
 if TYPE_CHECKING:
     from influxdb_backup.config.model import Plan
@@ -38,10 +38,9 @@ class RestoreDrillOperator(_DrillBase):
         super().__init__(**kwargs)
         self.ref = ref
 
-    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Drills one backup. Raises AirflowFailException when the drill does not hold."""
-        from influxdb_backup.errors import DrillError
-        from influxdb_backup.jobs.drill import drill
+        from influxdb_backup.jobs.drill import drill, raise_unless_ok
 
         with only_passing_errors_retry(self.log):
             config, plan = self.load()
@@ -51,36 +50,57 @@ class RestoreDrillOperator(_DrillBase):
                 log_group(self.log, f"Restore drill of {plan.name}"),
                 closing(self.drill_server(plan)) as server,
             ):
-                report = drill(plan, repository=repository, server=server, ref=ref, progress=self.progress())
+                report = drill(
+                    plan,
+                    repository=repository,
+                    server=server,
+                    ref=ref,
+                    progress=self.progress(),
+                    drill_id=f"{drill_prefix(context)}{context['ti'].try_number}",
+                )
             self.link_to(repository, report.ref)
             for problem in report.problems:
-                self.log.error("%s: %s", problem.object, problem.message)
-            if not report.ok:
-                raise DrillError(
-                    f"The drill of {report.ref} did not hold: {len(report.problems)} findings.",
-                    hint=f"They stand in this log; look at the parts with: influxdb-backup verify {report.ref}",
-                )
+                self.log.error("%s %s: %s", problem.kind, problem.object, problem.message)
+            raise_unless_ok(report)
         self.log.info("%s was restored and compared in %.1f s.", report.ref, report.seconds_total)
         return summary(report)
 
 
 class DropScratchOperator(_DrillBase):
     """
-    Drops the scratch databases that drills of this plan recorded and did not drop, because they were killed.
+    Drops the scratch databases that this run's drill recorded and did not drop, because it was killed.
+
+    Scratches of other runs and of the command line are left alone: ``influxdb-backup drill PLAN --clean`` drops them.
 
     :returns: dropped, the names of what it dropped
     """
 
-    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Drops the leftovers. Raises when one cannot be dropped."""
+        from influxdb_backup.archive.layout import DRILLS, report_prefix
         from influxdb_backup.jobs.drill import clean
+        from influxdb_backup.jobs.drills import ScratchStarted
 
         with only_passing_errors_retry(self.log):
             config, plan = self.load()
+            repository = self.repository(config, plan)
+            prefix = drill_prefix(context)
+            records = repository.read_documents(report_prefix(DRILLS, plan.name), ScratchStarted)
+            drills = sorted({record.drill_id for _, record in records if record.drill_id.startswith(prefix)})
             with closing(self.drill_server(plan)) as server:
-                dropped = clean(plan.name, repository=self.repository(config, plan), server=server)
+                dropped = [
+                    name
+                    for drill_id in drills
+                    for name in clean(plan.name, repository=repository, server=server, drill_id=drill_id)
+                ]
         self.log.info("Dropped: %s", ", ".join(dropped) or "nothing was left")
-        return {"dropped": list(dropped)}
+        return {"dropped": dropped}
+
+
+def drill_prefix(context: Mapping[str, Any]) -> str:
+    """How the ids of a run's drills begin, one for each try; the teardown of the run knows them by it."""
+    task = context["ti"]
+    return f"{identity(task.run_id, task.dag_id, str(task.map_index))}."
 
 
 def summary(report: DrillReport) -> dict[str, Any]:
@@ -88,7 +108,7 @@ def summary(report: DrillReport) -> dict[str, Any]:
     return {
         "ref": report.ref,
         "manifest": report.manifest,
-        "tables": report.tables,
+        "tables": len(report.tables),
         "rows": report.rows,
         "checks": len(report.checks),
         "seconds_restore": round(report.seconds_restore, 3),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from influxdb_backup.operators.base import BackupOperator, flag, given, log_group, one_of, only_passing_errors_retry
+from influxdb_backup.operators.base import (
+    BackupOperator,
+    flag,
+    given,
+    identity,
+    log_group,
+    one_of,
+    only_passing_errors_retry,
+)
 
 if TYPE_CHECKING:
     from influxdb_backup.config.model import Plan
@@ -184,6 +190,4 @@ def names(value: Sequence[str] | None) -> tuple[str, ...] | None:
 def restore_id_of(context: Mapping[str, Any]) -> str:
     """An id that every try of one task run shares, and no other task run has."""
     task = context["ti"]
-    identity = "\n".join([task.dag_id, task.run_id, task.task_id, str(task.map_index)])
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", task.run_id).strip("-")[:60]
-    return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    return identity(task.run_id, task.dag_id, task.task_id, str(task.map_index))

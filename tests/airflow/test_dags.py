@@ -1,0 +1,205 @@
+"""Every generated DAG run to its end by Airflow's task runner, against a real server and a repository on disk."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.store import open_store
+from influxdb_backup.factory import build_dags
+from tests.airflow.conftest import RunDag
+from tests.servers import RunningServer
+
+FIRST_WINDOW = "weather/20260101T000000.000000000Z_20260102T000000.000000000Z"
+SECOND = datetime(2026, 1, 2, tzinfo=UTC)
+"""a manual run at this instant is about the day before it"""
+ROWS = 288
+DAYS = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
+
+
+@pytest.fixture
+def dags(config_path: str) -> dict[str, Any]:
+    """The DAGs of the plan ``weather``."""
+    return dict(build_dags(config_path))
+
+
+@pytest.fixture
+def repository(config_path: str) -> Repository:
+    """The plan's repository."""
+    return Repository.open(open_store(f"file://{Path(config_path).parent}/repository"))
+
+
+@pytest.fixture
+def backed_up(dags: dict[str, Any], run_dag: RunDag, repository: Repository) -> Repository:
+    """The repository with a backup of the first day."""
+    assert run_dag(dags["influxdb_backup__weather"], SECOND).state == "success"
+    return repository
+
+
+def _rows(server: RunningServer, database: str) -> int:
+    answer: Any = server.query('SELECT count(temperature) FROM "autogen"."weather"', db=database)
+    series = answer["results"][0].get("series")
+    return int(series[0]["values"][0][1]) if series else 0
+
+
+def test_backup(dags: dict[str, Any], run_dag: RunDag, repository: Repository) -> None:
+    """A run backs its data interval up, verifies it, links to the ref and passes ids and counts on."""
+    run = run_dag(dags["influxdb_backup__weather"], SECOND)
+
+    assert run.states() == {"settle": "success", "export": "success", "verify": "success"}
+    ref = repository.ref("weather@latest")
+    exported, verified = run.result("export"), run.result("verify")
+    assert ref.id == f"{FIRST_WINDOW}/000000"
+    assert (exported["ref"], exported["manifest"], exported["rows"]) == (ref.id, ref.manifest, ROWS)
+    assert (exported["created"], exported["gaps"] > 0, exported["unreadable"]) == (True, True, 0)
+    assert (verified["ref"], verified["level"], verified["rows"]) == (ref.id, "valid", ROWS)
+    assert all(isinstance(value, str | int | float | bool) for value in [*exported.values(), *verified.values()])
+    for task in ("export", "verify"):
+        assert run.result(task, "_link_BackupLink") == f"{repository.url}/refs/{ref.id}.json"
+
+
+def test_backup_event_carries_the_digest(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:
+    """The verified backup is an asset event with rows, bytes and the manifest's digest."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        events = session.scalars(
+            select(AssetEvent)
+            .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+            .where(AssetModel.uri == "influxdb-backup://primary/weather")
+            .order_by(AssetEvent.id)
+        ).all()
+        extra = dict(events[-1].extra)
+    ref = backed_up.ref("weather@latest")
+
+    assert (extra["manifest"], extra["rows"], extra["bytes"]) == (ref.manifest, ref.rows, ref.bytes)
+
+
+def test_backup_again_commits_nothing(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:
+    """Clearing a run, or a second manual run of the same day, finds that everything is there already."""
+    run = run_dag(dags["influxdb_backup__weather"], datetime(2026, 1, 2, 13, tzinfo=UTC))
+
+    assert run.result("export")["created"] is False
+    assert len(backed_up.refs("weather")) == 1
+
+
+def test_backup_of_a_window_from_the_form(dags: dict[str, Any], run_dag: RunDag, repository: Repository) -> None:
+    """The window of the form wins, also where Airflow gives no data interval at all."""
+    run = run_dag(
+        dags["influxdb_backup__weather"], window_start="2026-01-02T06:00:00Z", window_end="2026-01-02T12:00:00Z"
+    )
+
+    assert run.state == "success"
+    assert repository.ref("weather@latest").id == "weather/20260102T060000.000000000Z_20260102T120000.000000000Z/000000"
+
+
+def test_drill(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, influx1: RunningServer) -> None:
+    """A drill restores, compares, runs the checks, keeps its report, and leaves no database behind."""
+    before = influx1.query("SHOW DATABASES")
+    run = run_dag(dags["influxdb_drill__weather"], SECOND)
+
+    assert run.states() == {"drill": "success", "drop_scratch": "success"}
+    result = run.result("drill")
+    assert (result["ref"], result["rows"], result["checks"]) == (f"{FIRST_WINDOW}/000000", ROWS, 1)
+    assert run.result("drop_scratch") == {"dropped": []}
+    assert influx1.query("SHOW DATABASES") == before
+
+
+def test_drill_of_a_damaged_backup_fails(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:
+    """One changed byte fails the run, although the teardown succeeds."""
+    _damage(backed_up)
+    run = run_dag(dags["influxdb_drill__weather"], SECOND)
+
+    assert run.state == "failed"
+    assert run.states() == {"drill": "failed", "drop_scratch": "success"}
+
+
+def test_verify_of_a_damaged_backup_fails(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:
+    """A window that is exported already and damaged since fails in verify."""
+    _damage(backed_up)
+    run = run_dag(dags["influxdb_backup__weather"], SECOND)
+
+    assert run.states() == {"settle": "success", "export": "success", "verify": "failed"}
+
+
+def _damage(repository: Repository) -> None:
+    part = next(Path(repository.url.removeprefix("file://"), "data").rglob("*.parquet"))
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.chmod(0o644)
+    part.write_bytes(content)
+
+
+def test_restore_is_a_dry_run_unless_told(
+    dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, influx1: RunningServer, database: str
+) -> None:
+    """The form as it stands changes nothing and tells what it would do."""
+    run = run_dag(dags["influxdb_restore__weather"], target_database=f"{database}_copy", **DAYS)
+
+    assert run.states() == {"guard": "success", "restore": "success"}
+    result = run.result("restore")
+    assert (result["dry_run"], result["rows"], result["tables"]) == (True, ROWS, 1)
+    assert f"{database}_copy" not in str(influx1.query("SHOW DATABASES"))
+
+
+def test_restore(
+    dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, influx1: RunningServer, database: str
+) -> None:
+    """A confirmed restore writes the points into the other database."""
+    copy = f"{database}_copy"
+    run = run_dag(dags["influxdb_restore__weather"], target_database=copy, confirm=copy, dry_run=False, **DAYS)
+
+    assert run.state == "success"
+    assert run.result("restore")["rows"] == ROWS
+    assert _rows(influx1, copy) == ROWS
+
+
+def test_restore_with_filters(
+    dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, influx1: RunningServer, database: str
+) -> None:
+    """Lists, mappings and numbers of the form reach the restore as what they are."""
+    copy = f"{database}_copy"
+    run = run_dag(
+        dags["influxdb_restore__weather"],
+        target_database=copy, confirm=copy, dry_run=False,
+        start="2026-01-01T06:00:00Z", end="2026-01-01T12:00:00Z",
+        measurements=["weather"], tags={"city": "a"}, max_rejects=0, on_conflict="merge",
+    )  # fmt: skip
+
+    assert run.state == "success"
+    assert _rows(influx1, copy) == 36
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        pytest.param({**DAYS, "dry_run": False, "target_database": "x", "confirm": "y"}, id="wrong confirm"),
+        pytest.param({**DAYS, "dry_run": False, "target_databse": "x", "confirm": "x"}, id="unknown key"),
+        pytest.param({"dry_run": True}, id="no range"),
+    ],
+)
+def test_restore_is_guarded(
+    dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, influx1: RunningServer, conf: dict[str, Any]
+) -> None:
+    """A run that is not meant as it stands ends in the guard, before anything is read."""
+    before = influx1.query("SHOW DATABASES")
+    run = run_dag(dags["influxdb_restore__weather"], **conf)
+
+    assert run.states() == {"guard": "failed", "restore": "upstream_failed"}
+    assert influx1.query("SHOW DATABASES") == before
+
+
+def test_restore_over_points_is_refused(
+    dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, influx1: RunningServer, database: str
+) -> None:
+    """A restore into the source itself meets its points and writes nothing, without a retry."""
+    run = run_dag(dags["influxdb_restore__weather"], confirm=database, dry_run=False, **DAYS)
+
+    assert run.states()["restore"] == "failed"
+    assert _rows(influx1, database) == 3 * ROWS
