@@ -35,11 +35,11 @@ from influxdb_backup.columns import batch_columns
 from influxdb_backup.model import Column, FieldCount, InfluxType, Role, encode_name
 
 _MODULUS = 1 << 128
+_WORD = 1 << 64
 _M1 = np.uint64(0xFF51AFD7ED558CCD)
 _M2 = np.uint64(0xC4CEB9FE1A85EC53)
 _SHIFT = np.uint64(33)
 _HALF = np.uint64(32)
-_LOW = np.uint64(0xFFFFFFFF)
 _TYPE_CODES = {
     InfluxType.FLOAT: b"f",
     InfluxType.INTEGER: b"i",
@@ -87,11 +87,11 @@ def _mix(words: Words, scratch: Words) -> None:
 
 
 def _total(words: Words, scratch: Words) -> int:
-    """The exact sum of 64-bit words."""
-    np.bitwise_and(words, _LOW, out=scratch)
-    low = int(scratch.sum())
+    """The exact sum of fewer than 2^32 words, from their sum modulo 2^64 and the sum of their high halves."""
     np.right_shift(words, _HALF, out=scratch)
-    return (int(scratch.sum()) << 32) + low
+    high = int(scratch.sum())
+    low = (int(words.sum()) - (high << 32)) % _WORD
+    return (high << 32) + low
 
 
 def _dictionary_fragments(array: pa.DictionaryArray, key: bytes) -> list[bytes]:
@@ -192,7 +192,7 @@ def _column_sum(rows: _RowWords, values: tuple[Words, Words], seed: tuple[np.uin
         np.add(rows.high[block], values[1][block], out=mixed)
         np.add(mixed, seed[1], out=mixed)
         _mix(mixed, spare)
-        total += _total(mixed, spare) << 64
+        total += int(mixed.sum()) << 64  # what carries out of the high word is dropped by the modulus
     return total
 
 
