@@ -1,0 +1,1 @@
+"""The command line `influxdb-backup`: the jobs without Airflow."""

@@ -1,0 +1,152 @@
+"""`verify` and `coverage`."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from influxdb_backup.cli import output
+from influxdb_backup.cli.listing import plan_of
+from influxdb_backup.cli.options import (
+    JsonOption,
+    OptionalEnd,
+    OptionalStart,
+    PlanArgument,
+    RepositoryConnectionOption,
+    RepositoryOption,
+    RepositoryUrlOption,
+)
+from influxdb_backup.cli.session import RepositoryChoice, Session
+from influxdb_backup.cli.windows import optional_window
+from influxdb_backup.errors import BackupNotFoundError, UsageError
+from influxdb_backup.model import Ref, VerifyLevel, VerifyReport, Window
+from influxdb_backup.windows import format_instant, format_window
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
+    app.command()(verify)
+    app.command()(coverage)
+
+
+def verify(
+    context: typer.Context,
+    ref: Annotated[
+        str,
+        typer.Argument(metavar="REF|PLAN", help="A backup; or a plan, for the newest revision of all its windows."),
+    ],
+    level: Annotated[
+        VerifyLevel, typer.Option("--level", metavar="present|complete|valid|restorable", help="How much to prove.")
+    ] = VerifyLevel.VALID,
+    start: OptionalStart = None,
+    end: OptionalEnd = None,
+    record: Annotated[
+        bool, typer.Option("--record/--no-record", help="Whether the result is kept in the repository.")
+    ] = True,
+    repository: RepositoryOption = None,
+    repository_url: RepositoryUrlOption = None,
+    repository_connection: RepositoryConnectionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Verify backups. The exit status is 1 when one does not hold."""
+    from influxdb_backup.jobs.verify import verify as run_verify
+
+    session: Session = context.obj
+    within = optional_window(start, end)
+    is_plan = "/" not in ref and "@" not in ref
+    if within is not None and not is_plan:
+        raise UsageError("--start and --end choose windows of a plan; a backup is verified whole.")
+    plan = ref if is_plan else plan_of(ref)
+    choice = RepositoryChoice(name=repository, url=repository_url, connection=repository_connection)
+    opened = session.repository(choice, plan if choice.url is None else None)
+    refs = _newest(opened.refs(plan, within)) if is_plan else [opened.ref(ref)]
+    if not refs:
+        raise BackupNotFoundError(
+            f"{opened.url} has no backup of the plan {plan!r} to verify.",
+            hint="`influxdb-backup list` shows what there is.",
+        )
+    reports = []
+    for one in refs:
+        with output.progress(f"verify {one.id}") as tell:
+            report = run_verify(opened, one, level, progress=tell, record=record)
+        reports.append(report)
+        if not json:
+            _print(report)
+    ok = all(report.ok for report in reports)
+    if json:
+        output.document({"ok": ok, "reports": reports})
+    elif len(reports) > 1:
+        held = sum(report.ok for report in reports)
+        output.line(f"{held} of {len(reports)} backups are {level.value}.")
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _newest(refs: tuple[Ref, ...]) -> list[Ref]:
+    """The newest revision of each window, in order of time."""
+    newest: dict[Window, Ref] = {}
+    for ref in sorted(refs, key=lambda ref: ref.revision):
+        newest[ref.window] = ref
+    return sorted(newest.values(), key=lambda ref: (ref.window.start, ref.window.end))
+
+
+def _print(report: VerifyReport) -> None:
+    if report.ok:
+        output.line(
+            f"{report.level.value}: {report.ref}: {output.counted(report.rows, 'row')} in "
+            f"{output.counted(report.parts, 'part')}, "
+            f"{output.size(report.bytes)}, {output.seconds(report.seconds)}"
+        )
+        return
+    output.line(f"NOT {report.level.value}: {report.ref}")
+    for problem in report.problems:
+        output.line(f"  {problem.kind}: {problem.object}: {problem.message}")
+
+
+def coverage(
+    context: typer.Context,
+    plan: PlanArgument,
+    start: OptionalStart = None,
+    end: OptionalEnd = None,
+    repository: RepositoryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show which stretch of time has a backup. The exit status is 1 when there are gaps."""
+    from influxdb_backup.jobs.coverage import backfill_command
+    from influxdb_backup.jobs.coverage import coverage as run_coverage
+
+    session: Session = context.obj
+    chosen = session.plan(plan)
+    within = optional_window(start, end)
+    opened = session.repository(RepositoryChoice(name=repository), plan)
+    report = run_coverage(chosen, opened.refs(plan), range=within, now=time.time_ns())
+    if json:
+        output.document(report)
+    elif report.range is None:
+        output.line(f"The plan {plan} has no start and no backups: nothing is due.")
+    else:
+        output.line(f"{plan}, {format_window(report.range)}")
+        stretches = [
+            (window.start, window.end, state)
+            for state, windows in (
+                ("covered", report.covered),
+                ("partial: narrower scope", report.partial),
+                ("GAP", report.gaps),
+                ("stale: changed at the source", report.stale),
+            )
+            for window in windows
+        ]
+        output.table(
+            ("start", "end", "state"),
+            [(format_instant(a), format_instant(b), state) for a, b, state in sorted(stretches)],
+        )
+        if report.unreadable:
+            output.line(f"The newest backup could not read {output.counted(report.unreadable, 'table')}.")
+        for gap in report.gaps:
+            output.line(f"fill it: {backfill_command(plan, gap)}")
+            span = f"--start {format_instant(gap.start)} --end {format_instant(gap.end)}"
+            output.line(f"     or as one window: influxdb-backup export {plan} {span}")
+    if not report.ok:
+        raise typer.Exit(1)

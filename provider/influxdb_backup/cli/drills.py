@@ -1,0 +1,144 @@
+"""`drill`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from influxdb_backup.cli import output
+from influxdb_backup.cli.listing import plan_of
+from influxdb_backup.cli.options import (
+    JsonOption,
+    PlanArgument,
+    RepositoryConnectionOption,
+    RepositoryOption,
+    RepositoryUrlOption,
+    TargetCaFileOption,
+    TargetConnectionOption,
+    TargetOrganizationOption,
+    TargetPasswordOption,
+    TargetTokenOption,
+    TargetUrlOption,
+    TargetUsernameOption,
+    TargetVerifyTlsOption,
+)
+from influxdb_backup.cli.session import RepositoryChoice, ServerChoice, Session
+from influxdb_backup.config.model import Plan
+from influxdb_backup.errors import BackupNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from influxdb_backup.archive.repository import Repository
+    from influxdb_backup.jobs.drills import DrillReport
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command of this file."""
+    app.command()(drill)
+
+
+def drill(
+    context: typer.Context,
+    plan: PlanArgument,
+    ref: Annotated[
+        str | None, typer.Option("--ref", metavar="REF", help="This backup, instead of the plan's own choice.")
+    ] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Only drop the scratch databases that killed drills left behind.")
+    ] = False,
+    target_connection: TargetConnectionOption = None,
+    target_url: TargetUrlOption = None,
+    target_token: TargetTokenOption = None,
+    target_username: TargetUsernameOption = None,
+    target_password: TargetPasswordOption = None,
+    target_organization: TargetOrganizationOption = None,
+    target_ca_file: TargetCaFileOption = None,
+    target_verify_tls: TargetVerifyTlsOption = True,
+    repository: RepositoryOption = None,
+    repository_url: RepositoryUrlOption = None,
+    repository_connection: RepositoryConnectionOption = None,
+    json: JsonOption = False,
+) -> None:
+    """
+    Prove that a backup restores: into a new scratch database, read back, compared, checked, dropped.
+
+    The exit status is 1 when it does not hold. Without --target-connection or --target-url the scratch is made on
+    the server that the plan names for drills, or else on its own.
+    """
+    from influxdb_backup.jobs import drill as job
+
+    session: Session = context.obj
+    if ref is not None and plan_of(ref) != plan:
+        raise UsageError(f"{ref} is no backup of the plan {plan!r}.")
+    choice = RepositoryChoice(name=repository, url=repository_url, connection=repository_connection)
+    if choice.url is None:
+        session.plan(plan)
+    opened = session.repository(choice, plan if choice.url is None else None)
+    known = session.known_plan(plan)
+    chosen = known or _without_file(opened, plan)
+    default = (known.drill.connection if known.drill else None) or known.connection if known else None
+    target = ServerChoice(
+        connection=target_connection,
+        url=target_url,
+        token=target_token,
+        username=target_username,
+        password=target_password,
+        organization=target_organization,
+        ca_file=target_ca_file,
+        verify_tls=target_verify_tls,
+    )
+    with session.target(target, default) as server:
+        if clean:
+            _print_dropped(job.clean(plan, repository=opened, server=server), json=json)
+            return
+        found = opened.ref(ref) if ref is not None else None
+        with output.progress(f"drill {plan}") as tell:
+            report = job.drill(chosen, repository=opened, server=server, ref=found, progress=tell)
+    output.document(report) if json else _print(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _without_file(repository: Repository, plan: str) -> Plan:
+    """A plan from what the repository knows of it: its database; no checks of one's own."""
+    identity = repository.plan_identity(plan)
+    if identity is None:
+        raise BackupNotFoundError(
+            f"{repository.url} has no plan {plan!r}.", hint="`influxdb-backup list` shows what there is."
+        )
+    return Plan(name=plan, database=identity.database, repositories=("repository",))
+
+
+def _print_dropped(names: tuple[str, ...], *, json: bool) -> None:
+    if json:
+        output.document({"dropped": list(names)})
+        return
+    for name in names:
+        output.line(f"dropped {name}")
+    if not names:
+        output.line("No scratch database was left behind.")
+
+
+def _print(report: DrillReport) -> None:
+    output.line(f"{'The drill held' if report.ok else 'The drill did NOT hold'}: {report.ref}")
+    output.pairs(
+        [
+            ("restored", f"{output.counted(report.rows, 'row')} in {output.seconds(report.seconds_restore)}"),
+            (
+                "read back",
+                f"{output.counted(len(report.tables), 'table')} in {output.seconds(report.seconds_read_back)}",
+            ),
+            ("scratch", f"{report.scratch}, {_fate(report)}"),
+        ]
+    )
+    for check in report.checks:
+        output.line(f"check {'ok' if check.ok else 'FAILED'}: {check.query}: {check.value} ({check.message})")
+    for problem in report.problems:
+        output.line(f"  {problem.kind}: {problem.object}: {problem.message}")
+
+
+def _fate(report: DrillReport) -> str:
+    """What became of the scratch; where the backup cannot be read at all none is made."""
+    if report.scratch_dropped:
+        return "dropped"
+    return "NOT dropped" if any(problem.kind == "scratch" for problem in report.problems) else "not made"

@@ -1,0 +1,65 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="Name of a plan of the configuration file.")]
+RefArgument = Annotated[str, typer.Argument(metavar="REF", help="A backup: plan/start_end/revision, or plan@latest.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+StartOption = Annotated[
+    str, typer.Option("--start", metavar="TIME", help="Start, RFC 3339 with a zone: 2026-01-31T00:00:00Z.")
+]
+EndOption = Annotated[str, typer.Option("--end", metavar="TIME", help="End, not included.")]
+OptionalStart = Annotated[
+    str | None, typer.Option("--start", metavar="TIME", help="Start, RFC 3339 with a zone: 2026-01-31T00:00:00Z.")
+]
+OptionalEnd = Annotated[str | None, typer.Option("--end", metavar="TIME", help="End, not included.")]
+RepositoryOption = Annotated[
+    str | None,
+    typer.Option("--repository", metavar="NAME", help="Another one of the plan's repositories than its first."),
+]
+RepositoryUrlOption = Annotated[
+    str | None,
+    typer.Option("--repository-url", metavar="URL", help="The repository itself, when there is no configuration file."),
+]
+RepositoryConnectionOption = Annotated[
+    str | None,
+    typer.Option("--repository-connection", metavar="ID", help="Connection with the store's credentials, for a URL."),
+]
+TargetConnectionOption = Annotated[
+    str | None,
+    typer.Option("--target-connection", metavar="ID", help="Connection of the server to write to."),
+]
+TargetUrlOption = Annotated[
+    str | None,
+    typer.Option("--target-url", metavar="URL", help="Address of the server to write to: http://host:8086."),
+]
+TargetTokenOption = Annotated[
+    str | None,
+    typer.Option("--target-token", metavar="TOKEN", envvar="INFLUXDB_BACKUP_TARGET_TOKEN", help="Its token (2.x)."),
+]
+TargetUsernameOption = Annotated[
+    str | None,
+    typer.Option("--target-username", metavar="NAME", envvar="INFLUXDB_BACKUP_TARGET_USERNAME", help="Its user (1.x)."),
+]
+TargetPasswordOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target-password", metavar="PASSWORD", envvar="INFLUXDB_BACKUP_TARGET_PASSWORD", help="The user's password."
+    ),
+]
+TargetOrganizationOption = Annotated[
+    str | None,
+    typer.Option("--target-organization", metavar="NAME", help="Its organization (2.x)."),
+]
+TargetCaFileOption = Annotated[
+    str | None,
+    typer.Option("--target-ca-file", metavar="FILE", help="Certificate authority that signed its certificate."),
+]
+TargetVerifyTlsOption = Annotated[
+    bool,
+    typer.Option("--target-verify-tls/--no-target-verify-tls", help="Whether its certificate is verified."),
+]

@@ -1,0 +1,193 @@
+"""How results are shown: tables on a terminal, aligned plain lines elsewhere, one JSON document on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from influxdb_backup.model import printable
+
+if TYPE_CHECKING:
+    from influxdb_backup.jobs.progress import Progress as JobProgress
+    from influxdb_backup.jobs.progress import ProgressCallback
+
+PLAIN_SECONDS = 5.0
+"""at most one progress line in this time where there is no terminal"""
+_UNITS = {
+    "read": "pieces",
+    "check": "parts",
+    "write": "parts",
+    "verify": "parts",
+    "read-back": "tables",
+    "compare": "tables",
+}
+
+
+def document(value: BaseModel | dict[str, Any]) -> None:
+    """One JSON document on standard output: field names of the models, 64-bit numbers as decimal strings."""
+    sys.stdout.write(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def line(text: str = "") -> None:
+    """One line of a result on standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """One line on standard error: warnings and next steps, which are no part of the result."""
+    sys.stderr.write(text + "\n")
+
+
+def failure(message: str, hint: str = "") -> None:
+    """An error for a person: what is wrong, and what to do."""
+    sys.stderr.write(f"Error: {message}\n")
+    if hint:
+        sys.stderr.write(f"Hint: {hint}\n")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[str] = ()) -> None:
+    """A table on standard output; ``numbers`` names the columns that are aligned to the right."""
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _rich_table(columns, texts, numbers)
+        return
+    widths = [max(len(column), *(len(row[at]) for row in texts), 0) for at, column in enumerate(columns)]
+    for row in [list(columns), *texts]:
+        cells = [
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ]
+        line("  ".join(cells).rstrip())
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        shown.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    Console().print(shown)
+
+
+def pairs(rows: Sequence[tuple[str, object]]) -> None:
+    """Names and values, one a line."""
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        line(f"{name.ljust(width)}  {printable(str(value))}".rstrip())
+
+
+def number(value: int) -> str:
+    """``1,234,567``."""
+    return f"{value:,}"
+
+
+def counted(count: int, what: str) -> str:
+    """``1 row``, ``1,440 rows``."""
+    return f"{number(count)} {what}{'' if count == 1 else 's'}"
+
+
+def size(count: int) -> str:
+    """Bytes for people: ``1.2 MB``, powers of 1000."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(value) < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} PB"
+
+
+def seconds(value: float) -> str:
+    """``0.8 s``, ``75 s``, ``12 min``."""
+    if value < 10:
+        return f"{value:.1f} s"
+    return f"{value:.0f} s" if value < 180 else f"{value / 60:.0f} min"
+
+
+@contextmanager
+def progress(label: str) -> Iterator[ProgressCallback]:
+    """
+    A callback for a job: a bar where standard error is a terminal, else a line every few seconds.
+
+    Results go to standard output, so that progress never mixes with them.
+    """
+    if sys.stderr.isatty():
+        with _bar(label) as callback:
+            yield callback
+    else:
+        yield _PlainProgress(label)
+
+
+def _counted(event: JobProgress) -> str:
+    parts = [f"{number(event.done)}/{number(event.total)} {_UNITS.get(event.stage, 'steps')}"]
+    if event.rows:
+        parts.append(f"{number(event.rows)} rows")
+    return ", ".join(parts)
+
+
+class _PlainProgress:
+    """Lines for logs. Called from several threads."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._next = time.monotonic() + PLAIN_SECONDS
+        self._lock = threading.Lock()
+
+    def __call__(self, event: JobProgress) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now < self._next:
+                return
+            self._next = now + PLAIN_SECONDS
+        note(f"{self._label}: {event.stage} {_counted(event)}, {printable(event.table)}")
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[ProgressCallback]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[counted]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        tasks: dict[str, Any] = {}
+        lock = threading.Lock()
+
+        def callback(event: JobProgress) -> None:
+            with lock:
+                if event.stage not in tasks:
+                    tasks[event.stage] = shown.add_task(escape(f"{label}: {event.stage}"), total=None, counted="")
+                shown.update(
+                    tasks[event.stage],
+                    completed=event.done,
+                    total=event.total or None,
+                    counted=f"{_counted(event)} {escape(printable(event.table))}",
+                )
+
+        yield callback
