@@ -1,0 +1,1 @@
+"""The documents hold: they are complete, their links lead somewhere, and their examples run."""
