@@ -41,8 +41,8 @@ def _complaint(check: Check, rows: Rows, value: object) -> str:
         return "" if same else f"The value is {value!r}, and must be {check.equals!r}."
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"The value is {value!r}, and must be a number."
-    if check.min is not None and value < check.min:
+    if check.min is not None and not value >= check.min:
         return f"The value is {value}, and must be at least {check.min}."
-    if check.max is not None and value > check.max:
+    if check.max is not None and not value <= check.max:
         return f"The value is {value}, and must be at most {check.max}."
     return ""

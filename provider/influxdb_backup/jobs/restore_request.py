@@ -105,8 +105,8 @@ def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope |
     them; UsageError when the request names neither a plan nor refs, or refs of different databases.
     """
     candidates, window = _candidates(request, repository)
-    manifests = {ref.id: repository.manifest(ref) for ref in _winners(candidates, window)}
-    used = [ref for ref in candidates if ref.id in manifests]
+    used = _winners(candidates, window)
+    manifests = {ref.id: repository.manifest(ref) for ref in used}
     database = _database(manifests.values())
     wanted = Scope(retention_policies=request.retention_policies, measurements=request.measurements)
     tables = sorted(
@@ -118,11 +118,7 @@ def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope |
         },
         key=lambda table: (table.retention_policy, table.measurement),
     )
-    if not tables:
-        raise BackupNotFoundError(
-            f"No table in the backups of {format_window(window)} matches the request.",
-            hint="Look at the tables with `influxdb-backup show REF`.",
-        )
+    _refuse_unknown(request, tables, window)
     units, columns, gaps = [], {}, _gaps(request, candidates, window, scope)
     for table in tables:
         chosen, known, missing = _table_units(table, used, manifests, window)
@@ -178,14 +174,50 @@ def _candidates(request: RestoreRequest, repository: Repository) -> tuple[list[R
     return sorted(inside, key=lambda ref: (ref.read_start, ref.revision)), window
 
 
+def _refuse_unknown(request: RestoreRequest, tables: Sequence[Table], window: Window) -> None:
+    """A name in the request that nothing answers is a mistake, also beside names that something does."""
+    for what, asked, held in (
+        ("retention policy", request.retention_policies, {table.retention_policy for table in tables}),
+        ("measurement", request.measurements, {table.measurement for table in tables}),
+    ):
+        unknown = [name for name in asked or () if name not in held]
+        if unknown:
+            raise BackupNotFoundError(
+                f"No table in the backups of {format_window(window)} is of the {what} {printable(unknown[0])!r}.",
+                hint="Look at the tables with `influxdb-backup show REF`.",
+            )
+    if not tables:
+        raise BackupNotFoundError(
+            f"No table in the backups of {format_window(window)} matches the request.",
+            hint="Look at the tables with `influxdb-backup show REF`.",
+        )
+
+
 def _winners(candidates: Sequence[Ref], window: Window) -> list[Ref]:
-    """Refs that are the newest read of some instant among those of the same scope; only these can be read."""
-    chosen: dict[str, Ref] = {}
-    for scope_hash in {ref.scope_hash for ref in candidates}:
-        same = [ref for ref in candidates if ref.scope_hash == scope_hash]
-        for _, position in overlay([(ref.window, n) for n, ref in enumerate(same)], window):
-            chosen[same[position].id] = same[position]
-    return list(chosen.values())
+    """
+    Refs of which something may be read, oldest read first.
+
+    One is left out only where a newer one of the same scope looked at everything that it looked at.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[Ref]] = {}
+    for ref in candidates:
+        groups.setdefault((ref.scope_hash, ref.retention_policies), []).append(ref)
+    chosen: set[str] = set()
+    for same in groups.values():
+        whole = [ref for ref in same if not ref.unreadable]
+        for _, position in overlay([(ref.window, n) for n, ref in enumerate(whole)], window):
+            chosen.add(whole[position].id)
+        chosen.update(ref.id for ref in same if ref.unreadable)
+    return [ref for ref in candidates if ref.id in chosen]
+
+
+def _looked_at(ref: Ref, manifest: Manifest, table: Table) -> bool:
+    """Whether a backup says what the table holds: it asked for it, saw its policy, and could read it."""
+    return (
+        table_in_scope(ref.scope, table)
+        and table.retention_policy in ref.retention_policies
+        and all(entry.table != table for entry in manifest.evidence.unreadable)
+    )
 
 
 def _database(manifests: Iterable[Manifest]) -> str:
@@ -211,7 +243,7 @@ def _gaps(request: RestoreRequest, candidates: Sequence[Ref], window: Window, sc
 def _table_units(
     table: Table, refs: Sequence[Ref], manifests: Mapping[str, Manifest], window: Window
 ) -> tuple[list[Unit], tuple[Column, ...], tuple[Window, ...]]:
-    looked = [ref for ref in refs if table_in_scope(ref.scope, table)]
+    looked = [ref for ref in refs if _looked_at(ref, manifests[ref.id], table)]
     units: list[Unit] = []
     columns: dict[Column, None] = {}
     stretches = overlay([(ref.window, n) for n, ref in enumerate(looked)], window)
