@@ -92,10 +92,7 @@ def run(page: Page, folder: Path, replaced: dict[str, str]) -> list[Outcome]:
     mark = f"@@{secrets.token_hex(8)}"
     script = []
     for step in wanted:
-        command = step.command
-        for text, real in replaced.items():
-            command = command.replace(text, real)
-        script.append(f"{command}\n__status=$?; printf '\\n{mark} %s\\n' $__status; (exit $__status)\n")
+        script.append(f"{_replace(step.command, replaced)}\n__status=$?; printf '\\n{mark} %s\\n' $__status; (exit $__status)\n")
     finished = subprocess.run(
         ["bash"],
         input="".join(script),
@@ -110,9 +107,14 @@ def run(page: Page, folder: Path, replaced: dict[str, str]) -> list[Outcome]:
     pieces = re.split(rf"\n{mark} (\d+)\n", finished.stdout)
     printed, statuses = pieces[0:-1:2], [int(status) for status in pieces[1::2]]
     assert len(printed) == len(wanted), f"the shell ended early:\n{finished.stdout[-2000:]}"
-    for text, real in replaced.items():
-        printed = [piece.replace(real, text) for piece in printed]
+    back = {real: text for text, real in replaced.items()}
+    printed = [_replace(piece, back) for piece in printed]
     return [Outcome(*outcome) for outcome in zip(wanted, printed, statuses, strict=True)]
+
+
+def _replace(text: str, replaced: dict[str, str]) -> str:
+    pattern = "|".join(re.escape(found) for found in sorted(replaced, key=len, reverse=True))
+    return re.sub(pattern, lambda match: replaced[match.group()], text) if pattern else text
 
 
 def _environment(folder: Path) -> dict[str, str]:

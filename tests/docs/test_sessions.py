@@ -50,7 +50,7 @@ def test_the_session_of_a_page_prints_what_the_page_shows(path: Path, influx1: R
     replaced = {
         "localhost:8086": urlsplit(influx1.url).netloc,
         "/srv/backups": str(tmp_path / "srv"),
-        "/srv/influx": str(folder),
+        "/srv/airflow": str(folder),
     }
     for database in ("telemetry", "telemetry_copy"):
         influx1.query(f'DROP DATABASE "{database}"')
