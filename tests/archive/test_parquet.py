@@ -312,16 +312,17 @@ def test_filtered_batches_keep_the_schema(remote_part: tuple[Repository, Part]) 
             assert one.column(0).null_count == 0 and one.schema.names[0] == TIME
 
 
-def test_reading_stops_early_without_leftovers(remote_part: tuple[Repository, Part]) -> None:
+def test_reading_stops_early_without_leftovers(
+    remote_part: tuple[Repository, Part], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A reader that stops in the middle leaves no temporary folder."""
-    import tempfile
-
     repository, part = remote_part
-    before = set(Path(tempfile.gettempdir()).glob("influxdb-backup-*"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     reading = repository.read_part(part)
     next(reading)
     reading.close()  # type: ignore[attr-defined]
-    assert set(Path(tempfile.gettempdir()).glob("influxdb-backup-*")) <= before
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.parametrize(
