@@ -1,0 +1,354 @@
+"""Operators and sensors on their own: what they refuse, what is retried, and what a stop leaves behind."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.bases.operator import ExecutorSafeguard
+from airflow.sdk.exceptions import AirflowFailException
+
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.store import open_store
+from influxdb_backup.config.load import load
+from influxdb_backup.errors import InfluxdbBackupError, IntegrityError, UsageError
+from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
+from influxdb_backup.hooks.repository import RepositoryHook
+from influxdb_backup.jobs.export import export
+from influxdb_backup.jobs.progress import Progress
+from influxdb_backup.jobs.verify import verify
+from influxdb_backup.model import VerifyLevel
+from influxdb_backup.operators.base import TaskStoppedError, flag, given, identity, one_of, only_passing_errors_retry
+from influxdb_backup.operators.drill import RestoreDrillOperator
+from influxdb_backup.operators.export import ExportWindowOperator
+from influxdb_backup.operators.restore import RestoreOperator
+from influxdb_backup.operators.verify import VerifyBackupOperator
+from influxdb_backup.sensors.fresh import BackupFreshSensor
+from influxdb_backup.sensors.settled import WindowSettledSensor, seconds_until
+from influxdb_backup.windows import parse_window
+from tests.servers import find_influxd1, start_influxdb1
+
+DAY_ONE = parse_window("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
+
+
+@pytest.fixture(autouse=True)
+def _outside_of_the_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+
+
+def context(**more: Any) -> dict[str, Any]:
+    """What a run of the first day gives its tasks."""
+    ti = SimpleNamespace(dag_id="d", run_id="manual__1", task_id="t", map_index=-1, try_number=1)
+    day = {
+        "data_interval_start": datetime(2026, 1, 1, tzinfo=UTC),
+        "data_interval_end": datetime(2026, 1, 2, tzinfo=UTC),
+    }
+    return {"ti": ti, "params": {}, **day, **more}
+
+
+def _backup(config_path: str) -> tuple[Repository, Any]:
+    """A backup of the first day, made without Airflow's operators."""
+    config = load(config_path)
+    plan = config.plan("weather")
+    repository = Repository.open(open_store(config.repositories["primary"].url))
+    server = InfluxdbBackupHook("influx_test").server()
+    try:
+        result = export(plan, DAY_ONE, server=server, repository=repository)
+    finally:
+        server.close()
+    return repository, repository.ref(result.ref)
+
+
+class TestErrors:
+    """Each mistake fails at once, names what is wrong and says what to do."""
+
+    def test_unknown_plan(self, config_path: str) -> None:
+        """A plan that the file does not have is answered with the near name."""
+        with pytest.raises(AirflowFailException, match=r"no plan 'wether'.*Did you mean 'weather'"):
+            ExportWindowOperator(task_id="t", config_path=config_path, plan="wether").execute(context())
+
+    def test_missing_file(self, folder: Path) -> None:
+        """A path that is no file is named."""
+        with pytest.raises(AirflowFailException, match=r"no configuration file .*nowhere\.yaml"):
+            ExportWindowOperator(task_id="t", config_path=str(folder / "nowhere.yaml"), plan="x").execute(context())
+
+    def test_missing_connection(self, config_path: str, metadata_database: None, monkeypatch: Any) -> None:
+        """A connection that Airflow does not have is named, with where to create it."""
+        monkeypatch.delenv("AIRFLOW_CONN_INFLUX_TEST")
+
+        with pytest.raises(AirflowFailException, match=r"no Airflow connection 'influx_test'.*Admin, Connections"):
+            ExportWindowOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
+
+    def test_connection_of_another_kind(self, config_path: str, monkeypatch: Any) -> None:
+        """A connection to something else is refused by its type."""
+        monkeypatch.setenv("AIRFLOW_CONN_INFLUX_TEST", "postgres://h:1/x")
+
+        with pytest.raises(AirflowFailException, match="'influx_test' has the type 'postgres'"):
+            ExportWindowOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
+
+    def test_missing_repository(self, config_path: str) -> None:
+        """A repository that was never made is not made by the way: a wrong URL must not look like a new start."""
+        marker = Path(config_path).parent / "repository" / "repository.json"
+        marker.chmod(0o644)
+        marker.unlink()
+
+        with pytest.raises(AirflowFailException, match="repo init"):
+            ExportWindowOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
+
+    def test_wrong_password(self, config_path: str, folder: Path, monkeypatch: Any) -> None:
+        """Credentials that the server refuses are not tried again; the connection to correct is named."""
+        binary = find_influxd1()
+        assert binary is not None
+        with start_influxdb1(folder / "locked", binary, auth=True) as server:
+            server.query("CREATE USER admin WITH PASSWORD 'right' WITH ALL PRIVILEGES")
+            host, _, port = server.url.removeprefix("http://").partition(":")
+            monkeypatch.setenv("AIRFLOW_CONN_INFLUX_TEST", f"influxdb-backup://admin:wrong@{host}:{port}")
+
+            with pytest.raises(AirflowFailException, match=r"influx_test.*\(access\)"):
+                ExportWindowOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
+
+    def test_half_a_window(self, config_path: str) -> None:
+        """A wrong window fails with the field that is missing."""
+        with pytest.raises(AirflowFailException, match="no window_end"):
+            ExportWindowOperator(task_id="t", config_path=config_path, plan="weather").execute(
+                context(params={"window_start": "2026-01-01T00:00:00Z"})
+            )
+
+    def test_unknown_level(self, config_path: str) -> None:
+        """A verify level that does not exist is answered with those that do."""
+        with pytest.raises(AirflowFailException, match=r"'correct' is no verify level.*present, complete, valid"):
+            VerifyBackupOperator(task_id="t", config_path=config_path, plan="weather", level="correct").execute(
+                context()
+            )
+
+    def test_verify_of_nothing(self, config_path: str) -> None:
+        """A window without a backup is not a backup that holds."""
+        with pytest.raises(AirflowFailException, match="backup-not-found"):
+            VerifyBackupOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
+
+    def test_restore_over_a_gap(self, config_path: str) -> None:
+        """A range that reaches beyond the backups is refused with the gap."""
+        _backup(config_path)
+        operator = RestoreOperator(
+            task_id="t", config_path=config_path, plan="weather", dry_run=True,
+            start="2026-01-01T00:00:00Z", end="2026-01-03T00:00:00Z",
+        )  # fmt: skip
+
+        with pytest.raises(AirflowFailException, match="2026-01-02T00:00:00Z to 2026-01-03T00:00:00Z"):
+            operator.execute(context())
+
+    def test_drill_of_nothing(self, config_path: str) -> None:
+        """A plan without backups cannot pass a drill."""
+        with pytest.raises(AirflowFailException, match="no backup"):
+            RestoreDrillOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
+
+
+class _Log:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def error(self, message: str, *values: object) -> None:
+        self.lines.append(message % values)
+
+
+def test_integrity_errors_do_not_retry_and_tell_everything() -> None:
+    """Every damaged object is in the log, and another try is not made."""
+    log = _Log()
+    with pytest.raises(AirflowFailException, match=r"two parts differ \(integrity\)"), only_passing_errors_retry(log):
+        raise IntegrityError("two parts differ", problems=["part 1", "part 2"])
+
+    assert log.lines == ["part 1", "part 2"]
+
+
+def _errors(base: type[InfluxdbBackupError]) -> list[type[InfluxdbBackupError]]:
+    return [base, *(found for child in base.__subclasses__() for found in _errors(child))]
+
+
+@pytest.mark.parametrize("error", _errors(InfluxdbBackupError))
+def test_only_retryable_errors_retry(error: type[InfluxdbBackupError]) -> None:
+    """For every error of the package, its own word on retrying is what Airflow does."""
+    expected = error if error.retryable else AirflowFailException
+    with pytest.raises(expected), only_passing_errors_retry(_Log()):
+        raise error("x")
+
+
+def test_other_errors_go_through() -> None:
+    """An error that nobody foresaw is not dressed up."""
+    with pytest.raises(ZeroDivisionError), only_passing_errors_retry(_Log()):
+        _ = 1 / 0
+
+
+def test_a_stop_leaves_nothing_visible(config_path: str) -> None:
+    """A task that is killed while it exports ends at its next progress report; the repository shows no backup."""
+    operator = ExportWindowOperator(task_id="t", config_path=config_path, plan="weather")
+    operator.on_kill()
+
+    with pytest.raises(TaskStoppedError):
+        operator.execute(context())
+    folder = Path(config_path).parent / "repository"
+    assert not list(folder.rglob("refs/**/*.json"))
+    assert not list(folder.rglob("*.parquet"))
+
+
+def test_progress_lines_are_rare() -> None:
+    """Thousands of reports in a moment are no line in the log; one after some seconds is."""
+    operator = ExportWindowOperator(task_id="t", config_path="x", plan="weather")
+    report = operator.progress()
+    moment = Progress("read", 1, 2, 3, 4, "autogen.weather")
+    started = time.monotonic()
+    for _ in range(10_000):
+        report(moment)
+
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("text", ["true", "True", True])
+def test_flag_is_true(text: object) -> None:
+    """What a template renders a yes to is a yes."""
+    assert flag("force", text) is True
+
+
+@pytest.mark.parametrize("text", ["", "yes", None, 1])
+def test_flag_is_refused(text: object) -> None:
+    """What is neither yes nor no is never taken for one of them."""
+    with pytest.raises(UsageError, match="force"):
+        flag("force", text)
+
+
+def test_choices_are_checked() -> None:
+    """A choice that does not exist names those that do."""
+    assert one_of("on_conflict", "merge", ("fail", "merge")) == "merge"
+    with pytest.raises(UsageError, match="fail, merge"):
+        one_of("on_conflict", "overwrite", ("fail", "merge"))
+    assert given("") is None
+
+
+def test_identity_is_one_run_only() -> None:
+    """The id of a restore is stable over tries, differs between runs and DAGs, and is fit for an object key."""
+    first = identity("manual__2026-01-01T00:00:00+00:00", "a")
+
+    assert first == identity("manual__2026-01-01T00:00:00+00:00", "a")
+    assert first != identity("manual__2026-01-01T00:00:00+00:00", "b")
+    assert first != identity("manual__2026-01-01T00:00:00-00:00", "a")
+    assert first.startswith("manual-2026-01-01T00-00-00-00-00-")
+
+
+def test_mapped_tasks_are_labelled_by_plan() -> None:
+    """Without being told, mapped tasks show the plan's name instead of an index."""
+    mapped = ExportWindowOperator.partial(task_id="t", config_path="x").expand(plan=["a", "b"])
+
+    assert mapped.map_index_template == "{{ task.plan }}"
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [ExportWindowOperator, VerifyBackupOperator, RestoreOperator, RestoreDrillOperator, WindowSettledSensor],
+)
+def test_template_fields_are_arguments(operator: type[Any]) -> None:
+    """Every templated field is an argument and an attribute of the same name, and arguments are keyword-only."""
+    built = operator(task_id="t", config_path="{{ x }}", plan="{{ y }}")
+
+    assert {"config_path", "plan"} <= set(operator.template_fields)
+    assert all(hasattr(built, name) for name in operator.template_fields)
+    with pytest.raises(TypeError):
+        operator("x", "y")
+
+
+class TestSettled:
+    """When a window may be read."""
+
+    def sensor(self, config_path: str, **more: Any) -> WindowSettledSensor:
+        """A sensor of the plan."""
+        return WindowSettledSensor(task_id="t", config_path=config_path, plan="weather", **more)
+
+    def test_an_old_window_is_settled(self, config_path: str) -> None:
+        """A window that ended long ago needs no wait."""
+        assert self.sensor(config_path).poke(context()) is True
+
+    def test_a_new_window_is_waited_for_until_it_is_due(self, config_path: str) -> None:
+        """The next look is when the window is due: its end, plus the settle time of half an hour."""
+        sensor, now = self.sensor(config_path), datetime.now(UTC)
+        ended = now - timedelta(minutes=10)
+
+        assert sensor.poke(context(data_interval_start=ended - timedelta(hours=1), data_interval_end=ended)) is False
+        assert 1190 < sensor.poke_interval <= 1205
+
+    def test_force_does_not_wait(self, config_path: str) -> None:
+        """An open window that a person asks for is not waited for."""
+        now = datetime.now(UTC)
+
+        assert self.sensor(config_path, force=True).poke(
+            context(data_interval_start=now - timedelta(hours=1), data_interval_end=now)
+        )
+
+    def test_clock(self) -> None:
+        """Due is due; before, the wait reaches just beyond the instant."""
+        assert seconds_until(10**9, 10**9) == 0
+        assert seconds_until(3 * 10**9, 10**9) == 3.0
+
+
+class TestFresh:
+    """Whether the newest backup is recent enough, at a level."""
+
+    def fresh(self, config_path: str, max_age: str, level: str) -> bool:
+        """The sensor's answer."""
+        return BackupFreshSensor(
+            task_id="t", config_path=config_path, plan="weather", max_age=max_age, level=level
+        ).poke(context())
+
+    def test_nothing(self, config_path: str) -> None:
+        """No backup is never fresh."""
+        assert self.fresh(config_path, "20000d", "present") is False
+
+    def test_age_and_level(self, config_path: str) -> None:
+        """A backup is as fresh as its window's end, at the levels that were proved and at no higher one."""
+        repository, ref = _backup(config_path)
+
+        assert self.fresh(config_path, "20000d", "present") is True
+        assert self.fresh(config_path, "1h", "present") is False
+        assert self.fresh(config_path, "20000d", "valid") is False
+        verify(repository, ref, VerifyLevel.COMPLETE)
+        assert self.fresh(config_path, "20000d", "complete") is True
+        assert self.fresh(config_path, "20000d", "valid") is False
+        verify(repository, ref, VerifyLevel.VALID)
+        assert self.fresh(config_path, "20000d", "valid") is True
+        assert self.fresh(config_path, "20000d", "restorable") is False
+        RestoreDrillOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
+        assert self.fresh(config_path, "20000d", "restorable") is True
+
+
+class TestHooks:
+    """From a connection to an open server or store."""
+
+    def test_connection_test_says_what_answers(self, weather: str) -> None:
+        """The button of the connection form tells the version, or what is wrong."""
+        held, message = InfluxdbBackupHook("influx_test").test_connection()
+
+        assert held
+        assert "InfluxDB 1.6.7" in message
+
+    def test_connection_test_fails_with_a_reason(self, monkeypatch: Any) -> None:
+        """A connection that lacks its host fails the test with the field."""
+        monkeypatch.setenv("AIRFLOW_CONN_INFLUX_TEST", '{"conn_type": "influxdb_backup"}')
+
+        assert InfluxdbBackupHook("influx_test").test_connection() == (
+            False,
+            "The connection 'influx_test' has no host. Set its host and port.",
+        )
+
+    def test_official_connections_work(self, weather: str, influx1: Any, monkeypatch: Any) -> None:
+        """A connection of the official provider's type reaches the same server."""
+        monkeypatch.setenv("AIRFLOW_CONN_OFFICIAL", influx1.url.replace("http://", "influxdb://") + "/http")
+
+        assert InfluxdbBackupHook("official").settings().url == influx1.url
+        assert InfluxdbBackupHook("official").test_connection()[0]
+
+    def test_repository_of_the_configuration(self, config_path: str) -> None:
+        """The repository's name in the file leads to the open repository."""
+        hook = RepositoryHook.of(load(config_path), "primary")
+
+        assert hook.repository().url == hook.url
