@@ -9,14 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from influxdb_backup.columns import TIME_TYPE, arrow_schema
-from influxdb_backup.influx.rows import (
-    Layout,
-    NotUtf8Error,
-    OtherTypeError,
-    fixed_array,
-    fixed_times,
-    value_array,
-)
+from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError, Rows, value_array
 from influxdb_backup.model import Column, InfluxType
 
 
@@ -84,16 +77,19 @@ class BatchBuilder:
         self._pending.extend(rows)
         self._grow(len(rows))
 
-    def add_fixed(self, data: bytes, layout: Layout, rows: int) -> None:
-        """Rows of numbers of one width. Raises OtherTypeError."""
+    def add_walked(self, rows: Rows) -> None:
+        """Rows of the present series that were found by ``walk``. Raises OtherTypeError and NotUtf8Error."""
         self._flush()
-        self._times.append(pa.array(fixed_times(data, layout, rows)))
+        times = rows.array(0, InfluxType.INTEGER)
+        if times.null_count:
+            raise OtherTypeError(0, "no time")
+        self._times.append(times)
         for (field, position), arrays in zip(self._fields, self._values, strict=True):
-            arrays.append(fixed_array(data, layout, rows, position, field.type))
+            arrays.append(rows.array(position, field.type, binary=field in self._binary))
         for position in self._empty:
-            if fixed_array(data, layout, rows, position, InfluxType.BOOLEAN).null_count != rows:
+            if rows.array(position, InfluxType.BOOLEAN).null_count != rows.count:
                 raise OtherTypeError(position, "values that the probe did not see")
-        self._grow(rows)
+        self._grow(rows.count)
 
     def _grow(self, rows: int) -> None:
         self._lengths[-1] += rows

@@ -51,20 +51,19 @@ class Feed:
         self._read = read
         self._returned = b""
         self.given = 0
+        """bytes handed out, those that were handed out again counted again: as ``Unpacker.tell`` counts them"""
 
     def read(self, size: int) -> bytes:
         """Exactly ``size`` bytes, fewer at the end."""
-        if self._returned:
-            out, self._returned = self._returned[:size], self._returned[size:]
-        else:
-            out = self._read(size)
+        out, self._returned = self._returned[:size], self._returned[size:]
+        if len(out) < size:
+            out += self._read(size - len(out))
         self.given += len(out)
         return out
 
     def give_back(self, data: bytes) -> None:
         """The next reads return ``data`` first."""
         self._returned = data + self._returned
-        self.given -= len(data)
 
 
 @dataclass
@@ -152,8 +151,8 @@ class ResultStream:
         self._waiting -= wanted
         return rows
 
-    def peek_bytes(self, size: int) -> bytes:
-        """The next bytes of the present series' rows, taken out: call ``took`` or give the rest back."""
+    def take_bytes(self, size: int) -> bytes:
+        """The next bytes, the present series' rows first, fewer at the end; ``took`` must be called next."""
         return bytes(self._unpacker.read_bytes(size))
 
     def took(self, rows: int, rest: bytes) -> None:

@@ -19,7 +19,7 @@ from influxdb_backup.influx.batches import BatchBuilder
 from influxdb_backup.influx.influxql import between, call_all, quote_ident, select_all, source
 from influxdb_backup.influx.protocol import ReadOptions
 from influxdb_backup.influx.query import QueryApi, ResultStream, Rows, Series
-from influxdb_backup.influx.rows import Layout, NotUtf8Error, OtherTypeError, fixed_rows, layout_of
+from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError, walk
 from influxdb_backup.model import (
     Column,
     InfluxType,
@@ -36,7 +36,7 @@ from influxdb_backup.windows import format_window
 NUMERIC_CHUNK = 10_000
 TEXT_CHUNK = 512
 """Rows of a document when a table has one text field: 64 KB texts make 32 MB on the server"""
-_TEXT_STEP = 64
+_WALKED_BYTES = 4 * 2**20
 _FEW_ROWS = 64
 _MISSES = 8
 
@@ -52,34 +52,30 @@ class _Shape:
     columns: tuple[bytes, ...]
 
 
-class _FixedWidth:
-    """Decides whether the next rows are decoded by numpy, and remembers what the rows looked like."""
+class _Walker:
+    """Takes rows out of a stream by ``walk``, a few megabytes at a time, as long as that pays."""
 
-    def __init__(self, *, enabled: bool) -> None:
-        self._layout: Layout | None = None
-        self._misses = 0 if enabled else _MISSES
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        self._width = 3.0 + 9.0 * columns
+        self._misses = 0
 
-    def read(self, stream: ResultStream, builder: BatchBuilder, columns: int, wanted: int) -> int:
-        """Adds up to ``wanted`` rows to the builder; 0 when they are not all of one width."""
+    def read(self, stream: ResultStream, builder: BatchBuilder, wanted: int) -> int:
+        """Adds up to ``wanted`` rows to the builder; 0 when they must be decoded one by one."""
         if wanted < _FEW_ROWS or self._misses >= _MISSES:
             return 0
-        if self._layout is None:
-            head = stream.peek_bytes(3 + 9 * columns)
-            self._layout = layout_of(head, columns)
-            stream.took(0, head)
-            if self._layout is None:
-                self._misses = _MISSES
-                return 0
-        layout = self._layout
-        data = stream.peek_bytes(wanted * layout.width)
-        rows = fixed_rows(data, layout, wanted)
-        if rows:
-            builder.add_fixed(data, layout, rows)
-        if rows < wanted:
+        data = stream.take_bytes(min(int(wanted * self._width), _WALKED_BYTES) + 1)
+        rows = walk(data, self._columns, wanted)
+        if rows is None:
             self._misses += 1
-            self._layout = None
-        stream.took(rows, data[rows * layout.width :])
-        return rows
+            stream.took(0, data)
+            return 0
+        if rows.count < _FEW_ROWS:
+            self._misses += 1
+        self._width = rows.end / rows.count
+        stream.took(rows.count, data[rows.end :])
+        builder.add_walked(rows)
+        return rows.count
 
 
 class Reader:
@@ -133,25 +129,26 @@ class Reader:
         texts: int,
     ) -> Iterator[pa.RecordBatch]:
         about = self._about(schema.table, piece)
-        step = max(1, _TEXT_STEP // texts) if texts else options.batch_rows
+        step = max(1, _FEW_ROWS // max(1, texts))
         shape: _Shape | None = None
         builder: BatchBuilder | None = None
-        fixed = _FixedWidth(enabled=not texts)
+        walker: _Walker | None = None
         began = 0
         for series in stream.series():
-            if shape is None or builder is None:
+            if shape is None or builder is None or walker is None:
                 shape = _shape(about, schema, series)
                 builder = self._builder(about, database, schema, types, shape)
+                walker = _Walker(len(shape.columns))
             _check_shape(about, shape, series)
             builder.start_series([series.tags[tag] for tag in shape.tags])
             left = series.count
             while left:
-                wanted = min(left, step, options.batch_rows - builder.rows)
+                wanted = min(left, options.batch_rows - builder.rows)
                 try:
-                    done = fixed.read(stream, builder, len(shape.columns), wanted)
+                    done = walker.read(stream, builder, wanted)
                     if not done:
-                        done = wanted
-                        builder.add_rows(stream.take(wanted))
+                        done = min(wanted, step)
+                        builder.add_rows(stream.take(done))
                     left -= done
                     if builder.rows >= options.batch_rows or stream.consumed - began >= options.batch_bytes:
                         yield _in_piece(about, builder.finish(), piece)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from influxdb_backup.errors import QueryError
 from influxdb_backup.influx.influxql import (
@@ -37,16 +37,24 @@ _GHOST = re.compile(r'\\[, ="]')
 """A backslash before a character that line protocol escapes: such series are stored under a key no query makes."""
 
 
+TagKeys = Callable[[str, TableSchema], Sequence[str]]
+"""The tag keys of one readable table of a database, whose schema has the fields only."""
+
+
 class SchemaReader:
-    """Reads schemas through a QueryApi; the same for every generation that speaks InfluxQL."""
+    """
+    Reads schemas through a QueryApi; the same for every generation that speaks InfluxQL.
+
+    ``tag_keys`` replaces ``SHOW TAG KEYS`` where that does not obey the policy.
+    """
 
     def __init__(self, api: QueryApi) -> None:
         self._api = api
 
-    def read(self, database: str, retention_policy: str) -> PolicySchema:
+    def read(self, database: str, retention_policy: str, tag_keys: TagKeys | None = None) -> PolicySchema:
         """See ``Server.schema``."""
         fields = self._keys(database, retention_policy, "FIELD")
-        tags = self._keys(database, retention_policy, "TAG")
+        tags = {} if tag_keys else self._keys(database, retention_policy, "TAG")
         names = sorted(fields)
         doubles = Counter(as_matched(name) for name in names)
         tables, unreadable = [], []
@@ -56,11 +64,12 @@ class SchemaReader:
             if reason:
                 unreadable.append(UnreadableTable(table=table, reason=reason))
                 continue
-            columns = [
-                *(Column(role=Role.TAG, name=key[0], type=InfluxType.TAG) for key in tags.get(name, [])),
-                *(Column(role=Role.FIELD, name=key[0], type=_type(table, key[1])) for key in fields[name]),
-            ]
-            tables.append(TableSchema(table=table, columns=tuple(columns)))
+            columns = tuple(Column(role=Role.FIELD, name=key[0], type=_type(table, key[1])) for key in fields[name])
+            keys = [key[0] for key in tags.get(name, [])]
+            if tag_keys:
+                keys = list(tag_keys(database, TableSchema(table=table, columns=columns)))
+            tag_columns = tuple(Column(role=Role.TAG, name=key, type=InfluxType.TAG) for key in keys)
+            tables.append(TableSchema(table=table, columns=tag_columns + columns))
         return PolicySchema(tables=tuple(tables), unreadable=tuple(unreadable))
 
     def holds_any(self, database: str, retention_policy: str) -> bool:
