@@ -1,115 +1,28 @@
 """
-The frozen values that cross the rooms of the package, and how they are written as JSON.
+The frozen values that cross the rooms of the package.
 
-Times and counts that can exceed 2^53 are decimal strings in JSON, names that are not UTF-8 are
-``{"base64": ...}`` (in Python they are ``str`` with surrogate escapes, as for file names), unknown fields of
-a document are ignored when it is read.
+Unknown fields of a document are ignored when it is read; how names and numbers are written is in ``values``.
 """
 
 from __future__ import annotations
 
-import base64
 from enum import StrEnum
-from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StringConstraints,
-    WithJsonSchema,
-    model_validator,
+from pydantic import Field, model_validator
+
+from influxdb_backup.values import (
+    MAX_END,
+    MIN_TIME,
+    Fingerprint,
+    Int64,
+    Name,
+    Sha256,
+    Value,
+    decode_name,
+    encode_name,
+    is_utf8,
+    printable,
 )
-
-MIN_TIME = -(2**63) + 2
-"""The earliest instant InfluxDB stores, in ns."""
-MAX_END = 2**63 - 1
-"""The end of a window that contains the latest instant InfluxDB stores (2^63 - 2 ns)."""
-
-
-def encode_name(name: str) -> bytes:
-    """The bytes of an InfluxDB name."""
-    return name.encode("utf-8", "surrogateescape")
-
-
-def decode_name(raw: bytes) -> str:
-    """A name as ``str``; bytes that are not UTF-8 become surrogate escapes and survive encode_name."""
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def is_utf8(name: str) -> bool:
-    """Whether the name's bytes are UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def printable(name: str) -> str:
-    """A name for messages: control characters and bytes that are not UTF-8 are shown escaped."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for character in name
-    )
-
-
-def _read_name(value: object) -> object:
-    if isinstance(value, dict) and set(value) == {"base64"}:
-        return decode_name(base64.b64decode(value["base64"], validate=True))
-    return value
-
-
-def _write_name(name: str) -> object:
-    return name if is_utf8(name) else {"base64": base64.b64encode(encode_name(name)).decode("ascii")}
-
-
-class _AnyString:
-    """Strings with surrogate escapes are not valid for pydantic's own ``str``; this accepts every ``str``."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        from pydantic_core import core_schema
-
-        return core_schema.is_instance_schema(str)
-
-
-Name = Annotated[
-    str,
-    _AnyString,
-    BeforeValidator(_read_name),
-    PlainSerializer(_write_name, when_used="json"),
-    WithJsonSchema(
-        {
-            "oneOf": [
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "properties": {"base64": {"type": "string"}},
-                    "required": ["base64"],
-                    "additionalProperties": False,
-                },
-            ]
-        }
-    ),
-]
-"""An InfluxDB name, exactly."""
-
-Int64 = Annotated[
-    int,
-    Field(ge=-(2**63), le=2**64 - 1),
-    PlainSerializer(str, return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "pattern": "^-?[0-9]+$"}),
-]
-"""A 64-bit number: a decimal string in JSON."""
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-"""The sum modulo 2^128 of a table's value hashes, 32 hexadecimal digits, most significant first."""
-
-
-class Value(BaseModel):
-    """Base of all frozen values: immutable, comparable, JSON by field name."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Window(Value):
@@ -351,7 +264,7 @@ class Manifest(Value):
     tables: tuple[TableEntry, ...]
     tool: Tool
     previous_revision: int | None = None
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] = Field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -442,3 +355,49 @@ class VerifyReport(Value):
     rows: Int64
     bytes: Int64
     seconds: float
+
+
+__all__ = [
+    "CHECK_MEDIA_TYPE",
+    "DRILL_MEDIA_TYPE",
+    "MANIFEST_MEDIA_TYPE",
+    "MAX_END",
+    "MIN_TIME",
+    "PLAN_MEDIA_TYPE",
+    "REF_MEDIA_TYPE",
+    "REPOSITORY_MEDIA_TYPE",
+    "RESTORE_MEDIA_TYPE",
+    "Column",
+    "Evidence",
+    "FieldCount",
+    "Fingerprint",
+    "InfluxType",
+    "Int64",
+    "Manifest",
+    "Name",
+    "Part",
+    "PlanIdentity",
+    "Problem",
+    "Ref",
+    "RetentionPolicy",
+    "Role",
+    "Scope",
+    "ServerInfo",
+    "Sha256",
+    "Source",
+    "SourceCount",
+    "SourcePiece",
+    "Table",
+    "TableEntry",
+    "TableSchema",
+    "Tool",
+    "UnreadableTable",
+    "Value",
+    "VerifyLevel",
+    "VerifyReport",
+    "Window",
+    "decode_name",
+    "encode_name",
+    "is_utf8",
+    "printable",
+]
