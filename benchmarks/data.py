@@ -41,9 +41,12 @@ class DataSet:
 
     def bodies(self, lines: int = 20_000) -> list[bytes]:
         """Line protocol, ready to be sent."""
+        whole = pa.Table.from_batches(self.batches).unify_dictionaries().combine_chunks()
         options = WriteOptions(batch_lines=lines, batch_bytes=2**30)
         return [
-            bytes(body.data) for batch in self.batches for body in encode(self.measurement, batch, DIALECT_1X, options)
+            encoded.body
+            for batch in whole.to_batches(max_chunksize=lines)
+            for encoded in encode(self.measurement, batch, DIALECT_1X, options)
         ]
 
 

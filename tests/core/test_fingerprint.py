@@ -19,6 +19,7 @@ M64 = 2**64 - 1
 
 
 def mix(x: int) -> int:
+    """The definition's mix."""
     x ^= x >> 33
     x = x * 0xFF51AFD7ED558CCD & M64
     x ^= x >> 33
@@ -27,6 +28,7 @@ def mix(x: int) -> int:
 
 
 def lp(raw: bytes) -> bytes:
+    """Length-prefixed bytes."""
     return struct.pack("<I", len(raw)) + raw
 
 
@@ -79,6 +81,7 @@ rows = st.lists(
 
 
 def to_batch(data: Sequence[Row]) -> pa.RecordBatch:
+    """A batch with every type of column."""
     schema = arrow_schema(COLUMNS)
     columns = list(zip(*data, strict=True)) if data else [[] for _ in range(8)]
     arrays = [
@@ -94,6 +97,7 @@ def to_batch(data: Sequence[Row]) -> pa.RecordBatch:
 
 
 def expected(data: Sequence[Row], measurement: bytes = b"m") -> str:
+    """The fingerprint by the definition."""
     total = 0
     for time, host, a, *fields in data:
         tags = {b"host": (host or "").encode(), b"a": (a or "").encode()}

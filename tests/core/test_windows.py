@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 
 import pytest
@@ -31,6 +32,7 @@ windows = st.tuples(small, small).filter(lambda p: p[0] != p[1]).map(lambda p: W
 
 
 def moments(items: object) -> set[int]:
+    """Every instant of all windows."""
     return {n for w in items for n in range(w.start, w.end)}  # type: ignore[attr-defined]
 
 
@@ -97,7 +99,7 @@ def test_tiles_cover_and_never_cross(whole: Window, groups: list[Window]) -> Non
     pieces = tile(whole, groups)
     assert pieces[0].start == whole.start
     assert pieces[-1].end == whole.end
-    assert all(a.end == b.start for a, b in zip(pieces, pieces[1:], strict=False))
+    assert all(a.end == b.start for a, b in itertools.pairwise(pieces))
     edges = {edge for group in groups for edge in (group.start, group.end)}
     assert not any(piece.start < edge < piece.end for piece in pieces for edge in edges)
 
