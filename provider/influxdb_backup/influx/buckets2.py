@@ -1,0 +1,210 @@
+"""
+Buckets of one organisation as databases and policies, and the proof that a name leads to the bucket.
+
+The names go to a bucket's id before anything is read or written. An explicit DBRP mapping can lead a bucket's name
+to another bucket's data without a word (run on 2.9.1), so the mappings are compared with the bucket's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from influxdb_backup.errors import NotVisibleError, ServerError, TargetError, UsageError
+from influxdb_backup.influx.control2 import AUTOGEN, Bucket, ControlPlane, Dbrp, bucket_name
+from influxdb_backup.model import RetentionPolicy, printable
+from influxdb_backup.windows import format_duration
+
+_SHORTEST_RETENTION = 3600 * 1_000_000_000
+
+
+class Buckets:
+    """Finds, proves, creates and deletes buckets of one organisation."""
+
+    def __init__(self, control: ControlPlane, organization_id: str, name: str) -> None:
+        self._control = control
+        self._organization_id = organization_id
+        self._name = name
+        self._proved: set[tuple[str, str]] = set()
+
+    def listed(self, *, system: bool = False) -> list[Bucket]:
+        """Every bucket of the organisation that the token sees; those of the server's own only with ``system``."""
+        return [bucket for bucket in self._control.buckets(self._organization_id) if system or not bucket.system]
+
+    def policies(self, database: str) -> tuple[RetentionPolicy, ...]:
+        """The buckets of a database as policies, sorted by name. Raises NotVisibleError when there is none."""
+        found = [bucket for bucket in self.listed() if bucket.database == database]
+        if not found:
+            raise self._not_found(database, None)
+        self._refuse_twins(database, found)
+        mappings = self._control.mappings(self._organization_id)
+        defaults = {mapping.policy for mapping in mappings if mapping.database == database and mapping.default}
+        return tuple(
+            RetentionPolicy(
+                name=bucket.policy,
+                duration=bucket.duration,
+                shard_duration=bucket.shard_duration,
+                default=bucket.policy in defaults,
+            )
+            for bucket in sorted(found, key=lambda bucket: bucket.policy)
+        )
+
+    def bucket(self, database: str, retention_policy: str) -> Bucket:
+        """The bucket of these names. Raises NotVisibleError."""
+        found = self.find(database, retention_policy)
+        if not found:
+            raise self._not_found(database, retention_policy)
+        self._refuse_twins(database, found)
+        return found[0]
+
+    def find(self, database: str, retention_policy: str) -> list[Bucket]:
+        """The bucket of these names, and its twin x/autogen beside x."""
+        if not database or "/" in database or not retention_policy:
+            return []
+        candidates = {bucket_name(database, retention_policy), f"{database}/{retention_policy}"}
+        found = (self._control.bucket_named(self._organization_id, name) for name in sorted(candidates))
+        return [bucket for bucket in found if bucket is not None]
+
+    def proved(self, database: str, retention_policy: str) -> Bucket:
+        """The bucket, after it was shown that /query finds this one by the names. Raises NotVisibleError."""
+        bucket = self.bucket(database, retention_policy)
+        for mapping in self._control.mappings(self._organization_id):
+            if (mapping.database, mapping.policy) == (database, retention_policy) and mapping.bucket_id != bucket.id:
+                raise self._redirected(bucket, mapping)
+        self._proved.add((database, retention_policy))
+        return bucket
+
+    def prove_once(self, database: str, retention_policy: str) -> None:
+        """As ``proved``, unless these names were proved before."""
+        if (database, retention_policy) not in self._proved:
+            self.proved(database, retention_policy)
+
+    def is_default(self, bucket: Bucket) -> bool:
+        """Whether the database's name alone leads to this bucket."""
+        mappings = self._control.mappings(self._organization_id)
+        leads_to = {
+            mapping.bucket_id for mapping in mappings if mapping.default and mapping.database == bucket.database
+        }
+        return leads_to == {bucket.id}
+
+    def _refuse_twins(self, database: str, found: Sequence[Bucket]) -> None:
+        twins = [bucket.name for bucket in found if bucket.policy == AUTOGEN]
+        if len(twins) > 1:
+            raise NotVisibleError(
+                f"{self._name}: the buckets {' and '.join(map(printable, sorted(twins)))} have one name as a database "
+                f"({printable(database)}, {AUTOGEN}), and no query reaches the second.",
+                hint="Rename one of them.",
+                kind="ambiguous-bucket",
+            )
+
+    def _redirected(self, bucket: Bucket, mapping: Dbrp) -> NotVisibleError:
+        return NotVisibleError(
+            f"{self._name}: a DBRP mapping ({mapping.id}) leads the name ({printable(mapping.database)}, "
+            f"{printable(mapping.policy)}) to the bucket with the id {mapping.bucket_id} instead of the bucket "
+            f"{printable(bucket.name)} ({bucket.id}).",
+            hint="Mappings are not followed: delete this one (influx v1 dbrp delete), or rename the bucket.",
+            kind="redirected-bucket",
+        )
+
+    def _not_found(self, database: str, retention_policy: str | None) -> NotVisibleError:
+        if retention_policy is None:
+            what = f"a bucket of the database {printable(database)}"
+        else:
+            what = f"the bucket {printable(bucket_name(database, retention_policy))}"
+        hint = "It is unknown, or not visible to this token."
+        if "/" in database:
+            hint = "A bucket a/b is the database a with the retention policy b: give these two."
+        return NotVisibleError(f"{self._name}: {what} is not found.", hint=hint)
+
+    def check_names(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
+        """Raises TargetError for what no bucket can be."""
+        if not database or "/" in database:
+            raise TargetError(
+                f"{self._name}: a database named {printable(database)!r} cannot be on 2.x, where a bucket is "
+                "database/policy.",
+                hint="Choose a target database without a slash.",
+            )
+        for policy in policies:
+            if not policy.name:
+                raise TargetError(f"{self._name}: a retention policy without a name cannot be a bucket.")
+            _check_duration(bucket_name(database, policy.name), policy.duration)
+
+    def refuse_taken(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
+        """Raises TargetError when a mapping leads one of these names to some bucket."""
+        pairs = {(database, policy.name) for policy in policies}
+        for mapping in self._control.mappings(self._organization_id):
+            if (mapping.database, mapping.policy) in pairs:
+                raise TargetError(
+                    f"{self._name}: a DBRP mapping ({mapping.id}) takes the name ({printable(mapping.database)}, "
+                    f"{printable(mapping.policy)}) for the bucket with the id {mapping.bucket_id}: a new bucket "
+                    "of that name could not be read.",
+                    hint="Delete the mapping, or choose another target database.",
+                )
+
+    def create(self, database: str, policies: Sequence[RetentionPolicy]) -> list[Bucket]:
+        """Creates all of these buckets or, when one fails, none."""
+        created: list[Bucket] = []
+        try:
+            for policy in policies:
+                name = bucket_name(database, policy.name)
+                bucket = self._control.create(name, self._organization_id, policy)
+                created.append(bucket)
+                if (bucket.name, bucket.organization_id) != (name, self._organization_id) or not _same_duration(
+                    bucket.duration, policy.duration
+                ):
+                    raise ServerError(f"{self._name}: the bucket {printable(name)} is not as it was to be created.")
+        except BaseException:
+            self.delete(created)
+            raise
+        return created
+
+    def keep(self, database: str, retention_policy: str, duration: int) -> None:
+        """Sets how long a bucket keeps points, and proves it."""
+        bucket = self.bucket(database, retention_policy)
+        _check_duration(bucket.name, duration)
+        found = self._control.keep(bucket, duration).duration
+        if not _same_duration(found, duration):
+            raise ServerError(
+                f"{self._name}: the bucket {printable(bucket.name)} keeps points for {format_duration(found)} "
+                f"after it was set to {format_duration(duration)}."
+            )
+
+    def is_taken(self, database: str) -> bool:
+        """Whether a bucket or mapping has this database's name."""
+        names = {bucket.database for bucket in self.listed(system=True)}
+        return database in names | {mapping.database for mapping in self._control.mappings(self._organization_id)}
+
+    def drop(self, database: str, ids: Sequence[str]) -> None:
+        """
+        Deletes buckets of a database by their ids, and proves that they are gone; gone before is fine.
+
+        Raises UsageError, and deletes none, when one of them belongs to another database.
+        """
+        found = [bucket for bucket in map(self._control.bucket, ids) if bucket is not None]
+        for bucket in found:
+            if bucket.database != database:
+                raise UsageError(
+                    f"{self._name}: the bucket {bucket.id} is {printable(bucket.name)} and does not belong to the "
+                    f"scratch database {printable(database)}; nothing was dropped."
+                )
+        self.delete(found)
+        left = [bucket.name for bucket in found if self._control.bucket(bucket.id) is not None]
+        if left:
+            raise ServerError(f"{self._name}: the buckets {', '.join(map(printable, left))} are still there.")
+
+    def delete(self, buckets: Sequence[Bucket]) -> None:
+        """Deletes these buckets."""
+        for bucket in buckets:
+            self._control.delete(bucket.id)
+
+
+def _check_duration(name: str, duration: int) -> None:
+    if 0 < duration < _SHORTEST_RETENTION:
+        raise TargetError(
+            f"The bucket {printable(name)} cannot keep points for {format_duration(duration)}: the shortest is 1h.",
+            hint="Choose a longer or an infinite duration.",
+        )
+
+
+def _same_duration(found: int, wanted: int) -> bool:
+    """Whether the server keeps points as long as wanted, which it does in whole seconds."""
+    return found == -(-wanted // 1_000_000_000) * 1_000_000_000

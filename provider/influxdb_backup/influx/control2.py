@@ -1,0 +1,275 @@
+"""
+The control plane of 2.x through influxdb-client: organisations, buckets and DBRP mappings, as frozen values.
+
+What a token may not see is left out by the server without a word: "not found" means "not visible". Listings of
+buckets have pages (of 20 unless asked otherwise) that are cut before what is invisible is left out (run on 2.9.1):
+for a token of single buckets a page can be empty and name no next one while a later page holds the bucket. So the
+pages are read on past empty ones, and the list of mappings, which has no pages, is read as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import influxdb_client
+import urllib3
+from influxdb_client.rest import ApiException
+from urllib3.exceptions import HTTPError, SSLError
+
+from influxdb_backup.errors import AccessError, ConfigError, ServerError, ServerUnavailableError, TargetError
+from influxdb_backup.influx.http import TRANSIENT_STATUSES, Reply, status_error
+from influxdb_backup.influx.protocol import ServerSettings
+from influxdb_backup.model import RetentionPolicy, printable
+
+AUTOGEN = "autogen"
+SECOND = 1_000_000_000
+_PAGE = 100
+_EMPTY_PAGES = 5
+"""how many pages of buckets that the token does not see are passed over before a listing counts as ended"""
+_TRIES = 4
+
+_LIBRARY: Any = influxdb_client
+"""The library says that it is typed and then is not."""
+
+
+def bucket_name(database: str, retention_policy: str) -> str:
+    """The bucket that stands for a database and policy: ``db/rp``, and the bare name for ``autogen``."""
+    return database if retention_policy == AUTOGEN else f"{database}/{retention_policy}"
+
+
+def split_bucket(name: str) -> tuple[str, str]:
+    """Database and policy of a bucket's name, split at the first slash."""
+    database, slash, policy = name.partition("/")
+    return database, policy if slash else AUTOGEN
+
+
+@dataclass(frozen=True)
+class Organization:
+    """An organisation; the name is the id where the token may not read it."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket as the token sees it; durations in ns, 0 = for ever (shard duration: not said)."""
+
+    id: str
+    name: str
+    organization_id: str
+    system: bool
+    duration: int
+    shard_duration: int
+
+    @property
+    def database(self) -> str:
+        """The name before the first slash."""
+        return split_bucket(self.name)[0]
+
+    @property
+    def policy(self) -> str:
+        """The name after the first slash, ``autogen`` without one."""
+        return split_bucket(self.name)[1]
+
+
+@dataclass(frozen=True)
+class Dbrp:
+    """A DBRP mapping: the bucket that /query and /write take for a database and policy."""
+
+    id: str
+    database: str
+    policy: str
+    bucket_id: str
+    default: bool
+    virtual: bool
+
+
+@dataclass(frozen=True)
+class Authorization:
+    """A token as the server lists it; ``token`` is empty where the server keeps hashes only."""
+
+    organization_id: str
+    token: str
+    reads_beyond: bool
+    """whether it may read anything outside of its own organisation"""
+
+
+class ControlPlane:
+    """The few verbs of /api/v2 that the server's side needs. Thread-safe; ``close`` ends the connections."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        if not settings.token:
+            raise ConfigError(
+                f"The connection {settings.name or settings.url} has no token, which InfluxDB 2.x needs.",
+                hint="Give it the token as its own setting.",
+            )
+        self._name = settings.name or settings.url
+        retries = urllib3.Retry(
+            total=_TRIES,
+            read=False,
+            redirect=False,
+            backoff_factor=0.2,
+            status_forcelist=TRANSIENT_STATUSES,
+            allowed_methods=frozenset({"GET"}),
+            raise_on_status=False,
+        )
+        self._client: Any = _LIBRARY.InfluxDBClient(
+            url=settings.url,
+            token=settings.token,
+            timeout=int(settings.timeout * 1000),
+            verify_ssl=settings.verify_tls,
+            ssl_ca_cert=settings.ca_file,
+            retries=retries,
+        )
+        api = self._client.api_client
+        self._authorizations: Any = _LIBRARY.AuthorizationsService(api)
+        self._buckets: Any = _LIBRARY.BucketsService(api)
+        self._mappings: Any = _LIBRARY.DBRPsService(api)
+        self._organizations: Any = _LIBRARY.OrganizationsService(api)
+
+    def organizations(self) -> tuple[Organization, ...]:
+        """Organisations that the token may read; none for a token of single buckets."""
+        found: list[Organization] = []
+        while True:
+            page = self._call(lambda: self._organizations.get_orgs(limit=_PAGE, offset=len(found)).orgs or [])
+            found.extend(Organization(entry.id, entry.name) for entry in page)
+            if len(page) < _PAGE:
+                return tuple(found)
+
+    def organization(self, name_or_id: str) -> Organization | None:
+        """One organisation of which the token sees anything: itself, or a bucket's mapping."""
+        for key in ("org", "org_id"):
+            listed = self._call(partial(self._organizations.get_orgs, **{key: name_or_id}), absent={400, 404})
+            for entry in listed.orgs if listed else []:
+                if name_or_id in (entry.id, entry.name):
+                    return Organization(entry.id, entry.name)
+            mapped = self._call(partial(self._mappings.get_dbr_ps, **{key: name_or_id}), absent={400, 404})
+            for entry in mapped.content if mapped else []:
+                if key == "org" or entry.org_id == name_or_id:
+                    return Organization(entry.org_id, name_or_id)
+        return None
+
+    def buckets(self, organization_id: str | None = None) -> tuple[Bucket, ...]:
+        """Buckets of one organisation, or of all that the token sees, sorted by name."""
+        filters = {} if organization_id is None else {"org_id": organization_id}
+        found: dict[str, Bucket] = {}
+        empty = page = 0
+        while empty < _EMPTY_PAGES:
+            answer = self._call(partial(self._buckets.get_buckets, limit=_PAGE, offset=page * _PAGE, **filters))
+            entries = answer.buckets or []
+            found.update((entry.id, _bucket(entry)) for entry in entries)
+            empty = 0 if entries else empty + 1
+            page += 1
+        if organization_id is not None:
+            for mapping in self.mappings(organization_id):
+                if mapping.bucket_id not in found and (bucket := self.bucket(mapping.bucket_id)):
+                    found[bucket.id] = bucket
+        return tuple(sorted(found.values(), key=lambda bucket: bucket.name))
+
+    def bucket_named(self, organization_id: str, name: str) -> Bucket | None:
+        """A bucket by its exact name; None when the token sees none."""
+        listed = self._call(partial(self._buckets.get_buckets, org_id=organization_id, name=name), absent={404})
+        return next((_bucket(entry) for entry in (listed.buckets if listed else []) if entry.name == name), None)
+
+    def bucket(self, bucket_id: str) -> Bucket | None:
+        """A bucket by its id; None when there is none."""
+        entry = self._call(partial(self._buckets.get_buckets_id, bucket_id), absent={404})
+        return None if entry is None else _bucket(entry)
+
+    def mappings(self, organization_id: str) -> tuple[Dbrp, ...]:
+        """All DBRP mappings of the organisation, virtual ones too, as far as the token reads their buckets."""
+        listed = self._call(lambda: self._mappings.get_dbr_ps(org_id=organization_id).content or [])
+        return tuple(
+            Dbrp(
+                id=entry.id,
+                database=entry.database,
+                policy=entry.retention_policy,
+                bucket_id=entry.bucket_id,
+                default=bool(entry.default),
+                virtual=bool(entry.virtual),
+            )
+            for entry in listed
+        )
+
+    def authorizations(self) -> tuple[Authorization, ...]:
+        """Tokens that this token may list."""
+        listed = self._call(lambda: self._authorizations.get_authorizations().authorizations or [])
+        return tuple(Authorization(entry.org_id, entry.token or "", _reads_beyond(entry)) for entry in listed)
+
+    def create(self, name: str, organization_id: str, policy: RetentionPolicy) -> Bucket:
+        """A new bucket. Raises TargetError when the name is taken or not allowed."""
+        rules = [_rules(policy.duration, policy.shard_duration)]
+        request = _LIBRARY.PostBucketRequest(name=name, org_id=organization_id, retention_rules=rules)
+        return _bucket(self._call(partial(self._buckets.post_buckets, post_bucket_request=request), about=name))
+
+    def keep(self, bucket: Bucket, duration: int) -> Bucket:
+        """Sets how long the bucket keeps points (ns, 0 = for ever); its shard duration stays."""
+        request = _LIBRARY.PatchBucketRequest(retention_rules=[_rules(duration, bucket.shard_duration)])
+        update = partial(self._buckets.patch_buckets_id, bucket.id, patch_bucket_request=request)
+        return _bucket(self._call(update, about=bucket.name))
+
+    def delete(self, bucket_id: str) -> None:
+        """Deletes a bucket by its id; one that is gone already is fine."""
+        self._call(partial(self._buckets.delete_buckets_id, bucket_id), absent={404})
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._client.close()
+
+    def _call(self, verb: Callable[[], Any], *, about: str = "", absent: AbstractSet[int] = frozenset()) -> Any:
+        """What the library returns, None for a status in ``absent``; its exceptions become ours."""
+        try:
+            return verb()
+        except ApiException as error:
+            if error.status in absent:
+                return None
+            raise self._server_error(error, about) from error
+        except SSLError as error:
+            raise AccessError(
+                f"{self._name} does not prove who it is: {printable(str(error))[:300]}.",
+                hint="Give the file of its certificate authority (ca_file).",
+            ) from error
+        except (HTTPError, OSError) as error:
+            raise ServerUnavailableError(f"{self._name} cannot be asked: {printable(str(error))[:300]}.") from error
+
+    def _server_error(self, error: ApiException, about: str) -> Exception:
+        body = error.body.encode() if isinstance(error.body, str) else error.body or b""
+        reply = Reply(error.status or 0, dict(error.headers or {}), body)
+        if about and reply.status in (400, 409, 422):
+            return TargetError(
+                f"{self._name} refuses the bucket {printable(about)!r}: {reply.reason}.",
+                hint="Choose another name or duration.",
+            )
+        if reply.status == 0:
+            return ServerError(f"{self._name}: {printable(str(error.reason))[:300]}.")
+        return status_error(self._name, reply)
+
+
+def _rules(duration: int, shard_duration: int) -> Any:
+    seconds = -(-duration // SECOND)
+    shard = shard_duration // SECOND or None
+    return _LIBRARY.BucketRetentionRules(type="expire", every_seconds=seconds, shard_group_duration_seconds=shard)
+
+
+def _bucket(entry: Any) -> Bucket:
+    rules = entry.retention_rules or []
+    return Bucket(
+        id=entry.id,
+        name=entry.name,
+        organization_id=entry.org_id,
+        system=entry.type == "system",
+        duration=max((rule.every_seconds or 0 for rule in rules), default=0) * SECOND,
+        shard_duration=max((rule.shard_group_duration_seconds or 0 for rule in rules), default=0) * SECOND,
+    )
+
+
+def _reads_beyond(entry: Any) -> bool:
+    return any(
+        permission.action == "read" and permission.resource.org_id != entry.org_id
+        for permission in entry.permissions or []
+    )

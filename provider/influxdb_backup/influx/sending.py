@@ -1,0 +1,40 @@
+"""A writer's ``send`` over HTTP: one try for each body, compressed where the way to the server is long."""
+
+from __future__ import annotations
+
+import gzip
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
+from influxdb_backup.influx.http import Http
+from influxdb_backup.influx.writer import Send, SendResult
+
+_FASTEST = 1
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the server is on this machine, where compression only costs time."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def http_sender(http: Http, path: str, parameters: Mapping[str, str], *, compress: bool) -> Send:
+    """A Send that posts line protocol to ``path``; ``compress`` gzips bodies with the fastest level."""
+    headers = {"Content-Type": "text/plain; charset=utf-8"}
+    if compress:
+        headers["Content-Encoding"] = "gzip"
+
+    def send(body: bytes) -> SendResult:
+        data = gzip.compress(body, _FASTEST, mtime=0) if compress else body
+        try:
+            reply = http.request("POST", path, parameters=parameters, body=data, headers=headers, retry=False)
+        except IncompleteReadError as error:
+            raise ServerUnavailableError(error.message, hint=error.hint) from error
+        return SendResult(reply.status, "" if reply.status == 204 else reply.reason, reply.retry_after)
+
+    return send

@@ -1,0 +1,265 @@
+"""
+InfluxDB 2.x (2.4 to 2.9): how this generation lists, reads, writes, creates and drops.
+
+A (database, policy) pair stands for the bucket ``database/policy``, ``autogen`` for the bare name. Points are read
+through /query, which finds a bucket by its DBRP mapping; an explicit mapping can lead a bucket's name to another
+bucket's data without a word, so the mappings are compared with the bucket's id before anything is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from influxdb_backup.errors import AccessError, TargetError, UsageError
+from influxdb_backup.influx.buckets2 import Buckets
+from influxdb_backup.influx.control2 import AUTOGEN, Bucket, ControlPlane
+from influxdb_backup.influx.dialect import DIALECT_2X
+from influxdb_backup.influx.http import Http
+from influxdb_backup.influx.influxql import between, quote_ident, source
+from influxdb_backup.influx.line_protocol import unrepresentable
+from influxdb_backup.influx.metadata2 import metadata_groups
+from influxdb_backup.influx.organization2 import own_organization
+from influxdb_backup.influx.pieces import explained_boundaries
+from influxdb_backup.influx.protocol import (
+    Dialect,
+    PointWriter,
+    PolicySchema,
+    ReadOptions,
+    ServerSettings,
+    Unrepresentable,
+    WriteOptions,
+)
+from influxdb_backup.influx.query import QueryApi
+from influxdb_backup.influx.reader import Reader
+from influxdb_backup.influx.schema import SchemaReader, names
+from influxdb_backup.influx.selects import select_rows
+from influxdb_backup.influx.sending import http_sender, is_loopback
+from influxdb_backup.influx.writer import LineProtocolWriter
+from influxdb_backup.model import (
+    MAX_END,
+    MIN_TIME,
+    Column,
+    RetentionPolicy,
+    ServerInfo,
+    Table,
+    TableSchema,
+    Window,
+    decode_name,
+    printable,
+)
+from influxdb_backup.windows import tile
+
+_EVER = Window(start=MIN_TIME, end=MAX_END)
+
+
+class Server2:
+    """The Server of InfluxDB 2.x; see ``protocol.Server``. Reading needs a token that reads the bucket, no more."""
+
+    def __init__(self, http: Http, info: ServerInfo, settings: ServerSettings) -> None:
+        """Finds out the token's organisation; raises AccessError when it is not the configured one."""
+        self._http = http
+        self._api = QueryApi(http)
+        self._reader = Reader(self._api)
+        self._schema = SchemaReader(self._api)
+        self._compress = not is_loopback(settings.url)
+        self._control = ControlPlane(settings)
+        self._reads_metadata = True
+        try:
+            organization = own_organization(
+                self._control,
+                self._shown_databases,
+                configured=settings.organization,
+                token=settings.token or "",
+                name=http.name,
+            )
+        except BaseException:
+            self._control.close()
+            raise
+        self._buckets = Buckets(self._control, organization.id, http.name)
+        self._info = info.model_copy(update={"instance_id": organization.id})
+
+    @property
+    def info(self) -> ServerInfo:
+        """Product, version and generation; the instance id is the organisation's."""
+        return self._info
+
+    @property
+    def dialect(self) -> Dialect:
+        """Line protocol of 2.x."""
+        return DIALECT_2X
+
+    @property
+    def name(self) -> str:
+        """The connection's id or the URL."""
+        return self._http.name
+
+    def now(self) -> int:
+        """The server's clock, ns."""
+        return self._http.now()
+
+    # --- what is there
+
+    def databases(self) -> tuple[str, ...]:
+        """The part before the slash of every bucket that the token sees, without system buckets; sorted."""
+        return tuple(sorted({bucket.database for bucket in self._buckets.listed()}))
+
+    def retention_policies(self, database: str) -> tuple[RetentionPolicy, ...]:
+        """The buckets of a database as policies, sorted by name. Raises NotVisibleError when there is none."""
+        return self._buckets.policies(database)
+
+    def schema(self, database: str, retention_policy: str) -> PolicySchema:
+        """Measurements with all tags and fields, and those that cannot be read. Raises NotVisibleError."""
+        bucket = self._buckets.proved(database, retention_policy)
+        return self._schema.read(
+            database, retention_policy, None if self._buckets.is_default(bucket) else self._tag_keys
+        )
+
+    def pieces(self, database: str, retention_policy: str, window: Window) -> tuple[Window, ...]:
+        """Tiles the window at shard groups: by the backup metadata, without an operator token by EXPLAIN."""
+        bucket = self._buckets.proved(database, retention_policy)
+        if self._reads_metadata:
+            try:
+                groups = metadata_groups(self._http, bucket.id)
+            except AccessError:
+                self._reads_metadata = False
+            else:
+                if groups is not None:
+                    return tile(window, groups)
+        edges = explained_boundaries(self._api, database, retention_policy, window)
+        return tile(window, [Window(start=edge, end=window.end) for edge in edges if window.start < edge < window.end])
+
+    # --- points out
+
+    def counts(
+        self,
+        database: str,
+        retention_policy: str,
+        measurement: str,
+        window: Window,
+        fields: Sequence[str],  # noqa: ARG002 - the server counts all fields, so that a new one shows
+    ) -> Mapping[str, int]:
+        """``count(*)`` by field; a field with points that is not in ``fields`` is in the answer as well."""
+        self._buckets.prove_once(database, retention_policy)
+        return self._reader.counts(database, Table(retention_policy=retention_policy, measurement=measurement), window)
+
+    def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+        """The points of one table in one piece; see ``protocol.Server.read``."""
+        self._buckets.prove_once(database, schema.table.retention_policy)
+        return self._reader.read(database, schema, piece, options)
+
+    def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:
+        """
+        Rows of one SELECT or SHOW. Without a policy it runs in ``autogen``, or in the only one there is.
+
+        Raises UsageError for a statement that could write, and when the policy is not clear.
+        """
+        policy = retention_policy or self._usual_policy(database)
+        self._buckets.proved(database, policy)
+        return select_rows(self._api, database, policy, query)
+
+    # --- points in
+
+    def writer(self, database: str, retention_policy: str, options: WriteOptions) -> PointWriter:
+        """A writer into an existing bucket, by its id."""
+        bucket = self._buckets.proved(database, retention_policy)
+        parameters = {"orgID": bucket.organization_id, "bucket": bucket.id, "precision": "ns"}
+        send = http_sender(self._http, "/api/v2/write", parameters, compress=self._compress)
+        return LineProtocolWriter(send, DIALECT_2X, options, name=self.name)
+
+    def unrepresentable(
+        self, measurement: str, columns: Sequence[Column], batch: pa.RecordBatch | None, options: WriteOptions
+    ) -> list[Unrepresentable]:
+        """What of these names and values line protocol of 2.x cannot carry."""
+        return unrepresentable(measurement, columns, batch, DIALECT_2X, options)
+
+    # --- creating and dropping
+
+    def create_database(self, database: str, policies: Sequence[RetentionPolicy]) -> tuple[str, ...]:
+        """
+        Creates the buckets that are missing, and never changes one that exists; ``name#id`` of each created one.
+
+        Durations are rounded up to whole seconds. Raises TargetError when a name is not possible on 2.x.
+        """
+        self._buckets.check_names(database, policies)
+        missing = [policy for policy in policies if not self._buckets.find(database, policy.name)]
+        self._buckets.refuse_taken(database, missing)
+        return tuple(f"{bucket.name}#{bucket.id}" for bucket in self._buckets.create(database, missing))
+
+    def alter_retention(self, database: str, retention_policy: str, duration: int) -> None:
+        """Sets how long the bucket keeps points, and proves it."""
+        self._buckets.keep(database, retention_policy, duration)
+
+    def create_scratch(self, database: str, policies: Sequence[RetentionPolicy]) -> str:
+        """New buckets with these shard durations and infinite retention; the id is those of the buckets."""
+        infinite = [policy.model_copy(update={"duration": 0}) for policy in policies] or [
+            RetentionPolicy(name=AUTOGEN, duration=0, shard_duration=0)
+        ]
+        self._buckets.check_names(database, infinite)
+        if self._buckets.is_taken(database):
+            raise TargetError(
+                f"{self.name}: the scratch database {printable(database)} exists already.",
+                hint="A scratch needs a name that nobody uses.",
+            )
+        created = self._buckets.create(database, infinite)
+        try:
+            held = [bucket.name for bucket in created if self._holds_any(bucket)]
+            kept = [bucket.name for bucket in created if bucket.duration]
+        except BaseException:
+            self._buckets.delete(created)
+            raise
+        if held or kept:
+            self._buckets.delete(created)
+            raise TargetError(f"{self.name}: the scratch database {printable(database)} is not new and empty.")
+        return ",".join(bucket.id for bucket in created)
+
+    def drop_scratch(self, database: str, scratch_id: str) -> None:
+        """Deletes the buckets by their ids, and proves that they are gone; never one of another database."""
+        self._buckets.drop(database, scratch_id.split(","))
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._control.close()
+        self._http.close()
+
+    # --- asked from /query
+
+    def _shown_databases(self) -> list[str]:
+        return [name for series in self._api.rows("SHOW DATABASES") for name in names(series.values)]
+
+    def _tag_keys(self, database: str, schema: TableSchema) -> list[str]:
+        """
+        The tag keys of one table by its first series: ``GROUP BY *`` names all keys of all shards in each series.
+
+        SHOW TAG KEYS (run on 2.9.1) takes the database's default bucket whatever policy it is given. A SELECT of
+        several types of a field gives points of one type only, so that, where it gives none, each type is asked.
+        """
+        table = schema.table
+        wanted = ["*", *(f"{quote_ident(column.name)}::{column.type.value}" for column in schema.fields)]
+        for what in wanted:
+            statement = (
+                f"SELECT {what} FROM {source(table.retention_policy, table.measurement)} "
+                f"WHERE {between(_EVER)} GROUP BY * LIMIT 1 SLIMIT 1"
+            )
+            answer = self._api.rows(
+                statement, database=database, retention_policy=table.retention_policy, subject=f"tag keys of {table}"
+            )
+            if answer:
+                return sorted(decode_name(key) for key in answer[0].tags)
+        return []
+
+    def _usual_policy(self, database: str) -> str:
+        policies = [policy.name for policy in self.retention_policies(database)]
+        if AUTOGEN in policies:
+            return AUTOGEN
+        if len(policies) == 1:
+            return policies[0]
+        raise UsageError(
+            f"{self.name}: the database {printable(database)} has {len(policies)} buckets and none of its bare name.",
+            hint="Name the retention policy (the bucket's part after the slash).",
+        )
+
+    def _holds_any(self, bucket: Bucket) -> bool:
+        self._buckets.proved(bucket.database, bucket.policy)
+        return self._schema.holds_any(bucket.database, bucket.policy)
