@@ -341,6 +341,21 @@ def test_every_type_goes_in_and_out(two: Preparation) -> None:
         assert found.hexadecimal == written.hexadecimal
 
 
+def test_compressed_bodies(two: Preparation) -> None:
+    """Bodies may travel compressed; the counted bytes are those of the line protocol."""
+    name = fresh()
+    two.bucket(name)
+    batch = batch_of([tag("t"), field("v")], [(time, {"t": "a"}, {"v": 1.0}) for time in range(1000)])
+    results = []
+    with two.opened() as server:
+        for compress in (True, False):
+            with server.writer(name, "autogen", WriteOptions(compress=compress)) as writer:
+                writer.write(f"m{compress}", batch)
+            results.append(writer.result)
+    assert [len(read_points(two.server, name, f'"m{flag}"')) for flag in (True, False)] == [1000, 1000]
+    assert results[0].bytes + 1000 == results[1].bytes
+
+
 def test_bytes_that_are_not_utf8_go_in_and_out(two: Preparation) -> None:
     """Tag values and strings that are not UTF-8 survive a write and a read to the byte."""
     name = fresh()

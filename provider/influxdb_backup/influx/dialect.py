@@ -19,7 +19,7 @@ DIALECT_1X = Dialect(
     name="1.x",
     unsigned=False,
     reserved_tag_keys=frozenset({"time"}),
-    reserved_measurements=frozenset({"_series", "_fieldKeys", "_tagKeys", "_tagKey"}),
+    reserved_measurements=frozenset({"_series", "_fieldKeys", "_tagKeys"}),
 )
 DIALECT_2X = Dialect(
     name="2.x",

@@ -114,6 +114,8 @@ class WriteOptions:
     """for how long one batch is tried again on 429, 5xx and lost connections"""
     unsigned_as_integer: bool = False
     """write unsigned fields as integers where the target has no ``u``; values above 2^63-1 then are refused"""
+    compress: bool | None = None
+    """gzip the bodies with the fastest level; None: unless the server is on this machine"""
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,8 @@ class Server2:
         """A writer into an existing bucket, by its id."""
         bucket = self._buckets.proved(database, retention_policy)
         parameters = {"orgID": bucket.organization_id, "bucket": bucket.id, "precision": "ns"}
-        send = http_sender(self._http, "/api/v2/write", parameters, compress=self._compress)
+        compress = self._compress if options.compress is None else options.compress
+        send = http_sender(self._http, "/api/v2/write", parameters, compress=compress)
         return LineProtocolWriter(send, DIALECT_2X, options, name=self.name)
 
     def unrepresentable(
