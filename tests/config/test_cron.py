@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from influxdb_backup.config.cron import check_cron
+from influxdb_backup.config.cron import check_cron, previous_tick
 from influxdb_backup.errors import UsageError
 
 croniter = pytest.importorskip("croniter")
@@ -14,19 +16,33 @@ croniter = pytest.importorskip("croniter")
 
 def _field(low: int, high: int) -> st.SearchStrategy[str]:
     number = st.integers(low, high)
-    ranged = st.tuples(number, number).map(lambda pair: f"{min(pair)}-{max(pair)}")
+    pairs = st.tuples(number, number).filter(lambda pair: pair[0] != pair[1])
+    ranged = pairs.map(lambda pair: f"{min(pair)}-{max(pair)}")
     stepped = st.tuples(st.one_of(st.just("*"), ranged), st.integers(1, high)).map(lambda pair: f"{pair[0]}/{pair[1]}")
     item = st.one_of(number.map(str), ranged, stepped)
     return st.one_of(st.just("*"), st.lists(item, min_size=1, max_size=3).map(",".join))
 
 
-EXPRESSIONS = st.tuples(_field(0, 59), _field(0, 23), _field(1, 28), _field(1, 12), _field(0, 6)).map(" ".join)
+EXPRESSIONS = (
+    st.tuples(_field(0, 59), _field(0, 23), _field(1, 28), _field(1, 12), _field(0, 7))
+    .filter(lambda fields: "*" in (fields[2], fields[4]) or "*" not in fields[2] + fields[4])
+    .map(" ".join)
+)
 
 
 @given(EXPRESSIONS)
 def test_accepted_expressions_are_known_to_the_scheduler(expression: str) -> None:
     """Whatever a person may write here, the scheduler's library reads as well."""
     assert croniter.croniter.is_valid(check_cron(expression))
+
+
+@given(EXPRESSIONS, st.integers(946_684_800, 2_524_608_000))
+def test_previous_tick_is_the_scheduler_s(expression: str, second: int) -> None:
+    """The last tick is the one that the scheduler's library finds, also when both day fields are restricted."""
+    moment = datetime.fromtimestamp(second, UTC)
+    just_after = moment + timedelta(microseconds=1)  # the library's previous tick is strictly before
+    expected = croniter.croniter(expression, just_after).get_prev(datetime)
+    assert previous_tick(check_cron(expression), second * 10**9) == int(expected.timestamp()) * 10**9
 
 
 @given(st.text("0123456789*/-,LW#? monjan", max_size=20))
@@ -51,6 +67,9 @@ def test_presets_and_names() -> None:
         "* * * * * *",
         "60 * * * *",
         "5-1 * * * *",
+        "0 0 * * 0-0",
+        "0 0 2 * */2",
+        "*,5 * * * *",
         "*/0 * * * *",
         "5/10 * * * *",
         "0 0 L * *",
@@ -60,6 +79,6 @@ def test_presets_and_names() -> None:
     ],
 )
 def test_refused(text: str) -> None:
-    """Six fields, numbers out of range, reversed or empty ranges, and days that never come are refused."""
+    """Six fields, numbers out of range, empty ranges, days that never come, and what schedulers read differently."""
     with pytest.raises(UsageError):
         check_cron(text)

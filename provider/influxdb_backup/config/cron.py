@@ -48,9 +48,15 @@ def check_cron(text: str) -> str:
             f"{text!r} is not a cron expression of five fields (minute, hour, day of month, month, day of week).",
             hint=f"Write for example '0 0 * * *' for every midnight, or one of {', '.join(PRESETS)}.",
         )
+    day, weekday = fields[2], fields[4]
+    if "*" not in (day, weekday) and "*" in day + weekday:
+        raise UsageError(
+            f"{text!r} restricts both day fields, one of them by '*/…', which schedulers read differently.",
+            hint="Write the days as a list, or restrict only one of the two fields.",
+        )
     sets = [_expand(field, *spec) for field, spec in zip(fields, _FIELDS, strict=True)]
     days, months = sets[2], sets[3]
-    if fields[4] == "*" and not any(min(days) <= _LONGEST[month] for month in months):
+    if weekday == "*" and not any(min(days) <= _LONGEST[month] for month in months):
         raise UsageError(f"The cron expression {text!r} never happens: no such month has a day {min(days)}.")
     return " ".join(fields)
 
@@ -63,14 +69,17 @@ def _expand(field: str, label: str, low: int, high: int, names: dict[str, int]) 
             raise UsageError(f"{item!r} is not allowed in the field {label} of a cron expression.")
         step = int(found["step"] or 1)
         if found["all"]:
+            if field != "*" and not found["step"]:
+                raise UsageError(f"{field!r} in the field {label} of a cron expression: '*' stands alone.")
             first, last = low, high
         else:
             first = _number(found["first"], label, low, high, names)
             last = _number(found["last"], label, low, high, names) if found["last"] else first
             if found["step"] and not found["last"]:
                 raise UsageError(f"{item!r} in the field {label}: a step needs a range, such as {first}-{high}/{step}.")
-        if first > last or step < 1:
-            raise UsageError(f"{item!r} in the field {label} of a cron expression is an empty range.")
+        # Schedulers read a range of one, such as 0-0, as a whole week.
+        if step < 1 or (found["last"] and first >= last):
+            raise UsageError(f"{item!r} in the field {label}: a range must go up, and by steps of at least 1.")
         values.update(range(first, last + 1, step))
     return frozenset(values)
 

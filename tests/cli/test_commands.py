@@ -1,0 +1,208 @@
+"""Each command on a real server and a local repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import DAY, NEXT_DAY, ROWS, Cli, Site
+
+
+def test_export_is_idempotent(backed_up: Site, cli: Cli) -> None:
+    """The same export again makes no new revision, and says so."""
+    again = cli.ok("export", "telemetry", *DAY, "--json").document
+    assert (again["created"], again["revision"], again["rows"]) == (False, 0, ROWS)
+    assert "Nothing new" in cli.ok("export", "telemetry", *DAY).out
+
+
+def test_list_shows_what_is_known(backed_up: Site, cli: Cli) -> None:
+    """A backup is listed with its rows, then as verified, then as drilled."""
+    listed = cli.ok("list", "telemetry")
+    assert "2026-01-01T00:00:00Z  2026-01-02T00:00:00Z" in listed.out
+    assert f" {ROWS}  " in listed.out
+    assert "valid" not in listed.out
+    cli.ok("verify", "telemetry@latest")
+    assert "  valid" in cli.ok("list").out
+    cli.ok("drill", "telemetry")
+    [entry] = cli.ok("list", "--json").document["backups"]
+    assert (entry["verified"]["level"], entry["verified"]["ok"], entry["drilled"]["ok"]) == ("valid", True, True)
+    assert entry["ref"]["window"]["start"] == "1767225600000000000"
+
+
+def test_list_of_a_range(backed_up: Site, cli: Cli) -> None:
+    """A range lists the windows that touch it; ids can be used as they are."""
+    cli.ok("export", "telemetry", *NEXT_DAY)
+    assert len(cli.ok("list", "--ids").out.splitlines()) == 2
+    [ref] = cli.ok("list", "telemetry", "--ids", *NEXT_DAY).out.splitlines()
+    assert cli.ok("show", ref, "--json").document["id"] == ref
+    empty = cli.ok("list", "telemetry", "--start", "2020-01-01T00:00:00Z", "--end", "2020-01-02T00:00:00Z")
+    assert (empty.out, "There are no backups" in empty.err) == ("", True)
+
+
+def test_show(backed_up: Site, cli: Cli) -> None:
+    """A backup is shown with source, tables and types."""
+    shown = cli.ok("show", "telemetry@latest").out
+    assert f"{backed_up.database}, InfluxDB 1.6.7" in shown
+    assert "autogen.cpu" in shown
+    assert "host tag, msg string, n integer, usage float" in shown
+    manifest = cli.ok("show", "telemetry@latest", "--json").document["manifest"]
+    assert manifest["tables"][0]["rows"] == str(ROWS)
+
+
+def test_verify_finds_damage(backed_up: Site, cli: Cli) -> None:
+    """A changed byte makes verify fail with the object's name, and list shows it until the backup is whole again."""
+    cli.ok("verify", "telemetry", "--level", "complete")
+    [part] = Path(backed_up.repository.removeprefix("file://")).glob("data/**/*.parquet")
+    whole = part.read_bytes()
+    part.chmod(0o644)
+    middle = len(whole) // 2
+    part.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    damaged = cli("verify", "telemetry", "--json")
+    assert (damaged.status, damaged.document["ok"]) == (1, False)
+    assert part.name in damaged.document["reports"][0]["problems"][0]["object"]
+    text = cli("verify", "telemetry@latest")
+    assert (text.status, "NOT valid: telemetry/" in text.out) == (1, True)
+    assert "DAMAGED" in cli.ok("list").out
+    drilled = cli("drill", "telemetry")
+    assert (drilled.status, "did NOT hold" in drilled.out) == (1, True)
+    part.write_bytes(whole)
+    cli.ok("verify", "telemetry")
+    assert "DAMAGED" not in cli.ok("list").out
+
+
+def test_verify_without_record(backed_up: Site, cli: Cli) -> None:
+    """A verification that is not recorded leaves the repository as it was."""
+    folder = Path(backed_up.repository.removeprefix("file://"))
+    before = sorted(folder.rglob("*"))
+    cli.ok("verify", "telemetry", "--no-record")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_restorable_needs_a_drill(backed_up: Site, cli: Cli) -> None:
+    """A backup is restorable only after a drill; the level that it has is not lost by asking."""
+    cli.ok("verify", "telemetry@latest")
+    asked = cli("verify", "telemetry@latest", "--level", "restorable")
+    assert (asked.status, "NOT restorable" in asked.out) == (1, True)
+    assert "  valid" in cli.ok("list").out
+    cli.ok("drill", "telemetry", "--ref", "telemetry@latest")
+    cli.ok("verify", "telemetry@latest", "--level", "restorable")
+
+
+def test_coverage(backed_up: Site, cli: Cli) -> None:
+    """Coverage is 0 for a covered range and 1 with gaps, which are named with the command that fills them."""
+    assert "covered" in cli.ok("coverage", "telemetry", *DAY).out
+    gaps = cli("coverage", "telemetry", "--start", DAY[1], "--end", NEXT_DAY[3])
+    assert gaps.status == 1
+    assert "2026-01-02T00:00:00Z  2026-01-03T00:00:00Z  GAP" in gaps.out
+    assert f"export telemetry {' '.join(NEXT_DAY)}" in gaps.out
+    report = cli("coverage", "telemetry", "--json").document
+    assert report["gaps"][0]["start"] == "1767312000000000000"
+
+
+def test_drill(backed_up: Site, cli: Cli) -> None:
+    """A drill restores, compares and runs the plan's own checks, and drops its scratch."""
+    report = cli.ok("drill", "telemetry", "--json").document
+    assert (report["ok"], report["rows"], report["scratch_dropped"]) == (True, str(ROWS), True)
+    assert report["checks"][0]["value"] == str(ROWS)
+    assert report["scratch"] not in str(backed_up.server.query("SHOW DATABASES"))
+    assert "No scratch database" in cli.ok("drill", "telemetry", "--clean").out
+
+
+def test_drill_with_a_check_that_fails(backed_up: Site, cli: Cli) -> None:
+    """A check of the user's own that does not hold makes the drill fail."""
+    backed_up.config.write_text(backed_up.config.read_text().replace(f"equals: {ROWS}", "min: 1000"))
+    failed = cli("drill", "telemetry")
+    assert (failed.status, "must be at least 1000" in failed.out) == (1, True)
+
+
+def test_restore_dry_run_changes_nothing(backed_up: Site, cli: Cli) -> None:
+    """A dry run says what would be made and makes nothing."""
+    target = f"{backed_up.database}_dry"
+    plan = cli.ok("restore", "telemetry", *DAY, "--target-database", target, "--dry-run", "--json").document
+    assert (plan["rows"], plan["creates"][0]) == (str(ROWS), f"database {target}")
+    assert "Nothing was changed" in cli.ok("restore", "telemetry@latest", "--target-database", target, "--dry-run").out
+    assert target not in str(backed_up.server.query("SHOW DATABASES"))
+
+
+def test_restore_of_a_range_and_a_tag(backed_up: Site, cli: Cli) -> None:
+    """A restore of half a day and one host writes exactly these points."""
+    target = f"{backed_up.database}_half"
+    half = ("--start", "2026-01-01T00:00:00Z", "--end", "2026-01-01T12:00:00Z")
+    report = cli.ok("restore", "telemetry", *half, "--tag", "host=h1", "--target-database", target, "--json").document
+    assert report["rows"] == ROWS // 4
+    assert backed_up.count(target) == ROWS // 4
+
+
+def test_restore_refuses_a_target_with_points(backed_up: Site, cli: Cli) -> None:
+    """Without further words the source itself is the target, and is refused since it has points there."""
+    refused = cli("restore", "telemetry", *DAY)
+    assert refused.status == 1
+    assert "already has points" in refused.err
+    assert "--on-conflict merge" in refused.err
+
+
+def test_restore_over_a_gap(backed_up: Site, cli: Cli) -> None:
+    """A range with a gap is refused, and --allow-gaps restores what there is."""
+    both = ("--start", DAY[1], "--end", NEXT_DAY[3], "--target-database", f"{backed_up.database}_gap")
+    refused = cli("restore", "telemetry", *both)
+    assert (refused.status, "--allow-gaps" in refused.err) == (1, True)
+    assert cli.ok("restore", "telemetry", *both, "--allow-gaps", "--json").document["rows"] == ROWS
+
+
+def test_second_repository(backed_up: Site, cli: Cli) -> None:
+    """--repository chooses another one of the plan's repositories."""
+    cli.ok("repo", "init", "second")
+    cli.ok("export", "telemetry", *NEXT_DAY, "--repository", "second")
+    assert "2026-01-03" not in cli.ok("list").out
+    assert "2026-01-03" in cli.ok("list", "--repository", "second").out
+    cli.ok("verify", "telemetry", "--repository", "second")
+
+
+def test_only_the_bucket_is_left(backed_up: Site, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without configuration and connections: list, show, verify, restore and drill by URL alone."""
+    monkeypatch.delenv("INFLUXDB_BACKUP_CONFIG")
+    monkeypatch.delenv("INFLUXDB_BACKUP_CONN_SOURCE")
+    place = ("--repository-url", backed_up.repository)
+    target = ("--target-url", backed_up.server.url)
+    [ref] = cli.ok("list", *place, "--ids").out.splitlines()
+    cli.ok("show", ref, *place)
+    cli.ok("verify", "telemetry", *place)
+    database = f"{backed_up.database}_again"
+    cli.ok("restore", ref, *place, *target, "--target-database", database)
+    assert backed_up.count(database) == ROWS
+    cli.ok("restore", "telemetry", *DAY, *place, *target, "--target-database", f"{database}_2")
+    cli.ok("drill", "telemetry", *place, *target)
+
+
+def test_databases(site: Site, cli: Cli) -> None:
+    """Every database is listed with its plan; one without a plan makes --unplanned fail."""
+    site.server.create_database(f"{site.database}_forgotten")
+    listed = cli.ok("databases", "--json").document["databases"]
+    plans = {entry["database"]: entry["plans"] for entry in listed}
+    assert plans[site.database] == ["telemetry"]
+    forgotten = cli("databases", "--unplanned")
+    assert forgotten.status == 1
+    assert f"{site.database}_forgotten  NONE" in forgotten.out
+    assert f"{site.database}  telemetry" not in forgotten.out
+
+
+def test_repo_check(site: Site, cli: Cli) -> None:
+    """A local folder keeps every promise."""
+    report = cli.ok("repo", "check", "primary", "--json").document
+    assert report["ok"]
+    assert {"second-create", "racing-creates"} <= {item["name"] for item in report["items"]}
+
+
+def test_config(site: Site, cli: Cli, tmp_path: Path) -> None:
+    """A right file is summed up, as text and as JSON; the schema is printed."""
+    assert "is right: 1 plan." in cli.ok("config", "check").out
+    document = cli.ok("config", "check", str(site.config), "--json").document
+    assert document["plans"]["telemetry"]["settle"] == "1800000000000"
+    assert cli.ok("config", "schema").document["$schema"].startswith("https://json-schema.org")
+
+
+def test_version_and_help(cli: Cli) -> None:
+    """The program tells its version, and helps without a command."""
+    assert cli.ok("--version").out.startswith("influxdb-backup ")
+    assert "restore" in cli("--help").out

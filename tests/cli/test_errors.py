@@ -1,0 +1,163 @@
+"""Errors as a person reads them: what is wrong, what to do, and the exit status that scripts rely on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from influxdb_backup.cli.main import run
+from influxdb_backup.errors import ConfigError
+from influxdb_backup.influx.http import Http
+from tests.cli.conftest import DAY, Cli, Site, fill
+from tests.servers import find_influxd1, free_port, start_influxdb1
+
+
+def refused(cli: Cli, status: int, expected: list[str], *arguments: str) -> str:
+    """The call ends with this status and these words on standard error, with no traceback and no output."""
+    result = cli(*arguments)
+    assert result.status == status, result.err
+    assert result.out == ""
+    assert result.err.startswith(("Error: ", "Usage: "))
+    assert "Traceback" not in result.err
+    for words in expected:
+        assert words in result.err
+    return result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["export", "telemtry", *DAY], ["no plan 'telemtry'", "Did you mean 'telemetry'?", "Plans: telemetry"]),
+        (["coverage", "telemtry"], ["Did you mean 'telemetry'?"]),
+        (["drill", "telemtry"], ["Did you mean 'telemetry'?"]),
+        (["export", "telemetry", "--start", DAY[3], "--end", DAY[1]], ["start must be before its end"]),
+        (["export", "telemetry", "--start", "2026-01-01T00:00:00", "--end", DAY[3]], ["no time zone", "Add Z for UTC"]),
+        (["export", "telemetry", "--start", "yesterday", "--end", DAY[3]], ["'yesterday' is not a time", "RFC 3339"]),
+        (["export", "telemetry", *DAY, "--repository", "secnd"], ["Did you mean 'second'?"]),
+        (["list", "--start", DAY[1]], ["--start and --end belong together"]),
+        (["show", "telemetry"], ["telemetry@latest"]),
+        (["show", "telemetry/2026/0"], ["2026"]),
+        (["restore", "telemetry"], ["needs a range", "telemetry@latest"]),
+        (["restore", "telemetry", "telemetry@latest"], ["either a plan or backups"]),
+        (["restore", "a@latest", "b@latest"], ["several plans: a, b"]),
+        (["restore", "telemetry@latest", "--tag", "host"], ["KEY=VALUE"]),
+        (["drill", "telemetry", "--ref", "other@latest"], ["no backup of the plan"]),
+        (["repo", "init", "s3://key:topsecret@bucket"], ["holds credentials"]),
+        (["repo", "init", "primary", "--repository-connection", "x"], ["--repository-url"]),
+        (["config", "check", "missing.yaml"], ["no configuration file missing.yaml"]),
+    ],
+)
+def test_wrong_calls(backed_up: Site, cli: Cli, arguments: list[str], expected: list[str]) -> None:
+    """A wrong call ends with status 2 and says what is right."""
+    assert "topsecret" not in refused(cli, 2, expected, *arguments)
+
+
+def test_wrong_options(cli: Cli) -> None:
+    """Unknown commands, options and choices, and missing arguments, end with status 2."""
+    for arguments in (["bogus"], ["export"], ["list", "--bogus"], ["verify", "x", "--level", "perfect"]):
+        assert cli(*arguments).status == 2
+
+
+def test_no_configuration(cli: Cli) -> None:
+    """Without a configuration file the option and the variable are named."""
+    refused(cli, 2, ["--config FILE", "INFLUXDB_BACKUP_CONFIG"], "list")
+
+
+def test_wrong_configuration(site: Site, cli: Cli) -> None:
+    """A mistake in the file is named with file, line and key."""
+    site.config.write_text(site.config.read_text().replace("    start:", "    strat:"))
+    refused(cli, 2, [f"{site.config}, line 9", "plans.telemetry.strat", "Did you mean 'start'?"], "config", "check")
+
+
+def test_missing_connection(site: Site, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing connection is answered with the variable to set and an example."""
+    monkeypatch.delenv("INFLUXDB_BACKUP_CONN_SOURCE")
+    cli.ok("repo", "init", "primary")
+    expected = ["no connection 'source'", "INFLUXDB_BACKUP_CONN_SOURCE", "AIRFLOW_CONN_SOURCE", "influxdb-backup://"]
+    refused(cli, 2, expected, "export", "telemetry", *DAY)
+
+
+def test_no_target(backed_up: Site, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore by URL without a target asks for one."""
+    monkeypatch.delenv("INFLUXDB_BACKUP_CONFIG")
+    place = ("--repository-url", backed_up.repository)
+    refused(cli, 2, ["--target-url http://host:8086"], "restore", "telemetry@latest", *place)
+    refused(cli, 2, ["must start with http://"], "restore", "telemetry@latest", *place, "--target-url", "localhost:1")
+
+
+def test_no_repository(site: Site, cli: Cli) -> None:
+    """A repository that was not made is answered with the command that makes it."""
+    refused(cli, 1, ["no repository at file://", "`influxdb-backup repo init primary`"], "export", "telemetry", *DAY)
+
+
+def test_unwritable_repository(site: Site, cli: Cli, tmp_path: Path) -> None:
+    """A place where nothing can be written is named."""
+    (tmp_path / "file").write_text("not a folder")
+    site.config.write_text(site.config.read_text().replace(site.repository, f"file://{tmp_path}/file/repository"))
+    refused(cli, 1, [f"{tmp_path}/file/repository"], "repo", "init", "primary")
+
+
+def test_unknown_backup(backed_up: Site, cli: Cli) -> None:
+    """A backup that is not there ends with status 1 and the command that lists what is."""
+    ref = "telemetry/20260105T000000.000000000Z_20260106T000000.000000000Z/000000"
+    refused(cli, 1, ["no backup", "influxdb-backup list telemetry"], "verify", ref)
+
+
+def test_open_window(backed_up: Site, cli: Cli) -> None:
+    """A window that is still open is refused with the time from which it can be backed up."""
+    window = ("--start", "2026-01-01T00:00:00Z", "--end", "2261-01-01T00:00:00Z")
+    refused(cli, 1, ["still open", "2261-01-01T00:30:00Z"], "export", "telemetry", *window)
+
+
+def test_unknown_database(site: Site, cli: Cli) -> None:
+    """An unknown database is an error that names it, not an empty backup."""
+    site.config.write_text(site.config.read_text().replace(site.database, "nowhere"))
+    cli.ok("repo", "init", "primary")
+    refused(cli, 1, ["nowhere"], "export", "telemetry", *DAY)
+    assert cli.ok("list").out == ""
+
+
+def test_wrong_password(site: Site, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused credentials end with status 1 and name the connection, never the password."""
+    binary = find_influxd1()
+    assert binary is not None
+    cli.ok("repo", "init", "primary")
+    with start_influxdb1(tmp_path / "guarded", binary, auth=True) as server:
+        server.query("CREATE USER admin WITH PASSWORD 'topsecret' WITH ALL PRIVILEGES")
+        address = server.url.removeprefix("http://")
+        monkeypatch.setenv("INFLUXDB_BACKUP_CONN_SOURCE", f"influxdb-backup://admin:wrongsecret@{address}")
+        message = refused(cli, 1, ["source"], "export", "telemetry", *DAY)
+        assert "secret" not in message
+        monkeypatch.setenv("INFLUXDB_BACKUP_CONN_SOURCE", f"influxdb-backup://admin:topsecret@{address}")
+        assert cli("databases").status == 0
+
+
+def test_unreachable_server(site: Site, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not answer is named, once the retries have run out."""
+    monkeypatch.setitem(cast(dict[str, float], Http.__init__.__kwdefaults__), "retry_seconds", 0.5)
+    monkeypatch.setenv("INFLUXDB_BACKUP_CONN_SOURCE", f"influxdb-backup://127.0.0.1:{free_port()}")
+    refused(cli, 1, ["source"], "databases")
+
+
+def test_debug_shows_the_error(cli: Cli) -> None:
+    """With --debug the error itself is raised, so that its place is seen."""
+    with pytest.raises(ConfigError):
+        run(["--debug", "list"])
+
+
+def test_names_that_no_terminal_shows(site: Site, cli: Cli) -> None:
+    """A measurement with control characters and bytes that are not UTF-8 neither breaks tables nor JSON."""
+    fill(site.server, f"{site.database}_odd", days=1)
+    site.server.write(b"bad\\ \xff[bold] v=1 1767225600000000000", f"{site.database}_odd")
+    site.config.write_text(site.config.read_text().replace(site.database, f"{site.database}_odd"))
+    cli.ok("repo", "init", "primary")
+    cli.ok("export", "telemetry", *DAY)
+    shown = cli.ok("show", "telemetry@latest")
+    assert "\\udcff[bold]" in shown.out
+    names = [
+        entry["table"]["measurement"]
+        for entry in cli.ok("show", "telemetry@latest", "--json").document["manifest"]["tables"]
+    ]
+    assert {"base64": "YmFkIP9bYm9sZF0="} in names
