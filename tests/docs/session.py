@@ -3,8 +3,7 @@ Runs the console sessions of a page, in order, in one shell, in an empty folder,
 
 A block ````` ```console ````` holds commands after ``$ `` (further lines after ``> ``) and what each printed. The
 commands of a block must succeed; with ``exit=1`` the last one must end with that status. A block after the
-comment ``<!-- file: NAME -->`` is saved under that name first, and the commands in ``<!-- run ... -->`` are run
-without being shown. What was printed is compared with the page word by word after numbers, ids and times have
+comment ``<!-- file: NAME -->`` is saved under that name first. What was printed is compared with the page word by word after numbers, ids and times have
 been made equal, so that the page shows the real output of a real run; DOCS_WRITE=1 writes it into the page.
 """
 
@@ -16,6 +15,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from tests.docs.pages import ROOT, Page
 PROMPT, MORE = "$ ", "> "
 _PROGRESS = re.compile(r"^.+: (?:read|check|write|verify|read-back|compare) [\d,]+/[\d,]+ \w+.*\n", re.MULTILINE)
 """lines that a slow machine sees and a fast one does not"""
-_RUN = re.compile(r"<!-- run\n(.*?)-->", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,6 @@ class Outcome:
 def steps(page: Page) -> list[Step]:
     """The commands of a page in their order; saved files become commands too."""
     placed: list[tuple[int, Step]] = []
-    for match in _RUN.finditer(page.text):
-        placed += [(match.start(), Step(command, "", 0)) for command in match.group(1).strip().splitlines()]
     for block in page.blocks:
         if block.file:
             mark = secrets.token_hex(8)
@@ -82,13 +79,15 @@ def _console(body: str, offset: int, options: dict[str, str]) -> list[Step]:
     return found
 
 
-def run(page: Page, folder: Path, replaced: dict[str, str]) -> list[Outcome]:
+def run(page: Page, folder: Path, replaced: dict[str, str], before: Sequence[str] = ()) -> list[Outcome]:
     """
     Runs a page's commands in ``folder``. ``replaced``: texts of the page and what stands for each in this run.
 
+    ``before``: commands that the page does not show.
+
     The program is the checkout's own, with an environment that has nothing of InfluxDB or Airflow in it.
     """
-    wanted = steps(page)
+    wanted = [*(Step(command, "", 0) for command in before), *steps(page)]
     mark = f"@@{secrets.token_hex(8)}"
     script = []
     for step in wanted:
@@ -121,6 +120,7 @@ def _environment(folder: Path) -> dict[str, str]:
     programs = folder / ".bin"
     programs.mkdir()
     _program(programs / "influxdb-backup", "-c 'import sys; from influxdb_backup.cli.main import run; sys.exit(run())'")
+    _program(programs / "python3", "")
     if shutil.which("curl") is None:
         _program(programs / "curl", f"'{Path(__file__).with_name('curl.py')}'")
     kept = {

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import math
 import os
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.docs import session
-from tests.docs.pages import DOCS, ROOT, Page, read
+from tests.docs.pages import DOCS, ROOT, Page, pages, read
 from tests.servers import RunningServer
 
-RUN = [ROOT / "README.md", DOCS / "quickstart.md"]
-MAKES_ITS_OWN_DATA = DOCS / "quickstart.md"
+STARTS_WITH_NOTHING = DOCS / "quickstart.md"
+STARTS_WITH_DATA = [ROOT / "README.md", DOCS / "how-to" / "s3.md"]
+STARTS_WITH_BACKUPS = [
+    DOCS / "how-to" / f"{name}.md"
+    for name in ("back-up", "backfill", "restore", "drill", "monitor", "disaster-without-airflow")
+]
+PLAN = """\
+cat > influxdb_backup.yaml <<'END'
+repositories:
+  primary: {url: "file:///srv/backups/influx"}
+plans:
+  telemetry: {database: telemetry, start: 2026-01-01T00:00:00Z}
+END"""
+SETTINGS = [
+    "export INFLUXDB_BACKUP_CONFIG=$PWD/influxdb_backup.yaml",
+    "export AIRFLOW_CONN_INFLUXDB_DEFAULT='influxdb-backup://localhost:8086'",
+]
+BACKUPS = [
+    PLAN,
+    "influxdb-backup repo init primary",
+    "influxdb-backup export telemetry --start 2026-01-01T00:00:00Z --end 2026-01-02T00:00:00Z",
+    "influxdb-backup export telemetry --start 2026-01-02T00:00:00Z --end 2026-01-03T00:00:00Z",
+]
 
 
 def _sample() -> str:
@@ -26,6 +49,31 @@ def _sample() -> str:
         lines.append(f"cpu,host=a usage={usage:.3f},cores=8i {nanoseconds}")
         lines.append(f'cpu,host=b usage={100 - usage:.3f},cores=4i,state="ok" {nanoseconds}')
     return "\n".join(lines)
+
+
+@pytest.fixture
+def clean_influx(influx1: RunningServer) -> RunningServer:
+    """The real 1.x server without the databases of other pages."""
+    answer = influx1.query("SHOW DATABASES")
+    for (name,) in answer["results"][0]["series"][0].get("values", []):  # type: ignore[index]
+        if name.startswith(("telemetry", "forgotten", "influxdb_backup_drill", "db_")):
+            influx1.query(f'DROP DATABASE "{name}"')
+    return influx1
+
+
+@pytest.fixture
+def minio() -> Iterator[str]:
+    """An S3 server with the bucket ``backups``."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    request = urllib.request.Request(f"http://{host}:{port}/backups", method="PUT")
+    request.add_header("Authorization", "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request")
+    urllib.request.urlopen(request).close()
+    yield f"{host}:{port}"
+    server.stop()
 
 
 def _hold(page: Page, outcomes: list[session.Outcome]) -> None:
@@ -40,21 +88,31 @@ def _hold(page: Page, outcomes: list[session.Outcome]) -> None:
             assert session.normal(outcome.printed) == session.normal(outcome.step.shown), outcome.step.command
 
 
-@pytest.mark.parametrize("path", RUN, ids=lambda path: path.name)
-def test_the_session_of_a_page_prints_what_the_page_shows(path: Path, influx1: RunningServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [STARTS_WITH_NOTHING, *STARTS_WITH_DATA, *STARTS_WITH_BACKUPS], ids=lambda path: path.stem)
+def test_the_session_of_a_page_prints_what_the_page_shows(
+    path: Path, clean_influx: RunningServer, minio: str, tmp_path: Path
+) -> None:
     """Every command of the page runs in order on a real 1.x server, ends as the page says, and prints what it shows."""
     page = read(path)
     folder = tmp_path / "session"
     folder.mkdir()
-    (tmp_path / "srv").mkdir()
+    (tmp_path / "store").mkdir()
     replaced = {
-        "localhost:8086": urlsplit(influx1.url).netloc,
-        "/srv/backups": str(tmp_path / "srv"),
+        "localhost:8086": urlsplit(clean_influx.url).netloc,
+        "minio:9000": minio,
+        "/srv/backups": str(tmp_path / "store"),
         "/srv/airflow": str(folder),
     }
-    for database in ("telemetry", "telemetry_copy"):
-        influx1.query(f'DROP DATABASE "{database}"')
-    if path != MAKES_ITS_OWN_DATA:
-        influx1.create_database("telemetry")
-        influx1.write(_sample(), "telemetry")
-    _hold(page, session.run(page, folder, replaced))
+    if path != STARTS_WITH_NOTHING:
+        clean_influx.create_database("telemetry")
+        clean_influx.write(_sample(), "telemetry")
+    before = [*([PLAN] if path in STARTS_WITH_DATA else []), *SETTINGS]
+    if path in STARTS_WITH_BACKUPS:
+        before += BACKUPS
+    _hold(page, session.run(page, folder, replaced, [] if path == STARTS_WITH_NOTHING else before))
+
+
+def test_every_page_with_a_session_is_run() -> None:
+    """No page shows commands that nobody runs."""
+    run = {STARTS_WITH_NOTHING, *STARTS_WITH_DATA, *STARTS_WITH_BACKUPS}
+    assert {page.path for page in pages() if any(block.language == "console" for block in page.blocks)} == run
