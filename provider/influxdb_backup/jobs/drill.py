@@ -25,6 +25,7 @@ from influxdb_backup.jobs.drills import (
     pick_ref,
     reports,
 )
+from influxdb_backup.jobs.identity import refuse_other_plan
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.restore import RestoreReport, restore
 from influxdb_backup.jobs.restore_request import RestoreRequest
@@ -61,7 +62,7 @@ class _Drill:
     progress: ProgressCallback
 
     def key(self, stage: str) -> str:
-        return layout.drill_stage_key(self.ref.plan, self.ref.window, self.ref.revision, self.drill_id, stage)
+        return layout.drill_stage_key(self.ref.plan, self.ref.window, self.ref.revision, self.scratch, stage)
 
 
 def drill(
@@ -81,6 +82,7 @@ def drill(
     (an unreachable server or store) are raised after the scratch is dropped.
     """
     started_at, started = time.time_ns(), time.monotonic()
+    refuse_other_plan(plan, repository)
     if ref is None:
         how = plan.drill.pick if plan.drill else "latest"
         refs = repository.refs(plan.name)
@@ -285,12 +287,26 @@ def clean(plan: str, *, repository: Repository, server: Server, drill_id: str | 
         wanted = drill_id is None or record.drill_id == drill_id
         if stem in dropped or not wanted or record.server != server.name:
             continue
-        server.drop_scratch(record.database, ids.get(stem, ""))
+        _drop_leftover(record.database, ids.get(stem), server)
         repository.put_document(
             f"{stem}.dropped.json", ScratchDropped(drill_id=record.drill_id, dropped_at=time.time_ns())
         )
         names.append(record.database)
     return tuple(names)
+
+
+def _drop_leftover(database: str, scratch_id: str | None, server: Server) -> None:
+    """A drill that was killed between creating a scratch and recording its id leaves only the recorded name."""
+    if scratch_id is not None:
+        server.drop_scratch(database, scratch_id)
+        return
+    if database in server.databases():
+        server.drop_scratch(database, database)
+    if database in server.databases():
+        raise DrillError(
+            f"The scratch database {printable(database)!r} is on {server.name}, and no record says its id there.",
+            hint="Look at it and delete it by hand; nothing but a killed drill has ever used this name.",
+        )
 
 
 __all__ = ["DrillReport", "clean", "drill", "raise_unless_ok"]

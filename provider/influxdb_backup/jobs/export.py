@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.commit import ManifestDraft
@@ -197,12 +197,10 @@ def _read_everything(run: _Run, previous: Manifest | None, read_start: int, opti
             if schema.columns
             for piece in reading.pieces[table.retention_policy]
         }
-        missing = {key: schema for key, schema in wanted.items() if key not in run.results}
-        for stale in [key for key in run.results if key not in wanted]:
+        for stale in [key for key in run.results if key not in wanted or not _still_holds(run, key, wanted[key])]:
             run.attempt.withdraw(run.results.pop(stale).parts)
-        if run.results and not missing:
-            return reading
-        if not wanted:
+        missing = {key: schema for key, schema in wanted.items() if key not in run.results}
+        if not missing:
             return reading
         _read_pieces(run, missing)
     raise IncompleteReadError(
@@ -210,6 +208,17 @@ def _read_everything(run: _Run, previous: Manifest | None, read_start: int, opti
         f"{_ROUNDS} reads of {format_window(run.window)}.",
         hint="Wait until the window has settled and run the export again.",
     )
+
+
+def _still_holds(run: _Run, key: Key, schema: TableSchema) -> bool:
+    """Whether a piece needs no second read: its table has no new tag or field, or not in this piece."""
+    result = run.results[key]
+    if result.columns.issuperset(schema.columns):
+        return True
+    if not _piece_reader(run, key, schema).is_still_true(result):
+        return False
+    run.results[key] = replace(result, columns=frozenset(schema.columns))
+    return True
 
 
 def _list(run: _Run, previous: Manifest | None, read_start: int, options: ExportOptions) -> _Reading:
@@ -254,7 +263,15 @@ def _read_pieces(run: _Run, missing: dict[Key, TableSchema]) -> None:
 
 
 def _read_piece(run: _Run, key: Key, schema: TableSchema) -> None:
-    table, piece = key
+    result = _piece_reader(run, key, schema).read(key[1])
+    with run.lock:
+        run.results[key] = result
+        run.done += 1
+    _tell(run, key[0])
+
+
+def _piece_reader(run: _Run, key: Key, schema: TableSchema) -> PieceReader:
+    table = key[0]
 
     def refresh() -> TableSchema:
         listed = run.server.schema(run.plan.database, table.retention_policy)
@@ -267,10 +284,9 @@ def _read_piece(run: _Run, key: Key, schema: TableSchema) -> None:
         with run.lock:
             run.rows += rows
             run.bytes += size
-            event = Progress("read", run.done, run.total, run.rows, run.bytes, str(table))
-        run.progress(event)
+        _tell(run, table)
 
-    reader = PieceReader(
+    return PieceReader(
         server=run.server,
         database=run.plan.database,
         attempt=run.attempt,
@@ -279,10 +295,10 @@ def _read_piece(run: _Run, key: Key, schema: TableSchema) -> None:
         refresh=refresh,
         on_batch=on_batch,
     )
-    result = reader.read(piece)
+
+
+def _tell(run: _Run, table: Table) -> None:
     with run.lock:
-        run.results[key] = result
-        run.done += 1
         event = Progress("read", run.done, run.total, run.rows, run.bytes, str(table))
     run.progress(event)
 
@@ -337,7 +353,7 @@ def _last_manifest(repository: Repository, refs: Iterable[Ref]) -> Manifest | No
 
     A damaged old backup must not keep new ones from being made.
     """
-    for ref in sorted(refs, key=lambda ref: (ref.read_start, ref.read_end), reverse=True):
+    for ref in sorted(refs, key=lambda ref: (ref.read_start, ref.read_end, ref.window.end, ref.revision), reverse=True):
         try:
             return repository.manifest(ref)
         except (IntegrityError, FormatError) as error:

@@ -9,7 +9,7 @@ from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.parts import PartWriter
 from influxdb_backup.errors import IncompleteReadError
 from influxdb_backup.influx.protocol import ReadOptions, Server
-from influxdb_backup.model import Part, SourceCount, TableSchema, Window, printable
+from influxdb_backup.model import Column, Part, SourceCount, TableSchema, Window, printable
 from influxdb_backup.windows import format_window, halve
 
 _ATTEMPTS = 4
@@ -22,6 +22,8 @@ class PieceResult:
 
     parts: tuple[Part, ...]
     counts: tuple[SourceCount, ...]
+    columns: frozenset[Column]
+    """tags and fields that the server listed when it was read"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class PieceReader:
                 return PieceResult(
                     parts=tuple(part for result in results for part in result.parts),
                     counts=tuple(count for result in results for count in result.counts),
+                    columns=frozenset(schema.columns),
                 )
             read = _totals(parts)
             after = self._counts(schema, piece)
@@ -69,7 +72,7 @@ class PieceReader:
             if read == after or moved:
                 counts = tuple((name, after[name]) for name in sorted(after))
                 counted = SourceCount(table=schema.table, window=piece, counts=counts, moved=read != after)
-                return PieceResult(parts=parts, counts=(counted,))
+                return PieceResult(parts=parts, counts=(counted,), columns=frozenset(schema.columns))
             self.attempt.withdraw(parts)
             difference = _difference(read, after)
             before = after
@@ -78,6 +81,10 @@ class PieceReader:
             f"{difference}",
             hint="If the window is still being written, wait for it to settle; otherwise look at the server's log.",
         )
+
+    def is_still_true(self, result: PieceResult) -> bool:
+        """Whether the server counts what it counted when the piece was read, after a new tag or field appeared."""
+        return all(self._counts(self.schema, count.window) == dict(count.counts) for count in result.counts)
 
     def _read_once(self, schema: TableSchema, piece: Window) -> tuple[Part, ...]:
         writer: PartWriter | None = None

@@ -97,6 +97,7 @@ class RestoreProgress(Value):
     rows: Int64
     values: Int64
     rejects: int
+    dropped: Int64 = 0
     counts: tuple[WrittenCount, ...]
 
 
@@ -158,6 +159,12 @@ class _Restore:
     options: WriteOptions
     progress: ProgressCallback
     restore_id: str
+    started: float
+
+    def cutoff(self, policy: str) -> int | None:
+        """The instant before which points of a policy are left out by now: a retention's edge moves on."""
+        edge = self.target.cutoffs.get(policy)
+        return None if edge is None else edge + int((time.monotonic() - self.started) * 1e9)
 
 
 def plan_restore(
@@ -220,7 +227,7 @@ def restore(
     restore_id = request.restore_id or secrets.token_hex(8)
     reads = decide_reads(request, repository, scope)
     chosen = choose_target(request, reads, target)
-    run = _Restore(request, repository, reads, chosen, _options(request), progress, restore_id)
+    run = _Restore(request, repository, reads, chosen, _options(request), progress, restore_id, started)
     done = _progress_so_far(run)
     finished = {key for step in done for key in step.units}
     todo = [unit for unit in reads.units if unit.key not in finished]
@@ -324,7 +331,14 @@ def _claim(run: _Restore) -> None:
         target_database=run.target.database,
         started_at=time.time_ns(),
     )
-    run.repository.put_document(layout.restore_key(run.restore_id), identity)
+    try:
+        run.repository.put_document(layout.restore_key(run.restore_id), identity)
+    except FileExistsError:
+        raise TargetError(
+            f"Another restore with the id {run.restore_id!r} began at the same moment.",
+            kind="restore-in-progress",
+            hint="Let it finish, or repeat it with the same --restore-id once it has ended.",
+        ) from None
 
 
 def _absorb_progress(done: Sequence[RestoreProgress]) -> _Totals:
@@ -333,6 +347,7 @@ def _absorb_progress(done: Sequence[RestoreProgress]) -> _Totals:
         totals.rows += step.rows
         totals.values += step.values
         totals.rejects += step.rejects
+        totals.dropped += step.dropped
         for count in step.counts:
             totals.expected.add(count.table, count.field, count.count)
     return totals
@@ -415,7 +430,7 @@ def _write_group(
             measurement = unit.table.measurement
             table = Table(retention_policy=policy, measurement=measurement)
             for batch in _batches(run, unit):
-                kept = _after_cutoff(batch, target.cutoffs.get(policy))
+                kept = _after_cutoff(batch, run.cutoff(policy))
                 totals.dropped += batch.num_rows - kept.num_rows
                 if kept.num_rows:
                     writer.write(measurement, kept)
@@ -450,6 +465,7 @@ def _keep_progress(run: _Restore, group: Sequence[Unit], before: _Totals, totals
         rows=totals.rows - before.rows,
         values=totals.values - before.values,
         rejects=totals.rejects - before.rejects,
+        dropped=totals.dropped - before.dropped,
         counts=tuple(WrittenCount(table=table, field=name, count=count) for (table, name), count in counts.items()),
     )
     key = layout.restore_progress_key(run.restore_id, f"{step:06d}-{secrets.token_hex(4)}")

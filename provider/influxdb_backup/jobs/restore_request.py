@@ -171,7 +171,7 @@ def _candidates(request: RestoreRequest, repository: Repository) -> tuple[list[R
             f"No backup of {request.plan or ', '.join(request.refs)} holds anything of {format_window(window)}.",
             hint="See what there is with `influxdb-backup coverage`.",
         )
-    return sorted(inside, key=lambda ref: (ref.read_start, ref.revision)), window
+    return sorted(inside, key=lambda ref: (ref.read_start, ref.read_end, ref.revision)), window
 
 
 def _refuse_unknown(request: RestoreRequest, tables: Sequence[Table], window: Window) -> None:

@@ -53,7 +53,7 @@ def choose_target(request: RestoreRequest, reads: Reads, server: Server) -> Targ
     now = server.now()
     earliest = _earliest(reads.units, policies)
     create, infinite = [], []
-    for name in sorted(set(policies.values()) - set(existing)):
+    for name in sorted((set(policies.values()) | _others(request, reads, exists=exists)) - set(existing)):
         shape = _shape(name, policies, reads)
         if shape.duration and earliest.get(name, now) < now - shape.duration + _MARGIN:
             shape = shape.model_copy(update={"duration": 0})
@@ -84,6 +84,13 @@ def _policies(request: RestoreRequest, reads: Reads) -> dict[Table, str]:
                 hint="Restore them one retention policy at a time (--retention-policy).",
             )
     return policies
+
+
+def _others(request: RestoreRequest, reads: Reads, *, exists: bool) -> set[str]:
+    """A new database gets the source's policies without points, too, unless the request names or moves policies."""
+    if exists or request.target_retention_policy or request.retention_policies:
+        return set()
+    return set(reads.policies)
 
 
 def _shape(name: str, policies: Mapping[Table, str], reads: Reads) -> RetentionPolicy:
