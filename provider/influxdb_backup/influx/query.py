@@ -109,6 +109,7 @@ class ResultStream:
         )
         self._subject = subject
         self._waiting = 0
+        self._goes_on = False
 
     @property
     def consumed(self) -> int:
@@ -184,8 +185,9 @@ class ResultStream:
             if key == b"series":
                 for _ in range(self._unpacker.read_array_header()):
                     yield from self._one_series()
+                    partial = partial or self._goes_on
             elif key == b"partial":
-                partial = bool(unpack())
+                partial = bool(unpack()) or partial
             elif key == b"error":
                 end.error = _text(unpack())
             else:
@@ -195,6 +197,7 @@ class ResultStream:
     def _one_series(self) -> Iterator[Series]:
         unpack = self._unpacker.unpack
         found: dict[bytes, object] = {}
+        self._goes_on = False
         for _ in range(self._unpacker.read_map_header()):
             key = unpack()
             if key == b"values":
@@ -210,6 +213,7 @@ class ResultStream:
                     raise AssertionError("The rows of a series were not taken.")
             else:
                 found[key] = unpack()
+        self._goes_on = bool(found.get(b"partial"))
 
     def _cut(self, where: str) -> IncompleteReadError:
         return IncompleteReadError(
@@ -268,11 +272,11 @@ class QueryApi:
         *,
         database: str | None = None,
         retention_policy: str | None = None,
-        chunk_size: int = DEFAULT_CHUNK,
+        chunk_size: int | None = DEFAULT_CHUNK,
         subject: str = "",
     ) -> Iterator[ResultStream]:
         """
-        Sends one statement; the answer is read from the ResultStream.
+        Sends one statement; the answer is read from the ResultStream. Without ``chunk_size`` it is one document.
 
         ``subject`` begins every message. Raises IncompleteReadError (``read-limit``) when the server keeps silent
         for longer than the timeout, since a shorter piece may answer in time.
@@ -282,8 +286,7 @@ class QueryApi:
             **({"db": database} if database is not None else {}),
             **({"rp": retention_policy} if retention_policy is not None else {}),
             "epoch": "ns",
-            "chunked": "true",
-            "chunk_size": str(chunk_size),
+            **({"chunked": "true", "chunk_size": str(chunk_size)} if chunk_size else {}),
             "q": statement,
         }
         about = f"{self.http.name}: {subject}" if subject else self.http.name
@@ -301,17 +304,23 @@ class QueryApi:
         database: str | None = None,
         retention_policy: str | None = None,
         subject: str = "",
+        chunk_size: int | None = None,
         limit: int | None = None,
     ) -> list[Rows]:
         """
         The whole answer of a small statement; series that were sent in several documents are joined.
 
-        More than ``limit`` rows raise QueryError.
+        One document unless ``chunk_size`` is given: in several ones 1.6.7 answers SHOW TAG KEYS without saying in any
+        of them that more follow, so that a cut would not show. More than ``limit`` rows raise QueryError.
         """
         answer: list[Rows] = []
         total = 0
         with self.stream(
-            statement, database=database, retention_policy=retention_policy, subject=subject or statement
+            statement,
+            database=database,
+            retention_policy=retention_policy,
+            chunk_size=chunk_size,
+            subject=subject or statement,
         ) as stream:
             for series in stream.series():
                 values = stream.take(series.count)

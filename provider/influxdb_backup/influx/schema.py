@@ -33,8 +33,13 @@ from influxdb_backup.model import (
     printable,
 )
 
-_GHOST = re.compile(r'\\[, ="]')
-"""A backslash before a character that line protocol escapes: such series are stored under a key no query makes."""
+_NEEDLESS = re.compile(r'\\[, ="]')
+_SUSPICIOUS = re.compile(r'\\[, ="]|[="]')
+"""
+What a needless backslash in line protocol leaves in a name. Series that were written so are stored under a key that no
+query makes (2.x and 1.x with tsi1), or without their fields (1.x otherwise), and then no SELECT finds them.
+"""
+_HIDDEN = "{} of its series hold no points for any query: they were written with a needless backslash in the name."
 
 
 TagKeys = Callable[[str, TableSchema], Sequence[str]]
@@ -51,25 +56,44 @@ class SchemaReader:
     def __init__(self, api: QueryApi) -> None:
         self._api = api
 
-    def read(self, database: str, retention_policy: str, tag_keys: TagKeys | None = None) -> PolicySchema:
-        """See ``Server.schema``."""
+    def read(
+        self,
+        database: str,
+        retention_policy: str,
+        tag_keys: TagKeys | None = None,
+        *,
+        listing: str | None = None,
+        other_policies: Sequence[str] = (),
+    ) -> PolicySchema:
+        """
+        See ``Server.schema``. A table of which only some series can be read is also in ``unreadable``.
+
+        ``listing`` is a SHOW MEASUREMENTS whose names must all be found again, in this policy or in one of
+        ``other_policies``, where the server lists a whole database.
+        """
         fields = self._keys(database, retention_policy, "FIELD")
         tags = {} if tag_keys else self._keys(database, retention_policy, "TAG")
-        names = sorted(fields)
-        doubles = Counter(as_matched(name) for name in names)
+        doubles = Counter(as_matched(name) for name in fields)
         tables, unreadable = [], []
-        for name in names:
+        for name in sorted(fields):
             table = Table(retention_policy=retention_policy, measurement=name)
             reason = self._reason(database, table, ambiguous=doubles[as_matched(name)] > 1)
+            if any(not key[0] for key in fields[name]):
+                reason = reason or "It has a field whose key is only NUL: the server gives its values another name."
             if reason:
                 unreadable.append(UnreadableTable(table=table, reason=reason))
                 continue
+            hidden = self._hidden_series(database, table) if _SUSPICIOUS.search(name) else 0
+            if hidden:
+                unreadable.append(UnreadableTable(table=table, reason=_HIDDEN.format(hidden)))
             columns = tuple(Column(role=Role.FIELD, name=key[0], type=_type(table, key[1])) for key in fields[name])
             keys = [key[0] for key in tags.get(name, [])]
             if tag_keys:
                 keys = list(tag_keys(database, TableSchema(table=table, columns=columns)))
             tag_columns = tuple(Column(role=Role.TAG, name=key, type=InfluxType.TAG) for key in keys)
             tables.append(TableSchema(table=table, columns=tag_columns + columns))
+        if listing:
+            unreadable += self._without_fields(database, retention_policy, set(fields), listing, other_policies)
         return PolicySchema(tables=tuple(tables), unreadable=tuple(unreadable))
 
     def holds_any(self, database: str, retention_policy: str) -> bool:
@@ -97,18 +121,52 @@ class SchemaReader:
             return "The server takes this name for a system source, and no InfluxQL query reads it."
         if not is_nameable(name) and ambiguous:
             return "Its name is not UTF-8, and another measurement's name differs only in such bytes."
-        if _GHOST.search(name) and not self._has_points(database, table):
-            return 'Its name holds a backslash before a comma, space, = or ", and the server finds no points by it.'
+        if (
+            _SUSPICIOUS.search(name)
+            and not self._found_series(database, table)
+            and (_NEEDLESS.search(name) or self._series(database, table))
+        ):
+            return "It was written with a needless backslash in the name, and the server finds no points by any."
         return None
 
-    def _has_points(self, database: str, table: Table) -> bool:
+    def _without_fields(
+        self, database: str, retention_policy: str, known: set[str], listing: str, other_policies: Sequence[str]
+    ) -> list[UnreadableTable]:
+        """Measurements of this policy that the server lists and of which it knows no field."""
+        answer = self._api.rows(listing, database=database, retention_policy=retention_policy, subject="measurements")
+        missing = {name for series in answer for name in names(series.values)} - known
+        for policy in other_policies if missing else ():
+            missing -= set(self._keys(database, policy, "FIELD"))
+        tables = [Table(retention_policy=retention_policy, measurement=name) for name in sorted(missing)]
+        return [
+            UnreadableTable(table=table, reason="The server lists it, and knows no field that a query could select.")
+            for table in tables
+            if self._series(database, table)
+        ]
+
+    def _series(self, database: str, table: Table) -> int:
+        """How many series the server's index holds of one measurement in one policy."""
         answer = self._api.rows(
-            f"SELECT * FROM {source(table.retention_policy, table.measurement)} LIMIT 1",
+            f"SHOW SERIES EXACT CARDINALITY FROM {source(table.retention_policy, table.measurement)}",
             database=database,
             retention_policy=table.retention_policy,
-            subject=str(table),
+            subject=f"series of {table}",
         )
-        return any(series.values for series in answer)
+        return sum(value for series in answer for row in series.values for value in row if isinstance(value, int))
+
+    def _found_series(self, database: str, table: Table) -> int:
+        """How many series a SELECT finds."""
+        answer = self._api.rows(
+            f"SELECT * FROM {source(table.retention_policy, table.measurement)} GROUP BY * LIMIT 1",
+            database=database,
+            retention_policy=table.retention_policy,
+            subject=f"series of {table}",
+        )
+        return len(answer)
+
+    def _hidden_series(self, database: str, table: Table) -> int:
+        """How many of the measurement's series no SELECT finds."""
+        return max(0, self._series(database, table) - self._found_series(database, table))
 
 
 def _type(table: Table, text: str) -> InfluxType:

@@ -20,7 +20,8 @@ def select_rows(api: QueryApi, database: str, retention_policy: str | None, quer
     if not is_plain_select(query):
         raise UsageError("A check's query must be one SELECT without INTO.", hint="Nothing else is sent to the server.")
     rows: list[dict[str, object]] = []
-    for series in api.rows(query, database=database, retention_policy=retention_policy, limit=MAX_ROWS):
+    answer = api.rows(query, database=database, retention_policy=retention_policy, chunk_size=1000, limit=MAX_ROWS)
+    for series in answer:
         tags = {decode_name(key): decode_name(value) for key, value in series.tags.items()}
         columns = [decode_name(column) for column in series.columns]
         rows.extend({**tags, **dict(zip(columns, map(_plain, row), strict=True))} for row in series.values)

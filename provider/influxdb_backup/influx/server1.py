@@ -8,11 +8,9 @@ import pyarrow as pa
 
 from influxdb_backup.errors import (
     AccessError,
-    IncompleteReadError,
     NotVisibleError,
     QueryError,
     ServerError,
-    ServerUnavailableError,
     TargetError,
     UsageError,
 )
@@ -33,7 +31,8 @@ from influxdb_backup.influx.query import QueryApi
 from influxdb_backup.influx.reader import Reader
 from influxdb_backup.influx.schema import SchemaReader, names
 from influxdb_backup.influx.selects import select_rows
-from influxdb_backup.influx.writer import LineProtocolWriter, SendResult
+from influxdb_backup.influx.sending import http_sender
+from influxdb_backup.influx.writer import LineProtocolWriter
 from influxdb_backup.model import (
     Column,
     RetentionPolicy,
@@ -95,8 +94,14 @@ class Server1:
 
     def schema(self, database: str, retention_policy: str) -> PolicySchema:
         """Measurements with all tags and fields, and those that cannot be read. Raises NotVisibleError."""
-        self._policy(database, retention_policy)
-        return self._schema.read(database, retention_policy)
+        policies = self.retention_policies(database)
+        self._named(policies, database, retention_policy)
+        return self._schema.read(
+            database,
+            retention_policy,
+            listing=f"SHOW MEASUREMENTS ON {quote_ident(database)}",
+            other_policies=[policy.name for policy in policies if policy.name != retention_policy],
+        )
 
     def pieces(self, database: str, retention_policy: str, window: Window) -> tuple[Window, ...]:
         """Tiles the window at shard groups: by SHOW SHARDS, without administrator rights by EXPLAIN."""
@@ -131,21 +136,7 @@ class Server1:
         """A writer into an existing policy."""
         self._policy(database, retention_policy)
         parameters = {"db": database, "rp": retention_policy, "precision": "ns"}
-
-        def send(body: bytes) -> SendResult:
-            try:
-                reply = self._http.request(
-                    "POST",
-                    "/write",
-                    parameters=parameters,
-                    body=body,
-                    headers={"Content-Type": "text/plain; charset=utf-8"},
-                    retry=False,
-                )
-            except IncompleteReadError as error:
-                raise ServerUnavailableError(error.message, hint=error.hint) from error
-            return SendResult(reply.status, "" if reply.status == 204 else reply.reason, reply.retry_after)
-
+        send = http_sender(self._http, "/write", parameters, compress=False)
         return LineProtocolWriter(send, self._dialect, options, name=self.name)
 
     def unrepresentable(
@@ -222,7 +213,10 @@ class Server1:
         self._http.close()
 
     def _policy(self, database: str, retention_policy: str) -> RetentionPolicy:
-        for policy in self.retention_policies(database):
+        return self._named(self.retention_policies(database), database, retention_policy)
+
+    def _named(self, policies: Sequence[RetentionPolicy], database: str, retention_policy: str) -> RetentionPolicy:
+        for policy in policies:
             if policy.name == retention_policy:
                 return policy
         raise NotVisibleError(
