@@ -43,7 +43,7 @@ def test_list_of_a_range(backed_up: Site, cli: Cli) -> None:
 def test_show(backed_up: Site, cli: Cli) -> None:
     """A backup is shown with source, tables and types."""
     shown = cli.ok("show", "telemetry@latest").out
-    assert f"{backed_up.database}, InfluxDB 1.6.7" in shown
+    assert f"{backed_up.database}, InfluxDB 1." in shown
     assert "autogen.cpu" in shown
     assert "host tag, msg string, n integer, usage float" in shown
     manifest = cli.ok("show", "telemetry@latest", "--json").document["manifest"]

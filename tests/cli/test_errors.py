@@ -122,7 +122,8 @@ def test_unknown_database(site: Site, cli: Cli) -> None:
 def test_wrong_password(site: Site, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused credentials end with status 1 and name the connection, never the password."""
     binary = find_influxd1()
-    assert binary is not None
+    if binary is None:
+        pytest.skip("no influxd on PATH to start with authentication")
     cli.ok("repo", "init", "primary")
     with start_influxdb1(tmp_path / "guarded", binary, auth=True) as server:
         server.query("CREATE USER admin WITH PASSWORD 'topsecret' WITH ALL PRIVILEGES")

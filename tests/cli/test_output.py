@@ -9,6 +9,7 @@ import pytest
 
 from influxdb_backup.cli import output
 from influxdb_backup.cli.listing import counting_check
+from influxdb_backup.cli.session import ServerChoice, Session
 from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.model import Problem, VerifyLevel, VerifyReport
 
@@ -96,3 +97,9 @@ def test_check_that_counts() -> None:
     assert counting_check([valid, complete, undrilled]) is valid
     assert counting_check([valid, damaged]) is damaged
     assert counting_check([valid, damaged, complete]) is complete
+
+
+def test_options_keep_their_secrets() -> None:
+    """Neither the environment nor a target's password or token is in a repr."""
+    choice = ServerChoice(url="http://h:1", token="topsecret", password="topsecret")
+    assert "topsecret" not in repr(choice) + repr(Session(None, {"AIRFLOW_CONN_X": "topsecret"}))

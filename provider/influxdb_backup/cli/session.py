@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,9 +39,9 @@ class ServerChoice:
 
     connection: str | None = None
     url: str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     organization: str | None = None
     ca_file: str | None = None
     verify_tls: bool = True
@@ -57,7 +57,7 @@ class Session:
     """One run of the command line."""
 
     config_path: Path | None
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
 
     @cached_property
     def config(self) -> Config:
@@ -134,7 +134,7 @@ class Session:
         try:
             return Repository.open(store)
         except BackupNotFoundError as error:
-            name = choice.url or choice.name or (self.plan(plan).repository if plan else "")
+            name = choice.url or choice.name or (self.plan(plan).repository if plan else "REPOSITORY")
             raise BackupNotFoundError(
                 error.message, hint=f"Make it with `influxdb-backup repo init {name}`, or correct its URL."
             ) from None
@@ -199,10 +199,4 @@ def _settings(choice: ServerChoice) -> ServerSettings:
         extra=extra,
     )
     settings = server_settings("--target-url", values)
-    return _named(settings)
-
-
-def _named(settings: ServerSettings) -> ServerSettings:
-    from dataclasses import replace
-
     return replace(settings, name=settings.url)
