@@ -11,7 +11,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from influxdb_backup.influx.dialect import DIALECT_1X, DIALECT_2X, dialect_1x
+from influxdb_backup.influx.dialect import (
+    DIALECT_1X,
+    DIALECT_2X,
+    dialect_1x,
+    escape_field_key,
+    escape_measurement,
+    escape_tag,
+)
 from influxdb_backup.influx.line_protocol import unrepresentable
 from influxdb_backup.influx.protocol import Dialect, WriteOptions
 from influxdb_backup.influx.writer import LineProtocolWriter
@@ -157,6 +164,31 @@ def test_values_round_trip(any_influx: RunningServer, points: list, lines: int) 
     assert found == expected
     assert writer.result.rows == len(expected)
     assert writer.result.values == sum(map(len, expected.values()))
+
+
+REFUSED_MEASUREMENTS = [
+    *("#x", "a\\", "a\\,b", "a\\ b", "a\\=b", 'a\\"b', "\tx", "\x00x", "a\nb", "", "_series", "_fieldKeys", "_tagKeys")
+]
+REFUSED_TAG_KEYS = ["k\\", "a\nb", "", "time"]
+REFUSED_FIELD_KEYS = ["a\\", "a\\,b", "a\\ b", "a\\=b", "a\\\\\\,b", "\tx", "\x00x", "\x00", "time", "a\nb", ""]
+
+
+def test_what_is_refused_would_be_lost(any_influx: RunningServer) -> None:
+    """No name is refused for nothing: sent all the same, none of these comes back as it was on any server."""
+    dialect = dialect_of(any_influx)
+    tag_keys = [*REFUSED_TAG_KEYS, *(dialect.reserved_tag_keys - {"time"})]
+    cases = [
+        *((name, [field("v")], escape_measurement(name) + b" v=1 1") for name in REFUSED_MEASUREMENTS),
+        *(("m", [tag(name), field("v")], b"m," + escape_tag(name) + b"=x v=1 1") for name in tag_keys),
+        *(("m", [field(name)], b"m " + escape_field_key(name) + b"=1 1") for name in REFUSED_FIELD_KEYS),
+    ]
+    for measurement, columns, line in cases:
+        assert unrepresentable(measurement, columns, None, dialect, OPTIONS), (measurement, columns)
+        database = new_database(any_influx)
+        sender(any_influx, database)(line)
+        tags = frozenset((encode_name(column.name), b"x") for column in columns[:-1])
+        expected = {(encode_name(measurement), tags, 1): {encode_name(columns[-1].name): 1.0}}
+        assert read_points(any_influx, database) != expected, line
 
 
 def test_only_new_1x_versions_limit_strings() -> None:
