@@ -313,9 +313,11 @@ def _progress_so_far(run: _Restore) -> list[RestoreProgress]:
     standing = _standing(run)
     if standing is None:
         return []
-    if standing.request != _request_digest(run) or standing.target_database != run.target.database:
+    asked = _request_digest(run), run.target.server.name, run.target.database
+    if (standing.request, standing.target_server, standing.target_database) != asked:
         raise TargetError(
-            f"The restore {run.restore_id!r} was started with another request or target.",
+            f"The restore {run.restore_id!r} was started with another request or target "
+            f"({printable(standing.target_database)!r} on {standing.target_server}), or a newer backup was made since.",
             kind="restore-in-progress",
             hint="Repeat it with the same arguments, or use another --restore-id.",
         )

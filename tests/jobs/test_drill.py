@@ -1,0 +1,432 @@
+"""Restore drills on real servers: they prove what is whole, they fail for what is not, and they leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.errors import DrillError, ServerUnavailableError, SourceError, TargetError
+from influxdb_backup.influx.protocol import ReadOptions, Server
+from influxdb_backup.jobs.drill import clean, drill, raise_unless_ok
+from influxdb_backup.jobs.drills import DrillReport, ScratchDropped, ScratchStarted, passing_drill
+from influxdb_backup.jobs.verify import raise_unless_ok as raise_unless_verified
+from influxdb_backup.jobs.verify import verify
+from influxdb_backup.model import RetentionPolicy, TableSchema, VerifyLevel, Window
+from tests.jobs.support import (
+    DAY,
+    DAY_NS,
+    HOUR,
+    MINUTE,
+    WEEK,
+    Wrapped,
+    back_up,
+    create_policy,
+    lines,
+    new_database,
+    plan,
+    window,
+)
+from tests.jobs.test_restore_rules import Losing, damage
+from tests.servers import RunningServer
+
+SCRATCH = "influxdb_backup_drill_"
+
+
+def fill(running: RunningServer, database: str, measurement: str = "cpu", count: int = 10) -> None:
+    """One point a minute of one series."""
+    running.write(lines((f"{measurement},host=a", f"v={n}", DAY.start + n * MINUTE) for n in range(count)), database)
+
+
+def scratches(server: Server) -> list[str]:
+    """Scratch databases that are on the server."""
+    return [name for name in server.databases() if name.startswith(SCRATCH)]
+
+
+def restorable(repository: Repository) -> bool:
+    """Whether the latest backup counts as restorable."""
+    return verify(repository, repository.ref("telemetry@latest"), VerifyLevel.RESTORABLE, record=False).ok
+
+
+def test_a_drill_proves_every_table_and_leaves_no_scratch(
+    any_influx: RunningServer, any_server: Server, repository: Repository
+) -> None:
+    """Rows and fingerprints come back equal, the report is kept, and the backup becomes restorable."""
+    database = new_database(any_influx)
+    fill(any_influx, database)
+    any_influx.write(f'mem,host=b s="x",i=5i,b=true {DAY.start}', database)
+    back_up(repository, any_server, plan(database))
+    assert not restorable(repository)
+    before = scratches(any_server)
+    report = drill(plan(database), repository=repository, server=any_server)
+    assert report.problems == ()
+    assert report.ok
+    assert {(table.table, table.ok, table.rows) for table in report.tables} == {
+        ("autogen.cpu", True, 10),
+        ("autogen.mem", True, 1),
+    }
+    assert (report.rows, report.values, report.scratch_dropped) == (11, 13, True)
+    assert 0 < report.seconds_restore <= report.seconds_total
+    assert scratches(any_server) == before
+    kept = passing_drill(repository, repository.ref("telemetry@latest"))
+    assert kept == report
+    assert restorable(repository)
+    assert database in any_server.databases()
+
+
+def test_a_drill_binds_to_the_manifest_it_restored(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """A new revision is not restorable because an older one was."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+    drill(plan(database), repository=repository, server=server1)
+    fill(influx1, database, count=20)
+    back_up(repository, server1, plan(database))
+    assert not restorable(repository)
+
+
+def test_a_drill_of_a_damaged_part_fails_and_says_where(
+    influx1: RunningServer, server1: Server, repository: Repository, tmp_path: Path
+) -> None:
+    """The report names the object; the drill is kept as failed, and the scratch is gone."""
+    database = new_database(influx1)
+    fill(influx1, database, "cpu")
+    fill(influx1, database, "mem")
+    back_up(repository, server1, plan(database))
+    key = damage(repository, tmp_path, "mem")
+    report = drill(plan(database), repository=repository, server=server1)
+    assert not report.ok
+    assert any(key in problem.message for problem in report.problems)
+    assert report.scratch_dropped
+    assert report.scratch not in server1.databases()
+    assert not restorable(repository)
+    with pytest.raises(DrillError, match=key.replace(".", r"\.")):
+        raise_unless_ok(report)
+    checked = verify(repository, repository.ref("telemetry@latest"), VerifyLevel.VALID)
+    assert key in {problem.object for problem in checked.problems}
+    with pytest.raises(Exception, match="is not valid"):
+        raise_unless_verified(checked)
+
+
+def test_a_drill_of_a_damaged_manifest_fails_and_creates_no_scratch(
+    influx1: RunningServer, server1: Server, repository: Repository, tmp_path: Path
+) -> None:
+    """A backup that cannot even be opened is the worst result, and is kept in a report."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    done = back_up(repository, server1, plan(database))
+    path = tmp_path / "repository" / "manifests" / (done.manifest.removeprefix("sha256:") + ".json")
+    path.unlink()
+    report = drill(plan(database), repository=repository, server=server1)
+    assert not report.ok
+    assert any("manifest" in problem.message for problem in report.problems)
+    assert report.scratch not in server1.databases()
+    assert not repository.read_documents("drills/telemetry/", ScratchStarted)
+
+
+def test_a_drill_finds_points_that_did_not_arrive(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """A server that loses confirmed points fails the drill."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+    report = drill(plan(database), repository=repository, server=Losing(server1))
+    assert not report.ok
+    assert any("'v'" in problem.message for problem in report.problems)
+    assert report.scratch_dropped
+
+
+def test_a_drill_finds_a_value_that_changed(influx1: RunningServer, server1: Server, repository: Repository) -> None:
+    """Equal counts with another content are found by the fingerprint, and the table is named."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+
+    class Changing(Wrapped):
+        """Changes one value in the scratch after its counts were read back."""
+
+        def read(self, name: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+            influx1.write(f"cpu,host=a v=0.5 {DAY.start}", name)
+            return self.server.read(name, schema, piece, options)
+
+    report = drill(plan(database), repository=repository, server=Changing(server1))
+    assert [(problem.kind, problem.object) for problem in report.problems] == [("fingerprint", "autogen.cpu")]
+
+
+def test_a_drill_runs_the_users_checks(influx1: RunningServer, server1: Server, repository: Repository) -> None:
+    """Checks are asked of the restored data only; one that does not hold, or that cannot be asked, fails the drill."""
+    database = new_database(influx1)
+    create_policy(influx1, database, "other", "DURATION INF REPLICATION 1")
+    fill(influx1, database)
+    influx1.write(f"cpu v=77 {DAY.start}", database, "other")
+    influx1.write(lines(("cpu,host=a", "v=1", DAY.end + n) for n in range(5)), database)
+    checks = [
+        {"query": "SELECT count(v) FROM cpu", "equals": 10},
+        {"query": "SELECT max(v) FROM cpu", "min": 8, "max": 9},
+        {"query": "SELECT last(v) FROM cpu", "retention_policy": "other", "equals": 77},
+        {"query": "SELECT * FROM cpu WHERE host='a'", "non_empty": True},
+    ]
+    chosen = plan(database, drill={"checks": checks})
+    back_up(repository, server1, chosen)
+    report = drill(chosen, repository=repository, server=server1)
+    assert report.problems == ()
+    assert [(check.ok, check.value) for check in report.checks][:3] == [(True, "10"), (True, "9.0"), (True, "77.0")]
+    failing = plan(
+        database,
+        drill={"checks": [{"query": "SELECT count(v) FROM cpu", "min": 11}, {"query": "SELECT FROM", "min": 0}]},
+    )
+    report = drill(failing, repository=repository, server=server1)
+    assert not report.ok
+    assert [problem.kind for problem in report.problems] == ["check", "check"]
+    assert "must be at least 11" in report.problems[0].message
+
+
+def test_mixed_types_in_drills_are_kept_apart(influx1: RunningServer, server1: Server, repository: Repository) -> None:
+    """A field of all types, one for each shard group, comes back with each type, although the window is one."""
+    database = new_database(influx1)
+    create_policy(influx1, database, "hours", "DURATION INF REPLICATION 1 SHARD DURATION 1h DEFAULT")
+    for hour, value in enumerate(("1.5", "7i", '"text"', "true", "2.5")):
+        influx1.write(f"cpu v={value} {DAY.start + hour * HOUR + 5}", database, "hours")
+    back_up(repository, server1, plan(database))
+    report = drill(plan(database), repository=repository, server=server1)
+    assert report.problems == ()
+    assert report.rows == 5
+
+
+def test_mixed_types_in_drills_after_the_shard_duration_was_altered(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Groups smaller than the policy's present duration hold other types: the scratch gets groups that separate them."""
+    database = new_database(influx1)
+    create_policy(influx1, database, "p", "DURATION INF REPLICATION 1 SHARD DURATION 1d DEFAULT")
+    influx1.write(f"cpu v=1.5 {WEEK.start}", database, "p")
+    influx1.write(f'cpu v="text" {WEEK.start + DAY_NS}', database, "p")
+    influx1.query(f'ALTER RETENTION POLICY "p" ON "{database}" SHARD DURATION 1w')
+    back_up(repository, server1, plan(database), WEEK)
+    report = drill(plan(database), repository=repository, server=server1)
+    assert report.problems == ()
+    assert report.rows == 2
+
+
+def test_mixed_types_in_drills_that_nothing_separates_are_named(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """
+    Types that even groups of an hour cannot keep apart are told as such, with their pieces; the drill does not hold.
+
+    Groups of 90 minutes once kept them apart, and the policy's duration was altered since.
+    """
+    database = new_database(influx1)
+    create_policy(influx1, database, "p", "DURATION INF REPLICATION 1 SHARD DURATION 90m DEFAULT")
+    influx1.write(f"cpu v=1.5 {DAY.start + 89 * MINUTE}", database, "p")
+    influx1.write(f'cpu v="text" {DAY.start + 91 * MINUTE}', database, "p")
+    back_up(repository, server1, plan(database))
+    assert drill(plan(database), repository=repository, server=server1).ok
+    influx1.query(f'ALTER RETENTION POLICY "p" ON "{database}" SHARD DURATION 1w')
+    back_up(repository, server1, plan(database, name="altered"))
+    report = drill(plan(database, name="altered"), repository=repository, server=server1)
+    assert not report.ok
+    assert report.problems[0].kind == "types"
+    for words in ("p.cpu, field 'v'", "float in 2024-03-06T00:00:00Z to 2024-03-06T01:30:00Z", "string in"):
+        assert words in report.problems[0].message
+    assert report.scratch_dropped
+
+
+# --- 11: scratch databases
+
+
+def test_scratch_is_recorded_before_it_is_created(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Whoever is killed while creating a scratch leaves its name in the repository; two drills never share one."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+    seen: list[str] = []
+
+    class Watching(Wrapped):
+        def create_scratch(self, name: str, policies: tuple[RetentionPolicy, ...]) -> str:
+            recorded = [record.database for _, record in repository.read_documents("drills/telemetry/", ScratchStarted)]
+            assert name in recorded
+            seen.append(name)
+            return self.server.create_scratch(name, policies)
+
+    for _ in range(2):
+        assert drill(plan(database), repository=repository, server=Watching(server1)).ok
+    assert len(set(seen)) == 2
+    assert all(len(name.removeprefix(SCRATCH)) == 16 for name in seen)
+    assert not set(seen) & set(server1.databases())
+
+
+def test_scratch_that_exists_is_refused_and_never_dropped(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """A name that is taken ends the drill; the database that has it stays as it is."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+    taken: list[str] = []
+
+    class Taken(Wrapped):
+        def create_scratch(self, name: str, policies: tuple[RetentionPolicy, ...]) -> str:
+            influx1.create_database(name)
+            influx1.write(f"precious v=1 {DAY.start}", name)
+            taken.append(name)
+            return self.server.create_scratch(name, policies)
+
+    with pytest.raises(TargetError):
+        drill(plan(database), repository=repository, server=Taken(server1))
+    assert taken[0] in server1.databases()
+    influx1.query(f'DROP DATABASE "{taken[0]}"')
+
+
+def test_scratch_is_dropped_when_the_restore_is_interrupted(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Whatever ends the drill, its scratch is gone afterwards."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+
+    class Interrupted(Wrapped):
+        def writer(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drill(plan(database), repository=repository, server=Interrupted(server1))
+    assert scratches(server1) == []
+    assert len(repository.read_documents("drills/telemetry/", ScratchDropped)) == 1
+    assert clean("telemetry", repository=repository, server=server1) == ()
+
+
+class Undroppable(Wrapped):
+    """A server that refuses to drop."""
+
+    def drop_scratch(self, database: str, scratch_id: str) -> None:
+        """Refuses."""
+        raise ServerUnavailableError("not now")
+
+
+def test_scratch_that_cannot_be_dropped_is_reported_and_cleaned_later(
+    any_influx: RunningServer, any_server: Server, repository: Repository
+) -> None:
+    """A failed drop fails the drill by name; --clean drops exactly that, once."""
+    database = new_database(any_influx)
+    fill(any_influx, database)
+    back_up(repository, any_server, plan(database))
+    bystander = new_database(any_influx, "influxdb_backup_drills")
+    report = drill(plan(database), repository=repository, server=Undroppable(any_server))
+    assert not report.ok
+    assert not report.scratch_dropped
+    assert [problem.kind for problem in report.problems] == ["scratch"]
+    assert report.scratch in any_server.databases()
+    assert clean("other", repository=repository, server=any_server) == ()
+    assert clean("telemetry", repository=repository, server=any_server) == (report.scratch,)
+    assert report.scratch not in any_server.databases()
+    assert clean("telemetry", repository=repository, server=any_server) == ()
+    assert {database, bystander} <= set(any_server.databases())
+
+
+def test_scratch_of_a_drill_killed_before_it_was_recorded_as_created(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Of a killed drill only the recorded name is left: what has it is dropped, and what was never created is fine."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+
+    class Killed(Wrapped):
+        create: bool = True
+
+        def create_scratch(self, name: str, policies: tuple[RetentionPolicy, ...]) -> str:
+            if self.create:
+                self.server.create_scratch(name, policies)
+            raise KeyboardInterrupt
+
+    killed = Killed(server1)
+    for create in (True, False):
+        killed.create = create
+        with pytest.raises(KeyboardInterrupt):
+            drill(plan(database), repository=repository, server=killed)
+    assert len(scratches(server1)) == 1
+    assert len(clean("telemetry", repository=repository, server=server1)) == 2
+    assert scratches(server1) == []
+
+
+def test_scratch_of_another_server_is_left_alone(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Cleaning on one server does not tick off what lies on another."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+
+    class Elsewhere(Wrapped):
+        name = "elsewhere"
+
+    report = drill(plan(database), repository=repository, server=Undroppable(server1))
+    assert clean("telemetry", repository=repository, server=Elsewhere(server1)) == ()
+    assert clean("telemetry", repository=repository, server=server1) == (report.scratch,)
+
+
+# --- others
+
+
+def test_drills_come_round_to_all_windows(influx1: RunningServer, server1: Server, repository: Repository) -> None:
+    """With least_recently_drilled, as many drills as windows drill each of them."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    chosen = plan(database, drill={"pick": "least_recently_drilled"})
+    days = [window(DAY.start + n * DAY_NS, DAY.end + n * DAY_NS) for n in range(3)]
+    for day in days:
+        back_up(repository, server1, chosen, day)
+    reports = [drill(chosen, repository=repository, server=server1) for _ in range(3)]
+    assert [report.window for report in reports] == list(reversed(days))
+    assert all(report.ok for report in reports)
+
+
+def test_plan_identity_is_compared_by_drills(influx1: RunningServer, server1: Server, repository: Repository) -> None:
+    """A drill of a plan that now names another database does not prove the old one's backups and pass."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+    with pytest.raises(SourceError) as caught:
+        drill(plan("another"), repository=repository, server=server1)
+    assert caught.value.kind == "identity-mismatch"
+
+
+def test_a_drill_of_an_empty_backup_holds(influx1: RunningServer, server1: Server, repository: Repository) -> None:
+    """A backup of zero rows, and one without tables, restore to nothing and say so."""
+    database = new_database(influx1)
+    back_up(repository, server1, plan(database, allow_empty=True))
+    first = drill(plan(database), repository=repository, server=server1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database), window(DAY.end, DAY.end + DAY_NS))
+    second = drill(plan(database), repository=repository, server=server1)
+    for report in (first, second):
+        assert (report.ok, report.rows, report.problems) == (True, 0, ())
+
+
+def test_a_named_ref_is_the_one_that_is_drilled(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """An old revision can be drilled by name."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    first = back_up(repository, server1, plan(database))
+    fill(influx1, database, count=20)
+    back_up(repository, server1, plan(database))
+    report: DrillReport = drill(
+        plan(database), repository=repository, server=server1, ref=repository.ref(first.ref), drill_id="run 1"
+    )
+    assert (report.ref, report.rows, report.drill_id) == (first.ref, 10, "run 1")
+    again = drill(
+        plan(database), repository=repository, server=server1, ref=repository.ref(first.ref), drill_id="run 1"
+    )
+    assert again.ok
