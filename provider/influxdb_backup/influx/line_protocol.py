@@ -96,6 +96,7 @@ def encode(measurement: str, batch: pa.RecordBatch, dialect: Dialect, options: W
         return
     runs = _series_runs(measurement, [item for item in columns if item[0].role is Role.TAG], batch.num_rows)
     times = _binary_text(_nanoseconds(batch.column(0)))
+    fields = [(column, _escaped(array) if column.type is InfluxType.STRING else array) for column, array in fields]
     sizes = _row_bounds(runs, fields, batch.num_rows)
     for start, stop in pairwise(_cuts(sizes, options)):
         length = stop - start
@@ -231,12 +232,14 @@ def _replace(array: Any, pattern: bytes, replacement: bytes) -> Any:
     return pc.replace_substring(array, pattern, replacement) if _holds_byte(array, pattern) else array
 
 
+def _escaped(texts: Any) -> Any:
+    """String values as they stand between quotes."""
+    return _replace(_replace(texts.cast(pa.binary()), b"\\", b"\\\\"), b'"', b'\\"')
+
+
 def _field_text(column: Column, array: Any) -> Any:
-    """A field's values as line protocol spells them, without quotes and suffix."""
-    if column.type is not InfluxType.STRING:
-        return _binary_text(array)
-    values = array.cast(pa.binary())
-    return _replace(_replace(values, b"\\", b"\\\\"), b'"', b'\\"')
+    """A field's values as line protocol spells them, without quotes and suffix; strings are escaped already."""
+    return array if column.type is InfluxType.STRING else _binary_text(array)
 
 
 def _join(
@@ -297,7 +300,7 @@ def _as_lines(lines: Any, filled: npt.NDArray[np.int64]) -> Lines:
 
 
 def _row_bounds(runs: _Runs, fields: Sequence[tuple[Column, Any]], rows: int) -> npt.NDArray[np.int64]:
-    """For each row a size in bytes that its line cannot exceed (by more than the escaping of its strings)."""
+    """For each row a size in bytes that its line cannot exceed; strings are escaped already."""
     lengths = pc.binary_length(runs.escaped).cast(pa.int64()).to_numpy(zero_copy_only=False)
     sizes: npt.NDArray[np.int64] = np.repeat(lengths, runs.lengths()) + _NUMBER_BYTES
     assert len(sizes) == rows
