@@ -91,7 +91,9 @@ def run(page: Page, folder: Path, replaced: dict[str, str], before: Sequence[str
     mark = f"@@{secrets.token_hex(8)}"
     script = []
     for step in wanted:
-        script.append(f"{_replace(step.command, replaced)}\n__status=$?; printf '\\n{mark} %s\\n' $__status; (exit $__status)\n")
+        script.append(
+            f"{_replace(step.command, replaced)}\n__status=$?; printf '\\n{mark} %s\\n' $__status; (exit $__status)\n"
+        )
     finished = subprocess.run(
         ["bash"],
         input="".join(script),
