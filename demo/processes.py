@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,11 +36,25 @@ class Processes:
         self._logs = folder
         self._mark = f"{folder}:{os.getpid()}"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+        self._stopped = False
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Starts one in the background; its output goes to ``<name>.log``. Returns its process id."""
-        with self.log(name).open("ab") as log:
-            process = subprocess.Popen(
+        process = self._launch(name, command, environment)
+        self._running[name] = process
+        return process.pid
+
+    def run(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Runs one to its end. Raises RuntimeError with the end of its log when it fails."""
+        if self._launch(name, command, environment).wait() != 0:
+            raise RuntimeError(f"{name} failed:\n{self._tail(name)}")
+
+    def _launch(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with self._lock, self.log(name).open("ab") as log:
+            if self._stopped:
+                raise RuntimeError(f"{name} is not started: everything is being stopped.")
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -47,8 +62,6 @@ class Processes:
                 env={**environment, MARK: self._mark},
                 start_new_session=True,
             )
-        self._running[name] = process
-        return process.pid
 
     def log(self, name: str) -> Path:
         """Where a process writes."""
@@ -59,11 +72,15 @@ class Processes:
         """Raises RuntimeError, with the end of its log, when one has ended by itself."""
         for name, process in self._running.items():
             if process.poll() is not None:
-                tail = self.log(name).read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"{name} ended with {process.returncode}:\n{tail}")
+                raise RuntimeError(f"{name} ended with {process.returncode}:\n{self._tail(name)}")
+
+    def _tail(self, name: str) -> str:
+        return self.log(name).read_text(errors="replace")[-2000:]
 
     def stop(self, grace: float = 10.0) -> None:
         """Ends all of them and their children: first asked, after ``grace`` seconds forced."""
+        with self._lock:
+            self._stopped = True
         victims = self._everything()
         for process in self._running.values():
             _signal_group(process.pid, signal.SIGTERM)

@@ -49,8 +49,8 @@ def live(folder: Path, influx1: RunningServer, database: str) -> Iterator[Airflo
 
 def test_backfill_drill_restore(live: AirflowStack, folder: Path, influx1: RunningServer, database: str) -> None:
     """Three days are filled by a backfill, a drill proves one of them, and a restore brings one into a new database."""
-    live.unpause(BACKUP)
     live.backfill(BACKUP, "2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z")
+    live.unpause(BACKUP)
     runs = live.runs(BACKUP, "backfill")
     assert len(runs) == 3
     for run in runs:

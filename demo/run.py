@@ -1,0 +1,253 @@
+"""
+Back up, verify, drill and restore real data in a real Airflow: ``make demo``.
+
+Everything is below ``.demo/`` and listens on free loopback ports. ``KEEP=1`` leaves it running until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from demo import influxdb, nycflights
+from demo.airflow_stack import AirflowStack
+from demo.processes import Processes
+
+ROOT = Path(__file__).parents[1]
+HOME = ROOT / ".demo"
+FIRST, LAST = "2013-01-07", "2013-01-20"
+DAYS = 14
+FIRST_SECOND = 1_357_516_800
+RESTORED_DAY = ("2013-01-12T00:00:00Z", "2013-01-13T00:00:00Z")
+PLAN = "nycflights"
+BACKUP, DRILL, RESTORE = (f"influxdb_{kind}__{PLAN}" for kind in ("backup", "drill", "restore"))
+YAML = """\
+repositories:
+  primary:
+    url: file://{repository}
+defaults:
+  connection: influxdb_demo
+  schedule: "0 0 * * *"
+plans:
+  nycflights:
+    database: {database}
+    start: 2013-01-07T00:00:00Z
+    drill:
+      pick: least_recently_drilled
+      checks:
+        - {{query: "SELECT count(distance) FROM flights", min: 500}}
+        - {{query: "SELECT max(temp) FROM weather", max: 120}}
+    airflow: {{max_active_runs: 4, tags: [demo]}}
+"""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was written into the source database."""
+
+    points: int
+    bytes_of_two_weeks: int
+    """of line protocol, for the windows that are backed up"""
+
+
+class Demo:
+    """The steps, in order, with the seconds since the start in front of each line."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._started = time.monotonic()
+        self._processes = processes
+        suffix = f"_{os.urandom(4).hex()}" if os.environ.get("INFLUXDB_URL") else ""
+        self.database = f"nycflights13{suffix}"
+        self.copy = f"nycflights13_restored{suffix}"
+        self.stack = AirflowStack(HOME / "airflow", processes)
+
+    def say(self, text: str) -> None:
+        """One line of progress."""
+        print(f"[{time.monotonic() - self._started:5.1f} s] {text}", flush=True)
+
+    def run(self) -> None:
+        """All steps, and the table at the end."""
+        self._configure()
+        with ThreadPoolExecutor(max_workers=1) as background:
+            airflow = background.submit(self.stack.start)
+            server = influxdb.start(self._processes, HOME / "influxdb")
+            self.say(f"InfluxDB answers at {server.url}; Airflow's database is being made meanwhile")
+            loaded = self._load(server)
+            airflow.result()
+        self.stack.wait()
+        self.say(f"Airflow is healthy: {self.stack.url}")
+        self.stack.create_connection("influxdb_demo", "influxdb_backup", host=server.host, port=server.port)
+        self.stack.wait_for_dags(BACKUP, DRILL, RESTORE)
+        exports, verified = self._backfill()
+        drilled = self._drill(exports)
+        restored = self._restore(server)
+        self._table(loaded, exports, verified, drilled, restored)
+
+    def _configure(self) -> None:
+        from influxdb_backup.archive.repository import Repository
+        from influxdb_backup.archive.store import open_store
+
+        repository = HOME / "repository"
+        repository.mkdir(parents=True)
+        Repository.init(open_store(f"file://{repository}"))
+        self.stack.dags.mkdir(parents=True)
+        shutil.copy(ROOT / "dags" / "influxdb_backup_dags.py", self.stack.dags)
+        (self.stack.dags / "influxdb_backup.yaml").write_text(
+            YAML.format(repository=repository, database=self.database)
+        )
+
+    def _load(self, server: influxdb.Influxdb) -> Loaded:
+        server.query(f'CREATE DATABASE "{self.database}"')
+        size = 0
+
+        def lines() -> Iterator[str]:
+            nonlocal size
+            for source in (nycflights.weather, nycflights.flights):
+                for second, line in source():
+                    if FIRST_SECOND <= second < FIRST_SECOND + DAYS * 86_400:
+                        size += len(line) + 1
+                    yield line
+
+        points = server.write(self.database, lines())
+        self.say(f"Loaded {points:,} points of the flights from New York in 2013 and the weather there")
+        return Loaded(points, size)
+
+    def _finish(self, dag_id: str, run_id: str, task_id: str, seconds: float = 150) -> None:
+        run = self.stack.finish(dag_id, run_id, seconds)
+        if run["state"] != "success":
+            raise RuntimeError(f"{dag_id} {run_id} {run['state']}:\n{self.stack.log(dag_id, run_id, task_id)[-3000:]}")
+
+    def _backfill(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        self.stack.backfill(BACKUP, f"{FIRST}T00:00:00Z", f"{LAST}T00:00:00Z", max_active_runs=DAYS)
+        self.stack.unpause(BACKUP)
+        runs = [run["dag_run_id"] for run in self.stack.runs(BACKUP, "backfill")]
+        self.say(f"Backfill of {len(runs)} daily windows, {FIRST} to {LAST}: settle, export, verify")
+        for run_id in runs:
+            self._finish(BACKUP, run_id, "export")
+        exports = [self.stack.result(BACKUP, run_id, "export") for run_id in runs]
+        verified = [self.stack.result(BACKUP, run_id, "verify") for run_id in runs]
+        self.say(f"{len(runs)} windows are backed up and verified: {sum(one['rows'] for one in exports):,} rows")
+        return exports, verified
+
+    def _drill(self, exports: list[dict[str, Any]]) -> dict[str, Any]:
+        self.stack.unpause(DRILL)
+        run_id = self.stack.trigger(DRILL, ref=exports[-1]["ref"])
+        self._finish(DRILL, run_id, "drill")
+        result = self.stack.result(DRILL, run_id, "drill")
+        self.say(f"Drill of {result['ref'].split('/')[1][:8]} held: restored, read back, compared, checked, dropped")
+        return result
+
+    def _restore(self, server: influxdb.Influxdb) -> dict[str, Any]:
+        self.stack.unpause(RESTORE)
+        start, end = RESTORED_DAY
+        run_id = self.stack.trigger(
+            RESTORE, start=start, end=end, target_database=self.copy, confirm=self.copy, dry_run=False
+        )
+        self._finish(RESTORE, run_id, "restore")
+        result = self.stack.result(RESTORE, run_id, "restore")
+        for table, field in (("flights", "distance"), ("weather", "temp")):
+            statement = f"SELECT count({field}) FROM {table}"
+            source = server.query(f"{statement} WHERE time >= '{start}' AND time < '{end}'", self.database)
+            copy = server.query(statement, self.copy)
+            if source[0][1] != copy[0][1]:
+                raise RuntimeError(f"{table}: {source[0][1]} at the source and {copy[0][1]} restored")
+        self.say(
+            f"Restored {start[:10]} into the database {self.copy}: {result['rows']:,} rows, as many as at the source"
+        )
+        return result
+
+    def _table(
+        self,
+        loaded: Loaded,
+        exports: list[dict[str, Any]],
+        verified: list[dict[str, Any]],
+        drilled: dict[str, Any],
+        restored: dict[str, Any],
+    ) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        size = sum(one["bytes"] for one in exports)
+        table = Table(title="influxdb-backup: what was done", show_header=False, title_justify="left")
+        table.add_row("windows", f"{len(exports)} days, {FIRST} to {LAST}")
+        table.add_row("rows", f"{sum(one['rows'] for one in exports):,} of {loaded.points:,} in the source")
+        table.add_row("values", f"{sum(one['values'] for one in exports):,}")
+        table.add_row("bytes", f"{size:,} (Parquet)")
+        table.add_row(
+            "ratio", f"{loaded.bytes_of_two_weeks / size:.1f} times smaller than line protocol "
+            f"({loaded.bytes_of_two_weeks:,} bytes)",
+        )  # fmt: skip
+        table.add_row("verified", f"{len(verified)} up to {', '.join(sorted({one['level'] for one in verified}))}")
+        table.add_row("drill", f"passed: {drilled['rows']:,} rows, {drilled['checks']} checks of the user's own")
+        table.add_row(
+            "drill time", f"{drilled['seconds_restore']:.1f} s to restore, {drilled['seconds_total']:.1f} s in all"
+        )
+        table.add_row("restore", f"{restored['rows']:,} rows into {restored['target_database']}")
+        table.add_row("whole demo", f"{time.monotonic() - self._started:.0f} s")
+        table.add_row("repository", str((HOME / "repository").relative_to(ROOT)))
+        table.add_row("Airflow", self.stack.url)
+        console = Console(width=100 if not sys.stdout.isatty() else None)
+        console.print()
+        console.print(table)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """A fresh .demo/, and never two demonstrations in it."""
+    owner = HOME / "pid"
+    if owner.exists() and psutil.pid_exists(int(owner.read_text() or 0)):
+        raise SystemExit(f"Another demo is running (process {owner.read_text()}): end it with Ctrl-C first.")
+    shutil.rmtree(HOME, ignore_errors=True)
+    HOME.mkdir()
+    owner.write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Runs the demonstration; 0 when every step held."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    with _alone():
+        processes = Processes(HOME / "logs")
+        try:
+            demo = Demo(processes)
+            demo.run()
+            if os.environ.get("KEEP"):
+                print(f"\nAirflow stays up at {demo.stack.url} (no login is asked). Ctrl-C ends it.", flush=True)
+                while True:
+                    processes.check()
+                    time.sleep(1)
+            print("\nKEEP=1 leaves Airflow up, to look around in its pages.", flush=True)
+        except KeyboardInterrupt:
+            print("\nStopping.", flush=True)
+            return 130
+        except (RuntimeError, TimeoutError) as error:
+            print(f"\nThe demo did not come to its end: {error}", file=sys.stderr)
+            return 1
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            processes.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
