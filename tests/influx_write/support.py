@@ -98,7 +98,7 @@ def sender(server: RunningServer, database: str, policy: str = "autogen") -> Sen
 
 @contextmanager
 def loopback(answer: Callable[[bytes], tuple[int, bytes]]) -> Iterator[RunningServer]:
-    """A real HTTP server on loopback that answers each POST body with a status and a text."""
+    """A real HTTP server on loopback that answers each POST body with a status and a text; 0 hangs up."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -108,6 +108,9 @@ def loopback(answer: Callable[[bytes], tuple[int, bytes]]) -> Iterator[RunningSe
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status, text = answer(body)
+            if status == 0:
+                self.close_connection = True
+                return
             self.send_response(status)
             self.send_header("Content-Length", str(0 if status == 204 else len(text)))
             self.end_headers()

@@ -81,6 +81,21 @@ def test_transient_answers_are_tried_again(status: int) -> None:
     assert not writer.result.rejects
 
 
+def test_a_lost_answer_is_asked_for_again() -> None:
+    """When the server took a batch and its answer got lost, the batch is sent again; it counts once."""
+    taken: list[bytes] = []
+
+    def answer(body: bytes) -> tuple[int, bytes]:
+        taken.append(body)
+        return (0, b"") if len(taken) % 2 else (204, b"")
+
+    with loopback(answer) as server:
+        result = write(server, WriteOptions(connections=1, batch_lines=5), 10).result
+    assert (result.rows, result.batches, len(taken)) == (10, 2, 4)
+    assert taken[0] == taken[1]
+    assert taken[2] == taken[3]
+
+
 def test_a_server_that_stays_busy_fails_the_write() -> None:
     """Trying again is bounded in time and ends with the server's last words."""
     started = time.monotonic()

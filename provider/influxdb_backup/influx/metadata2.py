@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 
-from influxdb_backup.errors import IncompleteReadError
+from influxdb_backup.errors import IncompleteReadError, ServerError
 from influxdb_backup.influx.http import ByteStream, Http, Reply, status_error
 from influxdb_backup.influx.pieces import group_window
 from influxdb_backup.model import Window
@@ -36,7 +37,15 @@ def metadata_groups(http: Http, bucket_id: str) -> list[Window] | None:
         if not found:
             raise IncompleteReadError(f"{http.name} answers the backup metadata without parts.")
         listing = multipart_part(body.read, found[1].encode(), b"buckets", http.name)
-    for bucket in json.loads(listing):
+    try:
+        return listed_windows(json.loads(listing), bucket_id)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServerError(f"{http.name} lists buckets in a form that is not known: {error!r}.") from error
+
+
+def listed_windows(buckets: Any, bucket_id: str) -> list[Window] | None:
+    """The windows of a bucket's groups in the parsed ``buckets`` part; KeyError or TypeError for another form."""
+    for bucket in buckets:
         if bucket["bucketID"] == bucket_id:
             groups = [group for policy in bucket["retentionPolicies"] for group in policy["shardGroups"] or []]
             windows = [group_window(group["startTime"], group["endTime"]) for group in groups if _is_live(group)]
