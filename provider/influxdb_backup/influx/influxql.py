@@ -19,6 +19,7 @@ UNQUERYABLE_MEASUREMENTS = frozenset({"_series", "_fieldKeys", "_tagKeys"})
 _SYSTEM_SOURCES = frozenset({"_measurements", "_tags", "_name", "_tagKey"})
 _NOT_NAMEABLE = re.compile("[\x00\r]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_RISKY = re.compile(r"\binto\b|;", re.IGNORECASE)
 _TOKEN = re.compile(
     r"""\s+|--[^\n]*|/\*.*?\*/|(?P<string>'(?:[^'\\\n]|\\.)*')|(?P<name>"(?:[^"\\\n]|\\.)*")"""
     r"""|(?P<word>[A-Za-z_][A-Za-z0-9_]*)|(?P<other>.)""",
@@ -93,7 +94,14 @@ def call_all(function: str, retention_policy: str, measurement: str, piece: Wind
 
 
 def is_plain_select(query: str) -> bool:
-    """Whether the text is a single SELECT without INTO, or a single SHOW: something that cannot write."""
+    """
+    Whether the text is a single SELECT without INTO, or a single SHOW: something that cannot write.
+
+    A regular expression may hold quotes, which hide what follows them from this scanner, so beside a slash no INTO and
+    no second statement is accepted anywhere.
+    """
+    if "/" in query and _RISKY.search(query.rstrip().rstrip(";")):
+        return False
     words: list[str] = []
     ended = False
     for found in _TOKEN.finditer(query):

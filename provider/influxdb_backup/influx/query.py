@@ -3,9 +3,10 @@ InfluxQL over ``/query``, answered in msgpack and read while it arrives, with pr
 
 The reply is a row of documents ``{"results": [{"statement_id", "series": [{"name", "tags", "columns", "values",
 "partial"}], "partial"}]}``. Status 200 is sent before the query runs and so proves nothing: every document but the
-last carries ``partial`` in its result, an error in the middle of a read is a last document with ``error``, and a
-connection that was cut ends without a document that is not partial. All three are told apart here (run on 1.6.7,
-1.12.4 and 2.9.1).
+last carries ``partial`` in its result, an error in the middle of a read is a last document with ``error`` (which 1.6.7
+sends even after one that is not partial), and a connection that was cut ends its chunked encoding short. So an answer
+is read to its very end, and is whole when its last document is neither partial nor an error (run on 1.6.7, 1.12.4 and
+2.9.1).
 """
 
 from __future__ import annotations
@@ -130,10 +131,11 @@ class ResultStream:
                     entries = self._unpacker.read_map_header()
                 except msgpack.OutOfData:
                     break
-                if end.documents and (end.error is not None or not end.partial):
-                    raise self._malformed("a document follows the last one")
+                ended = end.documents > 0 and (end.error is not None or not end.partial)
                 end.documents += 1
                 yield from self._document(entries, end)
+                if ended and end.error is None:
+                    raise self._malformed("a document follows the last one")
         except msgpack.OutOfData as error:
             raise self._cut("inside a document") from error
         except (msgpack.UnpackException, ValueError, TypeError) as error:
