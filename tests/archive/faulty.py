@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,6 +61,10 @@ class FaultyStore(Store):
     def upload(self, local: Path, key: str) -> None:
         """Fails as told."""
         self._call("upload", key, lambda: self.inner.upload(local, key))
+
+    def flush(self, keys: Sequence[str]) -> None:
+        """Fails as told."""
+        self._call("flush", "", lambda: self.inner.flush(keys))
 
     def read(self, key: str) -> bytes:
         """Fails as told."""

@@ -86,6 +86,7 @@ class Commit:
             raise UsageError(f"The parts of a commit must be the attempt's own, once each: {foreign or keys}.")
         with ThreadPoolExecutor(REQUESTS) as pool:
             list(pool.map(self._check_part, parts))
+        self._store.flush(keys)
 
     def _check_part(self, part: Part) -> None:
         size = self._store.size(part.path)

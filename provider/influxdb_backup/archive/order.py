@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-
-from influxdb_backup.columns import batch_columns
-from influxdb_backup.model import Role
 
 _MAX_SERIES = 500_000
 
@@ -16,12 +15,14 @@ SeriesKey = tuple[str | bytes | None, ...]
 
 class OrderProof:
     """
-    Watches batches go by. ``holds`` while each series is one run of rows with strictly ascending times.
+    Watches batches go by, whose tags are the columns at the given positions.
 
-    With more than half a million series it stops watching and claims nothing, to keep its memory bounded.
+    ``holds`` while each series is one run of rows with strictly ascending times. With more than half a million
+    series it stops watching and claims nothing, to keep its memory bounded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tags: Sequence[int]) -> None:
+        self._tags = tags
         self.holds = True
         self._seen: set[int] = set()
         self._last: SeriesKey | None = None
@@ -31,11 +32,7 @@ class OrderProof:
         """The next rows, at least one."""
         if not self.holds:
             return
-        tags = [
-            batch.column(position)
-            for position, column in enumerate(batch_columns(batch.schema), start=1)
-            if column.role is Role.TAG
-        ]
+        tags = [batch.column(position) for position in self._tags]
         times = batch.column(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
         starts = np.zeros(batch.num_rows, dtype=bool)
         starts[0] = True

@@ -23,7 +23,9 @@ from influxdb_backup.model import Column, InfluxType, Role, Table, Window, print
 
 CODEC = "zstd-1"
 ROW_GROUP_ROWS = 131_072
-ROW_GROUP_BYTES = 32 << 20
+ROW_GROUP_BYTES = 16 << 20
+SLICE_BYTES = 4 << 20
+"""rows are hashed and handed on in slices of about this size: hashing text needs several copies of it"""
 BATCH_ROWS = 65_536
 _SPARE_ENTRIES = 1024
 PART_KEY = b"influxdb-backup:part"
@@ -35,19 +37,29 @@ _ENCODINGS = {
 }
 
 
-def normalised(batch: pa.RecordBatch, binary: frozenset[Column] = frozenset()) -> pa.RecordBatch:
+class Normaliser:
     """
-    The batch with exactly the seam's names and types, so that equal column sets have equal schemas.
+    Gives batches exactly the seam's names and types, so that equal column sets have equal schemas.
 
-    ``large_string`` becomes ``string``, plain strings of a tag become a dictionary, and the columns of ``binary``
-    become ``binary`` as those that are it already. Raises FormatError for a time that is missing.
+    ``large_string`` becomes ``string``, plain strings of a tag become a dictionary, and a column that was ``binary``
+    once stays ``binary``.
     """
-    columns = batch_columns(batch.schema)
-    if batch.column(0).null_count:
-        raise FormatError("A point has no time.")
-    schema = arrow_schema(columns, binary | binary_columns(batch.schema))
-    arrays = [_cast(array, field.type) for array, field in zip(batch.columns, schema, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def __init__(self) -> None:
+        self._binary: frozenset[Column] = frozenset()
+        self._seen: pa.Schema | None = None
+        self._wanted = pa.schema([])
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The same points. Raises FormatError for a time that is missing, or columns that do not say what they are."""
+        if batch.column(0).null_count:
+            raise FormatError("A point has no time.")
+        if self._seen is None or not self._seen.equals(batch.schema, check_metadata=True):
+            columns = batch_columns(batch.schema)
+            self._binary |= binary_columns(batch.schema)
+            self._seen, self._wanted = batch.schema, arrow_schema(columns, self._binary & frozenset(columns))
+        arrays = [_cast(array, field.type) for array, field in zip(batch.columns, self._wanted, strict=True)]
+        return pa.RecordBatch.from_arrays(arrays, schema=self._wanted)
 
 
 def _cast(array: pa.Array, wanted: pa.DataType) -> pa.Array:
@@ -104,7 +116,9 @@ class ParquetFile:
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._pending_bytes = 0
-        self._order = OrderProof()
+        columns = batch_columns(schema)
+        self.columns = columns
+        self._order = OrderProof([n for n, column in enumerate(columns, start=1) if column.role is Role.TAG])
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(self._sink, schema, **_writer_options(schema))
         self._writer.add_key_value_metadata(_file_metadata(plan, window, table, piece, schema))
@@ -126,7 +140,7 @@ class ParquetFile:
     def _hold(self, rows: pa.RecordBatch) -> None:
         if not rows.num_rows:
             return
-        size = row_bytes(rows) + _dictionary_bytes(rows)
+        size = row_bytes(rows) + _dictionary_bytes(rows, self._pending[-1] if self._pending else None)
         if self._pending and self._pending_bytes + size > ROW_GROUP_BYTES:
             self._write_row_group()
         self._pending.append(rows)
@@ -193,16 +207,28 @@ def row_bytes(batch: pa.RecordBatch) -> int:
     return sum(array.indices.nbytes if pa.types.is_dictionary(array.type) else array.nbytes for array in batch.columns)
 
 
-def _dictionary_bytes(batch: pa.RecordBatch) -> int:
-    return sum(array.dictionary.nbytes for array in batch.columns if pa.types.is_dictionary(array.type))
+def _dictionary_bytes(batch: pa.RecordBatch, before: pa.RecordBatch | None) -> int:
+    """Bytes of the dictionaries that a batch brings along, those left out that it shares with the one before."""
+    total = 0
+    for position, array in enumerate(batch.columns):
+        if not pa.types.is_dictionary(array.type):
+            continue
+        dictionary = array.dictionary
+        if before is None or _address(before.column(position).dictionary) != _address(dictionary):
+            total += dictionary.nbytes
+    return total
+
+
+def _address(array: pa.Array) -> tuple[int, ...]:
+    return (array.offset, len(array), *(buffer.address for buffer in array.buffers() if buffer is not None))
 
 
 def sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch in slices that fit into a row group each, unless a single row does not; none when it is empty."""
+    """The batch in slices of about 4 MB of rows at most, unless a single row is larger; none when it is empty."""
     rows = batch.num_rows
     if not rows:
         return
-    if rows <= ROW_GROUP_ROWS and (rows == 1 or row_bytes(batch) <= ROW_GROUP_BYTES):
+    if rows <= ROW_GROUP_ROWS and (rows == 1 or row_bytes(batch) <= SLICE_BYTES):
         yield batch
         return
     first = ROW_GROUP_ROWS if rows > ROW_GROUP_ROWS else rows // 2
@@ -212,18 +238,17 @@ def sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 def read_batches(path: Path, key: str) -> Iterator[pa.RecordBatch]:
     """
-    All rows of a part, in file order, a row group at a time, in batches of at most 65,536 rows.
+    All rows of a part, in file order, a row group at a time, in batches of at most 65,536 rows and about 4 MB.
 
     The schema is the one that was written. Raises FormatError naming ``key`` when this is no such Parquet file.
     """
     try:
         with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow.remove_metadata()
-            batch_columns(schema)
+            batch_columns(file.schema_arrow)
             for group in range(file.metadata.num_row_groups):
                 table = file.read_row_group(group)
                 for batch in table.to_batches(max_chunksize=BATCH_ROWS):
-                    yield batch.replace_schema_metadata(None)
+                    yield from sliced(batch.replace_schema_metadata(None))
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{key} cannot be decoded: {error}.") from error
 

@@ -13,16 +13,14 @@ import pyarrow.compute as pc
 
 from influxdb_backup.archive.layout import check_key
 from influxdb_backup.archive.parquet import (
+    Normaliser,
     ParquetFile,
-    binary_columns,
     has_tag,
     in_window,
-    normalised,
     read_batches,
     sliced,
 )
 from influxdb_backup.archive.store import Store, file_digest, is_disk_full
-from influxdb_backup.columns import batch_columns
 from influxdb_backup.errors import BackupNotFoundError, IntegrityError, StoreError, UsageError
 from influxdb_backup.fingerprint import TableFingerprint, add_fingerprints
 from influxdb_backup.model import (
@@ -72,7 +70,8 @@ class PartWriter:
     def __init__(self, store: Store, place: PartPlace, schema: pa.Schema) -> None:
         self._store = store
         self._place = place
-        self._binary: frozenset[Column] = binary_columns(schema)
+        self._normalise = Normaliser()
+        self._normalise(pa.RecordBatch.from_pylist([], schema=schema))
         self._file: ParquetFile | None = None
         self._fingerprint = TableFingerprint(place.table.measurement)
         self._parts: list[Part] = []
@@ -90,9 +89,7 @@ class PartWriter:
             raise UsageError("The part writer is closed.")
         if not batch.num_rows:
             return
-        self._binary |= binary_columns(batch.schema)
-        whole = normalised(batch, self._binary & set(batch_columns(batch.schema)))
-        for rows in sliced(whole):
+        for rows in sliced(self._normalise(batch)):
             if self._file is not None and not self._file.schema.equals(rows.schema, check_metadata=True):
                 self._roll()
             self._add(rows)
@@ -131,7 +128,7 @@ class PartWriter:
             size, digest = file_digest(file.path)
         self._file, self._fingerprint = None, TableFingerprint(self._place.table.measurement)
         key = self._place.next_key()
-        part = self._describe(key, size, digest, batch_columns(file.schema), fingerprint)
+        part = self._describe(key, size, digest, file.columns, fingerprint)
         self._keys.append(key)
         self._place.uploaded(key)
         self._store.upload(file.path, key)
@@ -261,7 +258,7 @@ def read_part(
     The points of a part within a half-open window and with all of the given tag values, in file order.
 
     The bytes are proved before the first batch comes. A tag value of ``""`` selects points without that tag.
-    Batches have the seam's schema and at most 65,536 rows; empty ones are left out.
+    Batches have the seam's schema and at most 65,536 rows and about 4 MB; empty ones are left out.
     Raises IntegrityError, and FormatError when the bytes are right but cannot be decoded.
     """
     within = window if window and not (window.start <= part.min_time and part.max_time < window.end) else None

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,7 +52,16 @@ class Store(ABC):
 
     @abstractmethod
     def upload(self, local: Path, key: str) -> None:
-        """Copies a local file to a key that only this caller knows; a failure may leave anything there."""
+        """
+        Copies a local file to a key that only this caller knows; a failure may leave anything there.
+
+        What is uploaded must be flushed before anything references it.
+        """
+
+    def flush(self, keys: Sequence[str]) -> None:
+        """Makes uploaded objects survive a power cut. Most stores have done so when an upload returns."""
+        for key in keys:
+            check_key(key)
 
     @abstractmethod
     def read(self, key: str) -> bytes:

@@ -6,7 +6,8 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from influxdb_backup.archive.layout import check_key
@@ -15,6 +16,7 @@ from influxdb_backup.errors import UsageError
 
 _TEMPORARY = ".tmp-"
 _FOLDER_TRIES = 10
+_FLUSHES = 8
 
 
 class LocalStore(Store):
@@ -22,8 +24,8 @@ class LocalStore(Store):
     Objects are files. A file appears under its name only when its content is whole and on the disk.
 
     Content goes to a temporary name in the same folder, is flushed, linked to its name with ``os.link`` (which
-    fails when the name exists, unlike a rename), and then the folder is flushed. A killed process leaves
-    ``.tmp-*`` files at most, which no verb shows.
+    fails when the name exists, unlike a rename), and then the folder is flushed; what is uploaded is flushed later,
+    all at once. A killed process leaves ``.tmp-*`` files at most, which no verb shows.
     """
 
     def __init__(self, root: Path) -> None:
@@ -56,41 +58,52 @@ class LocalStore(Store):
                 shutil.copyfileobj(source, target, CHUNK)
 
         with store_errors(self.url, "upload", key):
-            self._publish(path, write)
+            self._publish(path, write, flush=False)
 
-    def _publish(self, path: Path, write: Callable[[int], None]) -> None:
+    def flush(self, keys: Sequence[str]) -> None:
+        """See Store.flush. Several at once, since one journal commit of the disk serves them all."""
+        paths = [self._path(key) for key in keys]
+        folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(self.root)}
+        with store_errors(self.url, "flush", keys[0] if keys else ""), ThreadPoolExecutor(_FLUSHES) as pool:
+            list(pool.map(_flush, paths))
+            list(pool.map(_flush, folders))
+
+    def _publish(self, path: Path, write: Callable[[int], None], *, flush: bool = True) -> None:
         temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
-        descriptor = self._open_new(temporary)
+        descriptor = self._open_new(temporary, flush=flush)
         try:
             try:
                 write(descriptor)
-                os.fsync(descriptor)
+                if flush:
+                    os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             os.link(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        _flush_folder(path.parent)
+        if flush:
+            _flush(path.parent)
 
-    def _open_new(self, temporary: Path) -> int:
+    def _open_new(self, temporary: Path, *, flush: bool) -> int:
         for _ in range(_FOLDER_TRIES):
-            self._make_folder(temporary.parent)
+            self._make_folder(temporary.parent, flush=flush)
             try:
                 return os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             except FileNotFoundError:
                 continue  # another client deleted the last object of the folder, and the folder with it
         raise OSError(errno.EBUSY, f"the folder {temporary.parent} disappears again and again")
 
-    def _make_folder(self, folder: Path) -> None:
+    def _make_folder(self, folder: Path, *, flush: bool) -> None:
         if folder.is_dir():
             return
         if folder != folder.parent:
-            self._make_folder(folder.parent)
+            self._make_folder(folder.parent, flush=flush)
         try:
             folder.mkdir(exist_ok=True)
         except FileNotFoundError:
             return  # the parent was deleted meanwhile; the caller tries again
-        _flush_folder(folder.parent)
+        if flush:
+            _flush(folder.parent)
 
     def read(self, key: str) -> bytes:
         """See Store.read."""
@@ -183,8 +196,9 @@ class LocalStore(Store):
         return self._path(key)
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _flush(path: Path) -> None:
+    """A file's content, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -34,14 +34,16 @@ def _secrets(options: dict[str, Any]) -> Iterator[str]:
             yield value
 
 
-def _refused_because_it_exists(error: BaseException) -> bool:
+def refused_because_it_exists(error: BaseException) -> bool:
     """
-    Whether a conditional put was answered 412, in whatever way the client said it.
+    Whether a conditional put was answered 412, in whatever way the client's library says so.
 
     s3fs raises FileExistsError only when the reply's body names the condition, which not every server's does.
     """
     seen: BaseException | None = error
     while seen is not None:
+        if any(getattr(seen, name, None) in {412, "412"} for name in ("code", "status", "status_code")):
+            return True
         reply = getattr(seen, "response", None)
         if isinstance(reply, dict):
             status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -69,7 +71,9 @@ class ObjectStore(Store):
         self._options = options
         self._hidden = tuple(_secrets(options))
         try:
-            self._fs, root = url_to_fs(self.url, skip_instance_cache=True, use_listings_cache=False, **options)
+            self._fs, root = url_to_fs(
+                self.url, **{**options, "skip_instance_cache": True, "use_listings_cache": False}
+            )
         except ImportError as error:
             raise UsageError(
                 f"The library for {self._protocol}:// is not installed: {error}.",
@@ -86,8 +90,8 @@ class ObjectStore(Store):
         with store_errors(self.url, "create", key, self._hidden):
             try:
                 self._fs.pipe_file(path, data, mode="create")
-            except OSError as error:
-                if not isinstance(error, FileExistsError) and _refused_because_it_exists(error):
+            except Exception as error:  # Google's client raises its own errors, of no common root
+                if not isinstance(error, FileExistsError) and refused_because_it_exists(error):
                     raise FileExistsError(key) from error
                 raise
 
