@@ -211,9 +211,7 @@ class Server(Protocol):
     ) -> Mapping[str, int]:
         """``count(*)`` by field name in a window that crosses no shard group. Fields without points are left out."""
 
-    def read(
-        self, database: str, schema: TableSchema, piece: Window, options: ReadOptions
-    ) -> Iterator[pa.RecordBatch]:
+    def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """
         The points of one table in one piece: series contiguous, time ascending, each batch bounded.
 
