@@ -84,7 +84,7 @@ class AirflowStack:
             self._processes.check()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Waited {seconds:.0f} s for {what}; the logs are in {self.home}.")
-            time.sleep(0.3)
+            time.sleep(0.5)
         return answer
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None, token: bool = True) -> Any:

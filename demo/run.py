@@ -25,7 +25,7 @@ from demo.airflow_stack import AirflowStack
 from demo.processes import Processes
 
 ROOT = Path(__file__).parents[1]
-HOME = ROOT / ".demo"
+HOME = Path(os.environ.get("DEMO_HOME", ROOT / ".demo")).absolute()
 FIRST, LAST = "2013-01-07", "2013-01-20"
 DAYS = 14
 FIRST_SECOND = 1_357_516_800
@@ -79,12 +79,15 @@ class Demo:
     def run(self) -> None:
         """All steps, and the table at the end."""
         self._configure()
-        with ThreadPoolExecutor(max_workers=1) as background:
+        background = ThreadPoolExecutor(max_workers=1)
+        try:
             airflow = background.submit(self.stack.start)
             server = influxdb.start(self._processes, HOME / "influxdb")
             self.say(f"InfluxDB answers at {server.url}; Airflow's database is being made meanwhile")
             loaded = self._load(server)
             airflow.result()
+        finally:
+            background.shutdown(wait=False)  # after Ctrl-C its process is ended by whoever catches that
         self.stack.wait()
         self.say(f"Airflow is healthy: {self.stack.url}")
         self.stack.create_connection("influxdb_demo", "influxdb_backup", host=server.host, port=server.port)
@@ -195,7 +198,7 @@ class Demo:
         )
         table.add_row("restore", f"{restored['rows']:,} rows into {restored['target_database']}")
         table.add_row("whole demo", f"{time.monotonic() - self._started:.0f} s")
-        table.add_row("repository", str((HOME / "repository").relative_to(ROOT)))
+        table.add_row("repository", os.path.relpath(HOME / "repository"))
         table.add_row("Airflow", self.stack.url)
         console = Console(width=100 if not sys.stdout.isatty() else None)
         console.print()

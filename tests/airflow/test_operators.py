@@ -269,6 +269,16 @@ class TestSettled:
         """A window that ended long ago needs no wait."""
         assert self.sensor(config_path).poke(context()) is True
 
+    def test_the_server_has_its_say(self, config_path: str, monkeypatch: Any) -> None:
+        """A worker's clock that runs ahead does not read a window early: the server's clock is behind it, and wins."""
+        ended = datetime.now(UTC) - timedelta(minutes=10)
+        ahead = time.time_ns() + 3600 * 10**9
+        monkeypatch.setattr("influxdb_backup.sensors.settled.time.time_ns", lambda: ahead)
+        sensor = self.sensor(config_path)
+
+        assert sensor.poke(context(data_interval_start=ended - timedelta(hours=1), data_interval_end=ended)) is False
+        assert 1190 < sensor.poke_interval <= 1205
+
     def test_a_new_window_is_waited_for_until_it_is_due(self, config_path: str) -> None:
         """The next look is when the window is due: its end, plus the settle time of half an hour."""
         sensor, now = self.sensor(config_path), datetime.now(UTC)

@@ -15,12 +15,17 @@ if TYPE_CHECKING:
     from influxdb_backup.config.model import Plan
 
 
+CERTAIN = 86_400 * 10**9
+"""ns by which a worker's clock may be wrong: windows that were due longer ago need no question to the server"""
+
+
 class WindowSettledSensor(BaseSensorOperator):
     """
     Succeeds once the run's window ended at least the plan's ``settle`` time ago.
 
-    Now is the earlier of the server's and the worker's clock. It waits without holding a worker's slot, and is
-    called again when the window is due rather than every minute.
+    Now is the earlier of the worker's and the server's clock; the server is asked when that may matter, which in a
+    backfill of last year it does not. The export asks it in any case, and refuses a window that is open.
+    It waits without holding a worker's slot, and is called again when the window is due rather than every minute.
 
     :param config_path: the YAML file, a path that the workers can read (templated)
     :param plan: the plan's name in that file (templated)
@@ -51,7 +56,10 @@ class WindowSettledSensor(BaseSensorOperator):
                 self.log.info("The window %s is not waited for: force is on.", format_window(window))
                 return True
             due = window.end + plan.settle
-            wait = seconds_until(due, self._now(plan))
+            now = time.time_ns()
+            if due <= now < due + CERTAIN:
+                now = min(now, self._server_now(plan))
+            wait = seconds_until(due, now)
         if wait <= 0:
             self.log.info("The window %s is settled.", format_window(window))
             return True
@@ -59,11 +67,11 @@ class WindowSettledSensor(BaseSensorOperator):
         self.poke_interval = wait
         return False
 
-    def _now(self, plan: Plan) -> int:
+    def _server_now(self, plan: Plan) -> int:
         from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
 
         with closing(InfluxdbBackupHook(plan.connection).server()) as server:
-            return min(server.now(), time.time_ns())
+            return server.now()
 
 
 def seconds_until(due: int, now: int) -> float:
