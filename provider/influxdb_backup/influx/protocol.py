@@ -150,7 +150,7 @@ class PointWriter(Protocol):
     ) -> None: ...
 
     def write(self, measurement: str, batch: pa.RecordBatch) -> None:
-        """Encodes and queues the batch; blocks while the connections are behind. Order is kept per series."""
+        """Encodes and queues the batch; blocks while the connections are behind. Batches may overtake each other."""
 
     @property
     def result(self) -> WriteResult:
