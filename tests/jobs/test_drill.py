@@ -430,3 +430,17 @@ def test_a_named_ref_is_the_one_that_is_drilled(
         plan(database), repository=repository, server=server1, ref=repository.ref(first.ref), drill_id="run 1"
     )
     assert again.ok
+
+
+def test_a_drill_of_text_that_is_not_utf8_holds(
+    any_influx: RunningServer, any_server: Server, repository: Repository
+) -> None:
+    """Bytes that are not UTF-8 in many columns are restored and read back from the scratch as the same bytes."""
+    database = new_database(any_influx)
+    tags = "".join(f",t{n}=\udcff{n}" for n in range(6))
+    fields = ",".join(f's{n}="\udc80{n}"' for n in range(6))
+    any_influx.write(f"log{tags} {fields} {DAY.start}\nlog v=1 {DAY.start}", database)
+    back_up(repository, any_server, plan(database))
+    report = drill(plan(database), repository=repository, server=any_server)
+    assert report.problems == ()
+    assert report.rows == 2

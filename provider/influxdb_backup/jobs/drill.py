@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +13,7 @@ from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Check, Plan
 from influxdb_backup.errors import DrillError, InfluxdbBackupError
-from influxdb_backup.fingerprint import TableFingerprint
+from influxdb_backup.fingerprint import TableFingerprint, add_fingerprints
 from influxdb_backup.influx.protocol import ReadOptions, Server
 from influxdb_backup.jobs.drill_checks import run_check
 from influxdb_backup.jobs.drills import (
@@ -26,11 +27,22 @@ from influxdb_backup.jobs.drills import (
     reports,
 )
 from influxdb_backup.jobs.identity import refuse_other_plan
+from influxdb_backup.jobs.piece import read_whole
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.restore import RestoreReport, restore
 from influxdb_backup.jobs.restore_request import RestoreRequest
 from influxdb_backup.jobs.type_changes import separating_duration
-from influxdb_backup.model import Manifest, Problem, Ref, RetentionPolicy, TableEntry, printable
+from influxdb_backup.model import (
+    InfluxType,
+    Manifest,
+    Problem,
+    Ref,
+    RetentionPolicy,
+    TableEntry,
+    TableSchema,
+    Window,
+    printable,
+)
 
 
 @dataclass
@@ -186,40 +198,64 @@ def _prove(run: _Drill, manifest: Manifest, findings: _Findings) -> None:
         return
     findings.restore_seconds = time.monotonic() - started
     compared = time.monotonic()
-    for position, entry in enumerate(manifest.tables):
-        findings.tables.append(_compare(run, entry, findings))
-        run.progress(Progress("compare", position + 1, len(manifest.tables), entry.rows, 0, str(entry.table)))
+    for number, (entry, schema, pieces) in enumerate(_in_scratch(run, manifest), start=1):
+        findings.tables.append(_compare(run, entry, schema, pieces, findings))
+        run.progress(Progress("compare", number, len(manifest.tables), entry.rows, 0, str(entry.table)))
     findings.read_back_seconds = time.monotonic() - compared
     _run_checks(run, manifest, findings)
 
 
-def _compare(run: _Drill, entry: TableEntry, findings: _Findings) -> TableResult:
+def _in_scratch(run: _Drill, manifest: Manifest) -> Iterator[tuple[TableEntry, TableSchema | None, tuple[Window, ...]]]:
+    """Each table with what the scratch lists of it; None when it lists nothing."""
+    for policy in dict.fromkeys(entry.table.retention_policy for entry in manifest.tables):
+        listed = {schema.table: schema for schema in run.server.schema(run.scratch, policy).tables}
+        pieces = run.server.pieces(run.scratch, policy, run.ref.window)
+        for entry in manifest.tables:
+            if entry.table.retention_policy == policy:
+                yield entry, listed.get(entry.table), pieces
+
+
+def _seen(run: _Drill, schema: TableSchema, pieces: tuple[Window, ...]) -> list[TableFingerprint]:
+    """What a table of the scratch holds, read piece by piece."""
+
+    def read(known: TableSchema, piece: Window) -> TableFingerprint:
+        found = TableFingerprint(known.table.measurement)
+        for batch in run.server.read(run.scratch, known, piece, ReadOptions()):
+            found.add(batch)
+        return found
+
+    def refresh() -> TableSchema:
+        listed = run.server.schema(run.scratch, schema.table.retention_policy).tables
+        return next((one for one in listed if one.table == schema.table), schema)
+
+    return [one for piece in pieces for one in read_whole(read, schema, refresh, piece)[0]]
+
+
+def _compare(
+    run: _Drill, entry: TableEntry, schema: TableSchema | None, pieces: tuple[Window, ...], findings: _Findings
+) -> TableResult:
     """Reads a table back from the scratch and compares it with the manifest, field by field."""
-    policy, name = entry.table.retention_policy, str(entry.table)
-    found = TableFingerprint(entry.table.measurement)
-    schemas = [
-        s for s in run.server.schema(run.scratch, policy).tables if s.table.measurement == entry.table.measurement
-    ]
-    for schema in schemas:
-        for piece in run.server.pieces(run.scratch, policy, run.ref.window):
-            for batch in run.server.read(run.scratch, schema, piece, ReadOptions()):
-                found.add(batch)
+    name = str(entry.table)
+    seen = _seen(run, schema, pieces) if schema else []
+    rows, fingerprint = sum(one.rows for one in seen), add_fingerprints(one.hexadecimal for one in seen)
     before = len(findings.problems)
-    if found.rows != entry.rows:
-        findings.note("rows", name, f"{entry.rows} rows were backed up and {found.rows} came back.")
+    if rows != entry.rows:
+        findings.note("rows", name, f"{entry.rows} rows were backed up and {rows} came back.")
     wanted = {(count.name, count.type): count.count for count in entry.counts}
-    came = {(count.name, count.type): count.count for count in found.counts}
+    came: Counter[tuple[str, InfluxType]] = Counter()
+    for count in (count for one in seen for count in one.counts):
+        came[count.name, count.type] += count.count
     for key in sorted({*wanted, *came}):
-        if wanted.get(key, 0) != came.get(key, 0):
+        if wanted.get(key, 0) != came[key]:
             findings.note(
                 "counts",
                 name,
                 f"Field {printable(key[0])!r} ({key[1].value}): {wanted.get(key, 0)} values were backed up and "
-                f"{came.get(key, 0)} came back.",
+                f"{came[key]} came back.",
             )
-    if found.hexadecimal != entry.fingerprint and before == len(findings.problems):
+    if fingerprint != entry.fingerprint and before == len(findings.problems):
         findings.note("fingerprint", name, "Counts agree, but the content differs from what was backed up.")
-    return TableResult(table=name, ok=before == len(findings.problems), rows=found.rows, fingerprint=found.hexadecimal)
+    return TableResult(table=name, ok=before == len(findings.problems), rows=rows, fingerprint=fingerprint)
 
 
 def _run_checks(run: _Drill, manifest: Manifest, findings: _Findings) -> None:

@@ -1,9 +1,10 @@
-"""Reading one table in one piece of the window into parts, and the proof that everything came."""
+"""Reading one table in one piece of the window, and the proof that everything came."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.parts import PartWriter
@@ -14,6 +15,38 @@ from influxdb_backup.windows import format_window, halve
 
 _ATTEMPTS = 4
 """reads of one piece before it fails"""
+
+T = TypeVar("T")
+Refresh = Callable[[], TableSchema]
+"""reads the table's schema again"""
+
+
+def read_whole(
+    read: Callable[[TableSchema, Window], T], schema: TableSchema, refresh: Refresh, piece: Window
+) -> tuple[list[T], TableSchema]:
+    """
+    What ``read`` returns for the piece, or for each of the halves that it takes; and the schema that it took.
+
+    A read that finds a column which the schema does not have (or which holds bytes that are not UTF-8) is made again
+    with a new schema, one that a limit or a cut stream ended is halved in time. Raises IncompleteReadError when that
+    does not help.
+    """
+    surprises = 0
+    while True:
+        try:
+            return [read(schema, piece)], schema
+        except IncompleteReadError as error:
+            if error.kind == "schema-changed" and surprises < len(schema.columns) + _ATTEMPTS:
+                schema, surprises = refresh(), surprises + 1
+                continue
+            halves = halve(piece) if error.kind == "read-limit" else None
+            if halves is None:
+                raise
+        results = []
+        for half in halves:
+            found, schema = read_whole(read, schema, refresh, half)
+            results += found
+        return results, schema
 
 
 @dataclass(frozen=True)
@@ -35,7 +68,7 @@ class PieceReader:
     attempt: Attempt
     number: int
     schema: TableSchema
-    refresh: Callable[[], TableSchema]
+    refresh: Refresh
     """reads the table's schema again, after a column appeared that it does not have"""
     on_batch: Callable[[int, int], None]
     """called with rows and bytes of each batch"""
@@ -45,34 +78,30 @@ class PieceReader:
         """
         The piece's parts, committed to nothing yet.
 
-        A read that a limit or a cut stream ended is halved in time; counts that differ from the server's
-        are read again. Raises IncompleteReadError when they keep differing.
+        Counts that differ from the server's are read again. Raises IncompleteReadError when they keep differing.
         """
-        schema, before = self.schema, None
+        results, schema = read_whole(self._read_proved, self.schema, self.refresh, piece)
+        return PieceResult(
+            parts=tuple(part for parts, _ in results for part in parts),
+            counts=tuple(count for _, count in results),
+            columns=frozenset(schema.columns),
+        )
+
+    def _read_proved(self, schema: TableSchema, piece: Window) -> tuple[tuple[Part, ...], SourceCount]:
+        before = None
         difference = ""
         for _ in range(_ATTEMPTS):
-            try:
-                parts = self._read_once(schema, piece)
-            except IncompleteReadError as error:
-                if error.kind == "schema-changed":
-                    schema, difference = self.refresh(), str(error)
-                    continue
-                halves = halve(piece) if error.kind == "read-limit" else None
-                if halves is None:
-                    raise
-                results = [self.read(half) for half in halves]
-                return PieceResult(
-                    parts=tuple(part for result in results for part in result.parts),
-                    counts=tuple(count for result in results for count in result.counts),
-                    columns=frozenset(schema.columns),
-                )
+            parts = self._read_once(schema, piece)
             read = _totals(parts)
-            after = self._counts(schema, piece)
+            try:
+                after = self._counts(schema, piece)
+            except BaseException:
+                self.attempt.withdraw(parts)
+                raise
             moved = before is not None and _between(before, read, after)
             if read == after or moved:
                 counts = tuple((name, after[name]) for name in sorted(after))
-                counted = SourceCount(table=schema.table, window=piece, counts=counts, moved=read != after)
-                return PieceResult(parts=parts, counts=(counted,), columns=frozenset(schema.columns))
+                return parts, SourceCount(table=schema.table, window=piece, counts=counts, moved=read != after)
             self.attempt.withdraw(parts)
             difference = _difference(read, after)
             before = after
