@@ -15,7 +15,9 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,9 +81,26 @@ def _console(body: str, offset: int, options: dict[str, str]) -> list[Step]:
     return found
 
 
-def run(page: Page, folder: Path, replaced: dict[str, str], before: Sequence[str] = ()) -> list[Outcome]:
+@contextmanager
+def held_ready(folder: Path) -> Iterator[str]:
+    """The program, imported once for many calls; yields what calls it."""
+    path = folder / "socket"
+    command = [sys.executable, str(Path(__file__).with_name("warm.py")), str(path)]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT / "provider")}) as process:
+        try:
+            deadline = time.monotonic() + 120
+            while not path.exists():
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield f"-ISs '{Path(__file__).with_name('call.py')}' '{path}'"
+        finally:
+            process.terminate()
+
+
+def run(page: Page, folder: Path, program: str, replaced: dict[str, str], before: Sequence[str] = ()) -> list[Outcome]:
     """
-    Runs a page's commands in ``folder``. ``replaced``: texts of the page and what stands for each in this run.
+    Runs a page's commands in ``folder``; ``program`` is what ``influxdb-backup`` calls. ``replaced``: texts of the page and what stands for each in this run.
 
     ``before``: commands that the page does not show.
 
@@ -98,7 +117,7 @@ def run(page: Page, folder: Path, replaced: dict[str, str], before: Sequence[str
         ["bash"],
         input="".join(script),
         cwd=folder,
-        env=_environment(folder),
+        env=_environment(folder, program),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -118,10 +137,10 @@ def _replace(text: str, replaced: dict[str, str]) -> str:
     return re.sub(pattern, lambda match: replaced[match.group()], text) if pattern else text
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, program: str) -> dict[str, str]:
     programs = folder / ".bin"
     programs.mkdir()
-    _program(programs / "influxdb-backup", "-c 'import sys; from influxdb_backup.cli.main import run; sys.exit(run())'")
+    _program(programs / "influxdb-backup", program)
     _program(programs / "python3", "")
     if shutil.which("curl") is None:
         _program(programs / "curl", f"'{Path(__file__).with_name('curl.py')}'")
@@ -147,7 +166,7 @@ def _program(path: Path, arguments: str) -> None:
 def normal(text: str) -> str:
     """A text with everything that differs from run to run made equal: ids, digests, numbers, widths of columns."""
     text = _PROGRESS.sub("", text)
-    text = re.sub(r"\b(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{8,}\b", "ID", text)
+    text = re.sub(r"(?<![0-9A-Za-z])[0-9a-f]{8,}(?![0-9A-Za-z])", "ID", text)
     text = re.sub(r"\d+(?:[.,]\d+)*", "N", text)
     text = re.sub(r"\bN ?(B|KB|MB|GB|KiB|MiB|GiB|bytes)(/s)?(?!\w)", r"N B\2", text)
     text = re.sub(r"[─━═╌-]{3,}", "---", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,13 @@ def _sample() -> str:
     return "\n".join(lines)
 
 
+@pytest.fixture(scope="module")
+def program() -> Iterator[str]:
+    """The command line, imported once. A socket's path must be short, so it is not below pytest's folders."""
+    with tempfile.TemporaryDirectory() as folder, session.held_ready(Path(folder)) as call:
+        yield call
+
+
 @pytest.fixture
 def own_influx(tmp_path: Path) -> Iterator[RunningServer]:
     """A real 1.x server for one page alone: the names of its databases are those of the page."""
@@ -92,7 +100,7 @@ def _hold(page: Page, outcomes: list[session.Outcome]) -> None:
     "path", [STARTS_WITH_NOTHING, *STARTS_WITH_DATA, *STARTS_WITH_BACKUPS], ids=lambda path: path.stem
 )
 def test_the_session_of_a_page_prints_what_the_page_shows(
-    path: Path, own_influx: RunningServer, minio: str, tmp_path: Path
+    path: Path, own_influx: RunningServer, minio: str, program: str, tmp_path: Path
 ) -> None:
     """Every command of the page runs in order on a real 1.x server, ends as the page says, and prints what it shows."""
     page = read(path)
@@ -111,7 +119,7 @@ def test_the_session_of_a_page_prints_what_the_page_shows(
     before = [*([PLAN] if path in STARTS_WITH_DATA else []), *SETTINGS]
     if path in STARTS_WITH_BACKUPS:
         before += BACKUPS
-    _hold(page, session.run(page, folder, replaced, [] if path == STARTS_WITH_NOTHING else before))
+    _hold(page, session.run(page, folder, program, replaced, [] if path == STARTS_WITH_NOTHING else before))
 
 
 def test_every_page_with_a_session_is_run() -> None:
