@@ -335,7 +335,10 @@ class Problem(Value):
     """One finding of a verification."""
 
     kind: str
-    """``missing``, ``size``, ``digest``, ``unreadable``, ``rows``, ``counts``, ``times``, ``fingerprint``, ``drill``"""
+    """
+    ``missing``, ``size``, ``digest``, ``foreign``, ``path``, ``unreadable``, ``rows``, ``counts``, ``times``,
+    ``fingerprint``, ``drill``
+    """
     object: str
     """the object's key, or the table"""
     message: str

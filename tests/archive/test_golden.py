@@ -306,6 +306,19 @@ def test_progress_is_told(tmp_path: Path) -> None:
     assert (seen[-1].rows_done, seen[-1].bytes_done) == (report.rows, report.bytes)
 
 
+def test_an_interruption_does_not_wait_for_the_rest(tmp_path: Path) -> None:
+    """An error out of the progress callback (a timeout, Ctrl-C) ends the verification."""
+    _, repository, ref = copy(tmp_path)
+    counting = FaultyStore(repository.store)
+
+    def stop(_: VerifyProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify_ref(Repository.open(counting), ref, VerifyLevel.VALID, stop)
+    assert sum(verb == "read_range" for verb, _ in counting.trace) < 8
+
+
 def test_damaged_documents_name_the_field(tmp_path: Path) -> None:
     """A ref whose field is wrong is a FormatError with key and field; a manifest that is missing is IntegrityError."""
     root, repository, ref = copy(tmp_path)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from influxdb_backup.archive.store import REMOTE_CHUNK, Store, open_store
+from influxdb_backup.archive.store_object import refused_because_it_exists
 from influxdb_backup.errors import BackupNotFoundError, StoreError, UsageError
 
 
@@ -229,6 +230,34 @@ def test_local_temporary_files_of_a_killed_process_stay_invisible(tmp_path: Path
     assert store.list("refs/") == []
     store.create("refs/1.json", b"1")
     assert store.list("refs/") == [("refs/1.json", 1)]
+
+
+def test_a_refused_create_is_recognised_in_every_dialect() -> None:
+    """Clients say 412 in different ways; anything else is no refusal."""
+
+    class Reply(Exception):
+        def __init__(self, **attributes: object) -> None:
+            super().__init__()
+            self.__dict__.update(attributes)
+
+    minio = OSError(22, "At least one of the pre-conditions you specified did not hold")
+    minio.__cause__ = Reply(response={"Error": {"Code": "PreconditionFailed"}})
+    assert refused_because_it_exists(minio)
+    assert refused_because_it_exists(Reply(response={"ResponseMetadata": {"HTTPStatusCode": 412}}))
+    assert refused_because_it_exists(Reply(code=412))
+    assert refused_because_it_exists(Reply(status_code=412))
+    assert not refused_because_it_exists(Reply(code=409))
+    assert not refused_because_it_exists(Reply(response={"Error": {"Code": "SlowDown"}}))
+    assert not refused_because_it_exists(OSError(5, "input/output error"))
+
+
+def test_options_cannot_switch_listing_caches_on(s3_store: Store) -> None:
+    """Whatever a connection says, conflicts and verification see the store as it is."""
+    options = {**s3_store._options, "use_listings_cache": True}  # type: ignore[attr-defined]
+    cached = open_store(s3_store.url, options)
+    assert cached.list("") == []
+    s3_store.create("a", b"1")
+    assert cached.list("") == [("a", 1)]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,27 @@ def test_everything_comes_back(version: Path) -> None:
     assert sum(len(table["points"]) for tables in found.values() for table in tables) > 30
 
 
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda path: path.name)
+def test_another_reader_reads_the_parts(version: Path) -> None:
+    """DuckDB, which shares no code with pyarrow, finds the rows, the names and the time of every part."""
+    duckdb = pytest.importorskip("duckdb")
+    parts = [
+        part
+        for manifest in version.glob("repository/manifests/*.json")
+        for table in json.loads(manifest.read_bytes())["tables"]
+        for part in table["parts"]
+    ]
+    assert parts
+    for part in parts:
+        path = str(version / "repository" / part["path"])
+        relation = duckdb.sql(
+            "SELECT count(*), min(epoch_ns(time)), max(epoch_ns(time)) FROM read_parquet($1)", params=[path]
+        )
+        assert relation.fetchall() == [(int(part["rows"]), int(part["min_time"]), int(part["max_time"]))]
+        described = duckdb.sql("SELECT * FROM read_parquet($1) LIMIT 0", params=[path])
+        assert len(described.columns) == len(part["columns"]) + 1
+
+
 def test_it_imports_nothing_of_ours() -> None:
     """The proof holds only while this file stays free of the package."""
     lines = Path(__file__).read_text().splitlines()

@@ -73,17 +73,7 @@ def verify_ref(
     problems, manifest = _check_documents(repository, ref)
     if manifest is not None:
         problems += _check_tables(manifest)
-        check = {VerifyLevel.PRESENT: _present, VerifyLevel.COMPLETE: _complete}.get(level, _valid)
-        workers = REQUESTS if level is VerifyLevel.PRESENT else WORKERS if level is VerifyLevel.COMPLETE else 1
-        pairs = [(entry, part) for entry in manifest.tables for part in entry.parts]
-        done = rows = size = 0
-        with ThreadPoolExecutor(workers) as pool:
-            results = pool.map(lambda pair: _checked(check, repository, *pair), pairs)
-            for (entry, part), found in zip(pairs, results, strict=True):
-                problems += found
-                done, rows, size = done + 1, rows + part.rows, size + part.size
-                if progress is not None:
-                    progress(VerifyProgress(done, len(pairs), rows, size, str(entry.table)))
+        problems += _check_parts(repository, manifest, level, progress)
     if level is VerifyLevel.RESTORABLE:
         problems += _drilled(repository, ref)
     return VerifyReport(
@@ -98,6 +88,27 @@ def verify_ref(
         bytes=manifest.bytes if manifest else 0,
         seconds=time.monotonic() - began,
     )
+
+
+def _check_parts(
+    repository: Repository, manifest: Manifest, level: VerifyLevel, progress: Callable[[VerifyProgress], None] | None
+) -> list[Problem]:
+    check = {VerifyLevel.PRESENT: _present, VerifyLevel.COMPLETE: _complete}.get(level, _valid)
+    workers = REQUESTS if level is VerifyLevel.PRESENT else WORKERS if level is VerifyLevel.COMPLETE else 1
+    pairs = [(entry, part) for entry in manifest.tables for part in entry.parts]
+    problems: list[Problem] = []
+    done = rows = size = 0
+    pool = ThreadPoolExecutor(workers)
+    try:
+        results = pool.map(lambda pair: _checked(check, repository, *pair), pairs)
+        for (entry, part), found in zip(pairs, results, strict=True):
+            problems += found
+            done, rows, size = done + 1, rows + part.rows, size + part.size
+            if progress is not None:
+                progress(VerifyProgress(done, len(pairs), rows, size, str(entry.table)))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interruption must not wait for all of the parts
+    return problems
 
 
 def _problem(key: str, error: InfluxdbBackupError) -> Problem:
