@@ -7,30 +7,33 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from airflow.sdk.bases.operator import ExecutorSafeguard
 from airflow.sdk.exceptions import AirflowFailException
 
+from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
 from influxdb_backup.config.load import load
 from influxdb_backup.errors import InfluxdbBackupError, IntegrityError, UsageError
 from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
 from influxdb_backup.hooks.repository import RepositoryHook
+from influxdb_backup.jobs.drills import ScratchStarted
 from influxdb_backup.jobs.export import export
 from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.jobs.verify import verify
 from influxdb_backup.model import VerifyLevel
 from influxdb_backup.operators.base import TaskStoppedError, flag, given, identity, one_of, only_passing_errors_retry
-from influxdb_backup.operators.drill import RestoreDrillOperator
+from influxdb_backup.operators.drill import DropScratchOperator, RestoreDrillOperator, drill_prefix
 from influxdb_backup.operators.export import ExportWindowOperator
 from influxdb_backup.operators.restore import RestoreOperator
 from influxdb_backup.operators.verify import VerifyBackupOperator
 from influxdb_backup.sensors.fresh import BackupFreshSensor
 from influxdb_backup.sensors.settled import WindowSettledSensor, seconds_until
 from influxdb_backup.windows import parse_window
-from tests.servers import find_influxd1, start_influxdb1
+from tests.servers import RunningServer, find_influxd1, start_influxdb1
 
 DAY_ONE = parse_window("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
 
@@ -40,14 +43,17 @@ def _outside_of_the_task_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
 
 
+def _task(run_id: str) -> SimpleNamespace:
+    return SimpleNamespace(dag_id="d", run_id=run_id, task_id="t", map_index=-1, try_number=1)
+
+
 def context(**more: Any) -> dict[str, Any]:
     """What a run of the first day gives its tasks."""
-    ti = SimpleNamespace(dag_id="d", run_id="manual__1", task_id="t", map_index=-1, try_number=1)
     day = {
         "data_interval_start": datetime(2026, 1, 1, tzinfo=UTC),
         "data_interval_end": datetime(2026, 1, 2, tzinfo=UTC),
     }
-    return {"ti": ti, "params": {}, **day, **more}
+    return {"ti": _task("manual__1"), "params": {}, **day, **more}
 
 
 def _backup(config_path: str) -> tuple[Repository, Any]:
@@ -145,6 +151,44 @@ class TestErrors:
         """A plan without backups cannot pass a drill."""
         with pytest.raises(AirflowFailException, match="no backup"):
             RestoreDrillOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
+
+
+def test_a_retried_restore_goes_on(config_path: str, influx1: RunningServer, database: str) -> None:
+    """The second try of a task is the same restore: it does not meet its own points as a conflict."""
+    _backup(config_path)
+    operator = RestoreOperator(
+        task_id="t", config_path=config_path, plan="weather", target_database=f"{database}_copy",
+        start="2026-01-01T00:00:00Z", end="2026-01-02T00:00:00Z",
+    )  # fmt: skip
+    first, second = operator.execute(context()), operator.execute(context())
+
+    assert (second["restore_id"], second["rows"]) == (first["restore_id"], first["rows"]) == (first["restore_id"], 288)
+    with pytest.raises(AirflowFailException, match="target-not-empty"):
+        operator.execute(context(ti=_task("manual__2")))
+
+
+def test_a_killed_drill_is_cleaned_up_by_its_own_run(config_path: str, influx1: RunningServer) -> None:
+    """The teardown drops the scratch that this run's drill recorded, and leaves another run's alone."""
+    repository, ref = _backup(config_path)
+    names = {}
+    server = InfluxdbBackupHook("influx_test").server()
+    for run_id in ("manual__1", "manual__2"):
+        drill_id = f"{drill_prefix(context(ti=_task(run_id)))}1"
+        names[run_id] = f"influxdb_backup_drill_{uuid4().hex[:16]}"
+        record = ScratchStarted(
+            drill_id=drill_id, ref=ref.id, server=server.name, database=names[run_id], started_at=time.time_ns()
+        )
+        key = layout.drill_stage_key(ref.plan, ref.window, ref.revision, drill_id, "started")
+        repository.put_document(key, record)
+        server.create_scratch(names[run_id], [])
+    server.close()
+    operator = DropScratchOperator(task_id="t", config_path=config_path, plan="weather")
+
+    assert operator.execute(context()) == {"dropped": [names["manual__1"]]}
+    assert operator.execute(context()) == {"dropped": []}
+    left = str(influx1.query("SHOW DATABASES"))
+    assert names["manual__1"] not in left
+    assert names["manual__2"] in left
 
 
 class _Log:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,8 +18,6 @@ class RestoreGuardOperator(BaseOperator):
 
     :param database: what the restore writes to when the run names no target database
     """
-
-    template_fields: Sequence[str] = ("database",)
 
     def __init__(self, *, database: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
