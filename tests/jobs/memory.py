@@ -1,0 +1,30 @@
+"""
+An export and a restore in a process of their own, which prints the most memory that it took, in bytes.
+
+``python memory.py export|restore URL REPOSITORY DATABASE TARGET``
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.store import open_store
+from tests.jobs.support import DAY, back_up, opened, plan, restore_into
+from tests.servers import RunningServer
+
+
+def main(job: str, url: str, root: str, database: str, target: str) -> None:
+    """Runs one job."""
+    repository = Repository.init(open_store(root))
+    with opened(RunningServer(url=url, generation=1)) as server:
+        if job == "export":
+            rows = back_up(repository, server, plan(database)).rows
+        else:
+            rows = restore_into(repository, server, target, plan="telemetry", window=DAY).rows
+    print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

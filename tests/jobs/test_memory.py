@@ -1,0 +1,50 @@
+"""The memory of an export and of a restore is bounded by batches, never by the window."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.support import DAY, SECOND, lines, new_database, new_name
+from tests.servers import RunningServer
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 400 * 10**6
+ROWS = 3000
+
+
+def peak(job: str, running: RunningServer, folder: Path, database: str, target: str) -> tuple[int, int]:
+    """Rows and peak memory of one job in a process of its own."""
+    command = [sys.executable, str(ROOT / "tests" / "jobs" / "memory.py"), job, running.url]
+    done = subprocess.run(
+        [*command, str(folder / "repository"), database, target],
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'provider'}:{ROOT}"},
+        capture_output=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    rows, size = done.stdout.split()
+    return int(rows), int(size)
+
+
+@pytest.mark.timeout(400)
+def test_long_strings_need_bounded_memory(influx1: RunningServer, tmp_path: Path) -> None:
+    """3,000 strings of 64 KB that do not compress are exported and restored in less than 400 MB each."""
+    database, target = new_database(influx1), new_name("target")
+    for part in range(0, ROWS, 200):
+        text = os.urandom(32 * 1024).hex()
+        rows = (
+            (f"log,n={n % 3}", f'v="{n}{text[: 65_000 + n]}"', DAY.start + n * SECOND) for n in range(part, part + 200)
+        )
+        influx1.write(lines(rows), database)
+    for job in ("export", "restore"):
+        rows_done, size = peak(job, influx1, tmp_path, database, target)
+        assert rows_done == ROWS
+        assert size < LIMIT, f"{job}: {size / 1e6:.0f} MB"
+    for name in (database, target):
+        influx1.query(f'DROP DATABASE "{name}"')
