@@ -84,18 +84,30 @@ class AirflowStack:
             self._processes.check()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"Waited {seconds:.0f} s for {what}; the logs are in {self.home}.")
-            time.sleep(0.5)
+            time.sleep(0.7)
         return answer
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None, token: bool = True) -> Any:
-        """One call of the REST API; raises RuntimeError with Airflow's words when it is refused."""
+        """
+        One call of the REST API; raises RuntimeError with Airflow's words when it is refused.
+
+        A question that gets no answer in time, on a machine that is busy, is asked again.
+        """
+        for _ in range(3 if method == "GET" else 0):
+            try:
+                return self._call(method, path, body, token)
+            except TimeoutError:
+                self._processes.check()
+        return self._call(method, path, body, token)
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None, token: bool) -> Any:
         headers = {"Content-Type": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode()
         try:
             with urllib.request.urlopen(
-                urllib.request.Request(self.url + path, data, headers, method=method), timeout=30
+                urllib.request.Request(self.url + path, data, headers, method=method), timeout=60
             ) as reply:
                 return json.loads(reply.read() or b"null")
         except urllib.error.HTTPError as error:
