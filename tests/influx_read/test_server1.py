@@ -149,11 +149,12 @@ def test_refused_credentials_and_missing_rights_are_access_errors(guarded: Runni
         reader.create_scratch("scratch", [])
 
 
-def fill(server: RunningServer, database: str, series: int = 40, rows: int = 5000) -> None:
-    """A table that takes a moment to read."""
+def fill(server: RunningServer, database: str, series: int = 20, rows: int = 1000) -> None:
+    """A table of 24 MB, more than the sockets between server and reader hold."""
+    text = "x" * 1200
     server.create_database(database)
     for s in range(series):
-        lines = "\n".join(f"big,s={s} a={k}.5,b={k}.25,c={k}i {MONDAY + k * 1000}" for k in range(rows))
+        lines = "\n".join(f'big,s={s} a={k}.5,text="{text}" {MONDAY + k * 1000}' for k in range(rows))
         server.write(lines, database)
 
 
@@ -171,7 +172,7 @@ def test_a_query_that_is_killed_is_an_incomplete_read(influx1: RunningServer, da
                     killed.set()
 
     with pytest.raises(IncompleteReadError, match="interrupted"):
-        for _ in server.read(database, table_of(server, database, "big"), WINDOW, ReadOptions(batch_rows=1000)):
+        for _ in server.read(database, table_of(server, database, "big"), WINDOW, ReadOptions(batch_rows=500)):
             if not killed.is_set():
                 kill()
     assert killed.is_set()
@@ -179,7 +180,7 @@ def test_a_query_that_is_killed_is_an_incomplete_read(influx1: RunningServer, da
 
 @pytest.mark.parametrize(
     ("limits", "words"),
-    [("max-select-point = 100000", "max-select-point"), ('query-timeout = "1s"', "query-timeout")],
+    [("max-select-point = 500", "max-select-point"), ('query-timeout = "1s"', "query-timeout")],
 )
 def test_limits_of_the_server_are_named(tmp_path: Path, database: str, limits: str, words: str) -> None:
     """A read that meets query-timeout or max-select-point fails with read-limit, so that a shorter piece is tried."""
@@ -190,11 +191,11 @@ def test_limits_of_the_server_are_named(tmp_path: Path, database: str, limits: s
         server = opened(running)
         table = table_of(server, database, "big")
         with pytest.raises(IncompleteReadError, match=words) as caught:
-            for number, _ in enumerate(server.read(database, table, WINDOW, ReadOptions(batch_rows=1000))):
-                time.sleep(0.5 if "timeout" in words and number < 6 else 0)
+            for number, _ in enumerate(server.read(database, table, WINDOW, ReadOptions(batch_rows=500))):
+                time.sleep(0 if number else 2.5)  # the server looks at its limits about once a second
         assert caught.value.kind == "read-limit"
         short = Window(start=MONDAY, end=MONDAY + 100_000)
-        assert sum(batch.num_rows for batch in server.read(database, table, short, ReadOptions())) == 4000
+        assert sum(batch.num_rows for batch in server.read(database, table, short, ReadOptions())) == 2000
 
 
 def test_a_server_that_is_killed_in_mid_read_is_an_incomplete_read(tmp_path: Path, database: str) -> None:
@@ -205,7 +206,7 @@ def test_a_server_that_is_killed_in_mid_read_is_an_incomplete_read(tmp_path: Pat
         fill(running, database)
         server = opened(running)
         table = table_of(server, database, "big")
-        reading = server.read(database, table, WINDOW, ReadOptions(batch_rows=1000))
+        reading = server.read(database, table, WINDOW, ReadOptions(batch_rows=500))
         next(reading)
         os.kill(running.pid, signal.SIGKILL)
         with pytest.raises(IncompleteReadError) as caught:

@@ -31,7 +31,7 @@ from influxdb_backup.influx.http import ByteStream, Http, Reply, ReplyTimeoutErr
 from influxdb_backup.model import printable
 
 MSGPACK = "application/x-msgpack"
-READ_SIZE = 512 * 1024
+READ_SIZE = 64 * 1024
 DEFAULT_CHUNK = 10_000
 
 _LIMITS = ("query-timeout", "max-select-", "max-row-limit")

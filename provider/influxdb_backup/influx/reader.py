@@ -34,8 +34,8 @@ from influxdb_backup.model import (
 from influxdb_backup.windows import format_window
 
 NUMERIC_CHUNK = 10_000
-TEXT_CHUNK = 512
-"""Rows of a document when a table has one text field: 64 KB texts make 32 MB on the server"""
+TEXT_CHUNK = 1024
+"""Rows of a document when a table has one text field: 64 KB texts make 64 MB on the server"""
 _WALKED_BYTES = 4 * 2**20
 _FEW_ROWS = 64
 _MISSES = 8

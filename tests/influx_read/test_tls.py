@@ -1,0 +1,83 @@
+"""TLS is verified unless somebody says otherwise, and an own certificate authority can be named."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import IPv4Address
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from influxdb_backup.errors import AccessError
+from influxdb_backup.influx.connection import connect
+from influxdb_backup.influx.protocol import ServerSettings
+
+
+class _Ping(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(204)
+        self.send_header("X-Influxdb-Version", "1.8.10")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Keeps the test's output clean."""
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A self-signed certificate of 127.0.0.1 with its key beside it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    (tmp_path / "ca.pem").write_bytes(signed.public_bytes(pem))
+    return tmp_path / "ca.pem"
+
+
+@pytest.fixture
+def url(certificate: Path) -> Iterator[str]:
+    """An https server that says it is 1.8.10."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    server = HTTPServer(("127.0.0.1", 0), _Ping)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def test_an_unknown_certificate_is_refused(url: str) -> None:
+    """Verification is on by default; the hint names ca_file."""
+    with pytest.raises(AccessError, match="ca_file"):
+        connect(ServerSettings(url=url))
+
+
+def test_an_own_authority_is_accepted(url: str, certificate: Path) -> None:
+    """With ca_file the same server is trusted."""
+    assert connect(ServerSettings(url=url, ca_file=str(certificate))).info.version == "1.8.10"
+
+
+@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+def test_verification_can_be_turned_off(url: str) -> None:
+    """Only the explicit setting accepts a certificate that proves nothing."""
+    assert connect(ServerSettings(url=url, verify_tls=False)).info.version == "1.8.10"
