@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
 from influxdb_backup.archive.attempt import Attempt
@@ -105,6 +105,8 @@ class _Run:
     done: int = 0
     total: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    """set when one piece failed or somebody interrupts: the others end at their next batch"""
 
 
 def export(
@@ -255,9 +257,10 @@ def _read_pieces(run: _Run, missing: dict[Key, TableSchema]) -> None:
     with ThreadPoolExecutor(max_workers=max(1, run.plan.concurrency), thread_name_prefix="export") as pool:
         futures = [pool.submit(_read_piece, run, key, schema) for key, schema in missing.items()]
         try:
-            for future in futures:
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
         except BaseException:
+            run.stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
@@ -281,6 +284,8 @@ def _piece_reader(run: _Run, key: Key, schema: TableSchema) -> PieceReader:
         return found[0]
 
     def on_batch(rows: int, size: int) -> None:
+        if run.stopped.is_set():
+            raise IncompleteReadError(f"The reading of {table} was stopped, since another one failed.")
         with run.lock:
             run.rows += rows
             run.bytes += size
