@@ -99,8 +99,17 @@ class Processes:
         self._running.clear()
 
     def _everything(self) -> set[psutil.Process]:
-        """Every process that carries the mark, also those that left their group or lost their parent."""
+        """
+        Every descendant, and every process that carries the mark: those that left their group or lost their parent.
+
+        One that renamed itself may have written over its environment, so neither way alone finds all.
+        """
         found = set()
+        for started in self._running.values():
+            try:
+                found.update(psutil.Process(started.pid).children(recursive=True))
+            except psutil.NoSuchProcess:
+                continue
         for process in psutil.process_iter():
             try:
                 if process.environ().get(MARK) == self._mark and process.pid != os.getpid():

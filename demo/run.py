@@ -226,7 +226,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 def main() -> int:
     """Runs the demonstration; 0 when every step held."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     with _alone():
         processes = Processes(HOME / "logs")

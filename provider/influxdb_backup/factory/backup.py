@@ -65,9 +65,9 @@ def _params() -> dict[str, Param]:
 
     return {
         "window_start": instant_param(
-            "Window start", "Back this window up instead of the run's data interval.", "Window"
+            "Window start", "Back this window up instead of the run's data interval.", section="Window"
         ),
-        "window_end": instant_param("Window end", "The first instant that no longer belongs to it.", "Window"),
+        "window_end": instant_param("Window end", "The first instant that no longer belongs to it.", section="Window"),
         "force": allowance("Open window", "Do not wait until the window has settled; it is marked as open."),
         "accept_expired": allowance("Expired window", "Back up a window that is older than the source keeps points."),
         "accept_shrink": allowance("Fewer rows", "Commit a revision with fewer rows than the previous one."),

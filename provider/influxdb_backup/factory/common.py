@@ -53,8 +53,8 @@ def dag_tags(plan: Plan, kind: str) -> list[str]:
     return sorted({TAG, kind, *plan.airflow.tags})
 
 
-def instant_param(title: str, description: str, section: str = "Range") -> Param:
-    """An optional time in a form."""
+def instant_param(title: str, description: str, **more: Any) -> Param:
+    """An optional time in a form, in a section of it when ``section`` is given."""
     return Param(
         None,
         type=["null", "string"],
@@ -62,7 +62,7 @@ def instant_param(title: str, description: str, section: str = "Range") -> Param
         title=title,
         description=description,
         examples=["2026-01-31T00:00:00Z"],
-        section=section,
+        **more,
     )
 
 
