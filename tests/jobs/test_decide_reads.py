@@ -200,6 +200,16 @@ def test_restore_over_gap_of_one_table_is_an_error() -> None:
     assert len(restored(repository, decide_reads(only, repository, None))) == 12
 
 
+def test_restore_over_gap_lists_every_gap_of_every_table() -> None:
+    """With gaps allowed the result says all that is missing, tables of a narrower backup included."""
+    repository = memory_repository()
+    cpu, mem = (Scope(measurements=(name,)) for name in ("cpu", "mem"))
+    commit(repository, [Read(0, 4, ALL), Read(4, 6, cpu), Read(6, 8, mem)])
+    request = RestoreRequest(plan="telemetry", window=window(BASE, BASE + 9), allow_gaps=True)
+    gaps = [gap.replace("2023-11-14T22:13:20.00000000", "") for gap in decide_reads(request, repository, None).gaps]
+    assert gaps == ["8Z to 9Z", "autogen.cpu: 6Z to 8Z", "autogen.mem: 4Z to 6Z", "week.cpu: 6Z to 8Z"]
+
+
 def test_restore_over_gap_of_the_plans_present_scope_is_an_error() -> None:
     """When the plan now asks for more than any backup of a stretch held, that stretch is a gap."""
     repository = memory_repository()

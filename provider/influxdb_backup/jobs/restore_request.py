@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.repository import Repository, at_once
 from influxdb_backup.errors import BackupNotFoundError, UsageError
 from influxdb_backup.jobs.coverage import effective_window
 from influxdb_backup.jobs.scope import contains, table_in_scope
@@ -19,11 +19,12 @@ from influxdb_backup.model import (
     RetentionPolicy,
     Scope,
     Table,
+    TableEntry,
     Value,
     Window,
     printable,
 )
-from influxdb_backup.windows import format_window, intersect, merge, overlay, subtract
+from influxdb_backup.windows import format_window, intersect, overlay, subtract
 
 
 class RestoreRequest(Value):
@@ -106,7 +107,7 @@ def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope |
     """
     candidates, window = _candidates(request, repository)
     used = _winners(candidates, window)
-    manifests = {ref.id: repository.manifest(ref) for ref in used}
+    manifests = dict(zip((ref.id for ref in used), at_once(repository.manifest, used), strict=True))
     database = _database(manifests.values())
     wanted = Scope(retention_policies=request.retention_policies, measurements=request.measurements)
     tables = sorted(
@@ -119,12 +120,14 @@ def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope |
         key=lambda table: (table.retention_policy, table.measurement),
     )
     _refuse_unknown(request, tables, window)
-    units, columns, gaps = [], {}, _gaps(request, candidates, window, scope)
+    nowhere = _gaps(request, candidates, window, scope)
+    units, columns, gaps = [], {}, [format_window(gap) for gap in nowhere]
+    layers = _Layers([_Held.of(ref, manifests[ref.id]) for ref in used], window)
     for table in tables:
-        chosen, known, missing = _table_units(table, used, manifests, window)
+        chosen, known, missing = layers.units(table)
         units.extend(chosen)
         columns[table] = known
-        gaps.extend(f"{table}: {format_window(gap)}" for gap in missing if not gaps)
+        gaps += [f"{table}: {format_window(rest)}" for gap in missing for rest in subtract(gap, nowhere)]
     if gaps and not request.allow_gaps:
         raise BackupNotFoundError(
             f"There is no backup of {'; '.join(gaps[:5])}{' and more' if len(gaps) > 5 else ''}.",
@@ -211,15 +214,6 @@ def _winners(candidates: Sequence[Ref], window: Window) -> list[Ref]:
     return [ref for ref in candidates if ref.id in chosen]
 
 
-def _looked_at(ref: Ref, manifest: Manifest, table: Table) -> bool:
-    """Whether a backup says what the table holds: it asked for it, saw its policy, and could read it."""
-    return (
-        table_in_scope(ref.scope, table)
-        and table.retention_policy in ref.retention_policies
-        and all(entry.table != table for entry in manifest.evidence.unreadable)
-    )
-
-
 def _database(manifests: Iterable[Manifest]) -> str:
     databases = {manifest.source.database for manifest in manifests}
     if len(databases) > 1:
@@ -230,30 +224,63 @@ def _database(manifests: Iterable[Manifest]) -> str:
     return databases.pop()
 
 
-def _gaps(request: RestoreRequest, candidates: Sequence[Ref], window: Window, scope: Scope | None) -> list[str]:
+def _gaps(
+    request: RestoreRequest, candidates: Sequence[Ref], window: Window, scope: Scope | None
+) -> tuple[Window, ...]:
     """Stretches that no backup of the plan's present scope covers; of named refs, their own windows count whole."""
     covered = []
     for ref in candidates:
         held = ref.window if request.refs else effective_window(ref)
-        if held is not None and (scope is None or contains(ref.scope, scope) or request.measurements):
+        filtered = request.measurements or request.retention_policies
+        if held is not None and (scope is None or filtered or contains(ref.scope, scope)):
             covered.append(held)
-    return [format_window(gap) for gap in subtract(window, covered)]
+    return subtract(window, covered)
 
 
-def _table_units(
-    table: Table, refs: Sequence[Ref], manifests: Mapping[str, Manifest], window: Window
-) -> tuple[list[Unit], tuple[Column, ...], tuple[Window, ...]]:
-    looked = [ref for ref in refs if _looked_at(ref, manifests[ref.id], table)]
-    units: list[Unit] = []
-    columns: dict[Column, None] = {}
-    stretches = overlay([(ref.window, n) for n, ref in enumerate(looked)], window)
-    for stretch, position in stretches:
-        entries = [entry for entry in manifests[looked[position].id].tables if entry.table == table]
-        for entry in entries:
-            for part in entry.parts:
+@dataclass(frozen=True)
+class _Held:
+    """One backup, with its tables at hand."""
+
+    ref: Ref
+    entries: Mapping[Table, TableEntry]
+    unreadable: frozenset[Table]
+
+    @classmethod
+    def of(cls, ref: Ref, manifest: Manifest) -> _Held:
+        """The same from a ref and its manifest."""
+        entries = {entry.table: entry for entry in manifest.tables}
+        return cls(ref, entries, frozenset(entry.table for entry in manifest.evidence.unreadable))
+
+    def looked_at(self, table: Table) -> bool:
+        """Whether it says what the table holds: it asked for it, saw its policy, and could read it."""
+        asked = table_in_scope(self.ref.scope, table) and table.retention_policy in self.ref.retention_policies
+        return asked and table not in self.unreadable
+
+
+class _Layers:
+    """Backups on top of each other, the oldest read at the bottom."""
+
+    def __init__(self, backups: Sequence[_Held], window: Window) -> None:
+        self._backups = backups
+        self._window = window
+        self._stretches: dict[tuple[int, ...], tuple[tuple[Window, int], ...]] = {}
+
+    def units(self, table: Table) -> tuple[list[Unit], tuple[Column, ...], tuple[Window, ...]]:
+        """What to read of a table, the columns of that, and the stretches in which no backup looked at it."""
+        looked = tuple(n for n, backup in enumerate(self._backups) if backup.looked_at(table))
+        if looked not in self._stretches:
+            layers = [(self._backups[n].ref.window, n) for n in looked]
+            found = overlay(layers, self._window)
+            self._stretches[looked] = tuple((stretch, looked[position]) for stretch, position in found)
+        units: list[Unit] = []
+        columns: dict[Column, None] = {}
+        stretches = self._stretches[looked]
+        for stretch, number in stretches:
+            entry = self._backups[number].entries.get(table)
+            for part in entry.parts if entry else ():
                 if part.max_time < stretch.start or part.min_time >= stretch.end:
                     continue
                 whole = stretch.start <= part.min_time and part.max_time < stretch.end
                 units.append(Unit(table=table, part=part, window=stretch, whole=whole))
                 columns.update(dict.fromkeys(part.columns))
-    return units, tuple(columns), subtract(window, merge(stretch for stretch, _ in stretches))
+        return units, tuple(columns), subtract(self._window, [stretch for stretch, _ in stretches])
