@@ -59,11 +59,13 @@ def arrow_names(columns: Sequence[Column]) -> list[str]:
             names.append(column.name)
         else:
             names.append(f"{column.role.value}:{column.name if readable else printable(column.name)}")
-    seen: Counter[str] = Counter()
+    taken = {TIME}
     for position, name in enumerate(names):
-        seen[name] += 1
-        if seen[name] > 1:
-            names[position] = f"{name}#{seen[name]}"
+        distinct, number = name, 2
+        while distinct.lower() in taken:
+            distinct, number = f"{name}#{number}", number + 1
+        taken.add(distinct.lower())
+        names[position] = distinct
     return names
 
 

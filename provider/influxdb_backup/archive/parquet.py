@@ -168,6 +168,7 @@ class ParquetFile:
     def abandon(self) -> None:
         """Closes the file without finishing it."""
         self._pending = []
+        self._writer.is_open = False  # or its finaliser writes a footer into the closed file
         self._sink.close()
 
     def __enter__(self) -> ParquetFile:
