@@ -9,13 +9,13 @@ import pyarrow as pa
 import pytest
 
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.errors import DrillError, ServerUnavailableError, SourceError, TargetError
+from influxdb_backup.errors import DrillError, IntegrityError, ServerUnavailableError, SourceError, TargetError
 from influxdb_backup.influx.protocol import ReadOptions, Server
 from influxdb_backup.jobs.drill import clean, drill, raise_unless_ok
 from influxdb_backup.jobs.drills import DrillReport, ScratchDropped, ScratchStarted, passing_drill
 from influxdb_backup.jobs.verify import raise_unless_ok as raise_unless_verified
 from influxdb_backup.jobs.verify import verify
-from influxdb_backup.model import RetentionPolicy, TableSchema, VerifyLevel, Window
+from influxdb_backup.model import RetentionPolicy, TableSchema, VerifyLevel, VerifyReport, Window
 from tests.jobs.support import (
     DAY,
     DAY_NS,
@@ -109,8 +109,9 @@ def test_a_drill_of_a_damaged_part_fails_and_says_where(
         raise_unless_ok(report)
     checked = verify(repository, repository.ref("telemetry@latest"), VerifyLevel.VALID)
     assert key in {problem.object for problem in checked.problems}
-    with pytest.raises(Exception, match="is not valid"):
+    with pytest.raises(IntegrityError, match="is not valid"):
         raise_unless_verified(checked)
+    assert [report.ok for _, report in repository.read_documents("checks/telemetry/", VerifyReport)] == [False]
 
 
 def test_a_drill_of_a_damaged_manifest_fails_and_creates_no_scratch(

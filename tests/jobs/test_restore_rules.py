@@ -230,6 +230,23 @@ def test_restore_over_gap_is_refused_and_changes_nothing(
     assert (report.rows, len(report.gaps)) == (10, 1)
 
 
+def test_restore_over_gap_of_an_open_window_is_refused(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """What had not settled when a window was backed up by force is a gap, since points may be missing there."""
+    database = new_database(influx1)
+    now = server1.now()
+    span = window(now - 2 * HOUR, now + HOUR)
+    influx1.write(f"cpu v=1 {now - HOUR}\ncpu v=2 {now - MINUTE}", database)
+    forced = back_up(repository, server1, plan(database), span, force=True)
+    with pytest.raises(BackupNotFoundError) as caught:
+        restore_into(repository, server1, new_name(), plan="telemetry", window=span)
+    assert caught.value.kind == "gap"
+    settled = window(span.start, repository.ref(forced.ref).read_start - 30 * MINUTE)
+    assert restore_into(repository, server1, new_name(), plan="telemetry", window=settled).rows == 1
+    assert restore_into(repository, server1, new_name(), refs=(forced.ref,)).rows == 2
+
+
 # --- 9: read back
 
 
@@ -574,13 +591,22 @@ def conflicting(running: RunningServer, server: Server, repository: Repository) 
     return target
 
 
+def rejected_lines(path: Path) -> list[str]:
+    """The points of a reject file."""
+    with zstandard.open(path, "rt") as file:
+        return [line for line in file.read().splitlines() if line and not line.startswith("#")]
+
+
 def test_rejected_points_fail_the_restore_and_stand_in_the_reject_file(
-    influx1: RunningServer, server1: Server, repository: Repository
+    influx1: RunningServer, server1: Server, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Points that the server refuses are neither lost nor passed over."""
+    """Points that the server refuses are neither lost nor passed over: the error names the file that holds them."""
     target = conflicting(influx1, server1, repository)
-    with pytest.raises(RejectedPointsError, match="field type conflict"):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(RejectedPointsError, match="field type conflict") as caught:
         restore_into(repository, server1, target, plan="telemetry", window=DAY)
+    files = [path for path in tmp_path.rglob("*.zst") if str(path) in str(caught.value)]
+    assert [len(rejected_lines(path)) for path in files] == [10]
 
 
 def test_rejected_points_that_are_allowed_are_counted(
@@ -592,9 +618,7 @@ def test_rejected_points_that_are_allowed_are_counted(
     assert report.rejects == 10
     assert "field type conflict" in report.reject_reasons[0]
     assert report.reject_file is not None
-    with zstandard.open(report.reject_file, "rt") as file:
-        kept = [line for line in file.read().splitlines() if line and not line.startswith("#")]
-    assert len(kept) == 10
+    assert len(rejected_lines(Path(report.reject_file))) == 10
     Path(report.reject_file).unlink()
 
 
