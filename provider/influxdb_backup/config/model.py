@@ -109,7 +109,7 @@ class AirflowConfig(ConfigValue):
     tags: Texts = ()
     """Tags of the DAGs, besides `influxdb_backup`."""
     max_active_runs: Concurrency = 1
-    """Windows that are backed up at the same time, also in a backfill."""
+    """Runs of a DAG at the same time. A backfill has its own limit, which is given when it is created."""
 
 
 class PlanSettings(ConfigValue):
