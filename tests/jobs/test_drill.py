@@ -9,7 +9,14 @@ import pyarrow as pa
 import pytest
 
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.errors import DrillError, IntegrityError, ServerUnavailableError, SourceError, TargetError
+from influxdb_backup.errors import (
+    DrillError,
+    InfluxdbBackupError,
+    IntegrityError,
+    ServerUnavailableError,
+    SourceError,
+    TargetError,
+)
 from influxdb_backup.influx.protocol import ReadOptions, Server
 from influxdb_backup.jobs.drill import clean, drill, raise_unless_ok
 from influxdb_backup.jobs.drills import DrillReport, ScratchDropped, ScratchStarted, passing_drill
@@ -358,6 +365,29 @@ def test_scratch_of_a_drill_killed_before_it_was_recorded_as_created(
     assert len(scratches(server1)) == 1
     assert len(clean("telemetry", repository=repository, server=server1)) == 2
     assert scratches(server1) == []
+
+
+def test_scratch_whose_id_was_never_recorded_is_named_on_2x(
+    influx2: RunningServer, server2: Server, repository: Repository
+) -> None:
+    """Buckets are dropped by recorded ids only: without one the leftover is named, and not ticked off as dropped."""
+    database = new_database(influx2)
+    fill(influx2, database)
+    back_up(repository, server2, plan(database))
+
+    class Killed(Wrapped):
+        def create_scratch(self, name: str, policies: tuple[RetentionPolicy, ...]) -> str:
+            self.server.create_scratch(name, policies)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drill(plan(database), repository=repository, server=Killed(server2))
+    left = scratches(server2)
+    assert len(left) == 1
+    for _ in range(2):
+        with pytest.raises(InfluxdbBackupError, match=left[0]):
+            clean("telemetry", repository=repository, server=server2)
+    assert scratches(server2) == left
 
 
 def test_scratch_of_another_server_is_left_alone(

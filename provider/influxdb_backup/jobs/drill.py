@@ -309,7 +309,8 @@ def clean(plan: str, *, repository: Repository, server: Server, drill_id: str | 
     """
     Drops scratch databases that drills of the plan recorded and did not drop, on this server. Returns their names.
 
-    With ``drill_id`` only that drill's. What no record names is never touched. Raises the server's errors.
+    With ``drill_id`` only that drill's. What no record names is never touched. Raises DrillError for one that cannot
+    be dropped, after the others were, and the server's errors.
     """
     prefix = layout.report_prefix(layout.DRILLS, plan)
     dropped = {key.removesuffix(".dropped.json") for key, _ in repository.read_documents(prefix, ScratchDropped)}
@@ -317,17 +318,24 @@ def clean(plan: str, *, repository: Repository, server: Server, drill_id: str | 
         key.removesuffix(".created.json"): document.scratch_id
         for key, document in repository.read_documents(prefix, ScratchCreated)
     }
-    names = []
+    names: list[str] = []
+    stuck: list[DrillError] = []
     for key, record in repository.read_documents(prefix, ScratchStarted):
         stem = key.removesuffix(".started.json")
         wanted = drill_id is None or record.drill_id == drill_id
         if stem in dropped or not wanted or record.server != server.name:
             continue
-        _drop_leftover(record.database, ids.get(stem), server)
+        try:
+            _drop_leftover(record.database, ids.get(stem), server)
+        except DrillError as error:
+            stuck.append(error)
+            continue
         repository.put_document(
             f"{stem}.dropped.json", ScratchDropped(drill_id=record.drill_id, dropped_at=time.time_ns())
         )
         names.append(record.database)
+    if stuck:
+        raise stuck[0]
     return tuple(names)
 
 
@@ -336,13 +344,19 @@ def _drop_leftover(database: str, scratch_id: str | None, server: Server) -> Non
     if scratch_id is not None:
         server.drop_scratch(database, scratch_id)
         return
+    refusal: InfluxdbBackupError | None = None
     if database in server.databases():
-        server.drop_scratch(database, database)
+        try:
+            server.drop_scratch(database, database)
+        except InfluxdbBackupError as error:
+            if error.retryable:
+                raise
+            refusal = error
     if database in server.databases():
         raise DrillError(
             f"The scratch database {printable(database)!r} is on {server.name}, and no record says its id there.",
             hint="Look at it and delete it by hand; nothing but a killed drill has ever used this name.",
-        )
+        ) from refusal
 
 
 __all__ = ["DrillReport", "clean", "drill", "raise_unless_ok"]
