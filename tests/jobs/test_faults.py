@@ -197,7 +197,7 @@ def test_a_server_killed_while_points_are_written_is_retryable(tmp_path: Path) -
 def run_killed(job: str, point: str, running: RunningServer, folder: Path, database: str, target: str = "") -> None:
     """Runs a job in a process of its own, which must have been killed at the point."""
     command = [sys.executable, str(ROOT / "tests" / "jobs" / "killed.py"), job, point, running.url]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'provider'}:{ROOT}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'provider'}:{ROOT}", "TMPDIR": str(folder)}
     done = subprocess.run(
         [*command, str(folder / "repository"), database, target or "none"],
         env=environment,
