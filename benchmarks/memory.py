@@ -14,7 +14,8 @@ from benchmarks.table import Result
 LIMIT_MB = 400
 
 _CHILD = """
-import json, resource, sys
+import json, sys
+from pathlib import Path
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
 from influxdb_backup.config.model import Plan
@@ -35,7 +36,8 @@ if job == "export":
 else:
     request = RestoreRequest(plan=database, window=window, target_database=database + "_copy")
     rows = restore(request, repository=repository, target=server).rows
-print(json.dumps({"rows": rows, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
+print(json.dumps({"rows": rows, "mb": int(peak) / 1024}))
 """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -11,29 +10,23 @@ import pytest
 
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import Store, open_store
+from tests.s3 import create_bucket, start_s3
 
 MakeStore = Callable[[str], Store]
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An S3 server on a free loopback port."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with start_s3(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
 def s3_store(s3_endpoint: str) -> Store:
     """A new bucket's store."""
     bucket = f"b{uuid4().hex}"
-    request = urllib.request.Request(f"{s3_endpoint}/{bucket}", method="PUT")
-    request.add_header("Authorization", "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request")
-    urllib.request.urlopen(request).close()
+    create_bucket(s3_endpoint, bucket)
     options = {
         "key": "testing-key-id",
         "secret": "testing-secret",

@@ -6,27 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.cli.conftest import DAY, ROWS, Cli, Site, fill
-from tests.servers import RunningServer, free_port
+from tests.s3 import create_bucket, start_s3
+from tests.servers import RunningServer
 
 
 @pytest.fixture
-def bucket() -> Iterator[str]:
+def bucket(tmp_path: Path) -> Iterator[str]:
     """The endpoint of an S3 server with the bucket ``backups``."""
-    server = ThreadedMotoServer("127.0.0.1", free_port(), verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    client = boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id="k", aws_secret_access_key="s", region_name="us-east-1"
-    )
-    client.create_bucket(Bucket="backups")
-    yield endpoint
-    server.stop()
+    with start_s3(tmp_path) as endpoint:
+        create_bucket(endpoint, "backups")
+        yield endpoint
 
 
 def test_s3(site: Site, cli: Cli, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

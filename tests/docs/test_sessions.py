@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ import pytest
 
 from tests.docs import session
 from tests.docs.pages import DOCS, ROOT, Page, pages, read
+from tests.s3 import create_bucket, start_s3
 from tests.servers import RunningServer, find_influxd1, start_influxdb1
 
 STARTS_WITH_NOTHING = DOCS / "quickstart.md"
@@ -70,18 +70,11 @@ def own_influx(tmp_path: Path) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def minio() -> Iterator[str]:
+def minio(tmp_path: Path) -> Iterator[str]:
     """An S3 server with the bucket ``backups``."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    request = urllib.request.Request(f"http://{host}:{port}/backups", method="PUT")
-    request.add_header("Authorization", "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request")
-    urllib.request.urlopen(request).close()
-    yield f"{host}:{port}"
-    server.stop()
+    with start_s3(tmp_path) as endpoint:
+        create_bucket(endpoint, "backups")
+        yield endpoint.removeprefix("http://")
 
 
 def _hold(page: Page, outcomes: list[session.Outcome]) -> None:

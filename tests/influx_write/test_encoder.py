@@ -87,7 +87,7 @@ def split(parts: list[Lines]) -> list[bytes]:
 
 def normal(line: bytes) -> bytes:
     """One line with its fields sorted and its float rewritten."""
-    key, fields, time = re.fullmatch(rb"((?:\\.|[^\\ ])+) (.*) (-?\d+\n)", line, re.DOTALL).groups()
+    key, fields, time = re.fullmatch(rb"((?:\\[,= ]|[^ ])+) (.*) (-?\d+\n)", line, re.DOTALL).groups()
     parts = re.findall(rb'(?:\\.|[^\\=,])+=(?:"(?:\\.|[^\\"])*"|[^,]*)', fields, re.DOTALL)
     assert b",".join(parts) == fields
     parts = [b"f=" + repr(float(part[2:])).encode() if part.startswith(b"f=") else part for part in parts]
