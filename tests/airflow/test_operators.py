@@ -374,6 +374,16 @@ class TestFresh:
         RestoreDrillOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
         assert self.fresh(config_path, "20000d", "restorable") is True
 
+    def test_damaged(self, config_path: str) -> None:
+        """A backup that was valid, drilled, and then found damaged is fresh at no level."""
+        repository, ref = _backup(config_path)
+        verify(repository, ref, VerifyLevel.VALID)
+        RestoreDrillOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
+        repository.store.delete(repository.manifest(ref).tables[0].parts[0].path)
+        verify(repository, ref, VerifyLevel.PRESENT)
+        for level in VerifyLevel:
+            assert self.fresh(config_path, "20000d", level.value) is False
+
 
 class TestHooks:
     """From a connection to an open server or store."""

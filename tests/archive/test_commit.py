@@ -24,6 +24,7 @@ from influxdb_backup.errors import (
     SupersededError,
     UsageError,
 )
+from influxdb_backup.jobs.verify import verify
 from influxdb_backup.model import PlanIdentity, VerifyLevel, Window
 from influxdb_backup.windows import parse_window
 from tests.archive.build import (
@@ -129,6 +130,34 @@ def test_revision_numbers_are_never_used_again(repository: Repository) -> None:
     assert repository.refs("telemetry") == (second,)
 
 
+def test_a_revision_with_a_changed_byte_is_not_relied_on(tmp_path: Path) -> None:
+    """The sizes are right, but a digest is not: an export heals the window instead of saying that nothing is new."""
+    repository = Repository.init(open_store(tmp_path.as_uri()))
+    first = backup(repository).ref
+    part = tmp_path / repository.manifest(first).tables[0].parts[0].path
+    whole = part.read_bytes()
+    part.chmod(0o644)
+    part.write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
+    healed = backup(repository, read_start=LATER)
+    assert (healed.created, healed.ref.revision) == (True, 1)
+    assert verify_ref(repository, healed.ref, VerifyLevel.VALID).ok
+    assert backup(repository, read_start=LATER + SECOND).created is False
+
+
+def test_a_damaged_ref_says_what_to_do_and_keeps_no_other_window_from_being_read(repository: Repository) -> None:
+    """The hint names the ways out; a range that does not touch the damaged window is read as ever."""
+    damaged = backup(repository).ref
+    other = backup(repository, window=Window(start=DAY.end, end=2 * DAY.end - DAY.start)).ref
+    key = layout.ref_key("telemetry", DAY, 0)
+    repository.store.delete(key)
+    repository.store.create(key, b"")
+    with pytest.raises(FormatError, match="copy of the repository") as caught:
+        repository.refs("telemetry")
+    assert key in caught.value.message
+    assert repository.refs("telemetry", other.window) == (other,)
+    assert damaged.window == DAY
+
+
 def test_a_revision_that_lost_a_part_is_not_relied_on(repository: Repository) -> None:
     """Equal content, but the standing backup is damaged: the attempt becomes a new revision that heals it."""
     first = backup(repository).ref
@@ -136,6 +165,17 @@ def test_a_revision_that_lost_a_part_is_not_relied_on(repository: Repository) ->
     healed = backup(repository, read_start=LATER)
     assert healed.created and healed.ref.revision == 1
     assert verify_ref(repository, healed.ref, VerifyLevel.VALID).ok
+
+
+def test_a_verification_that_cannot_be_kept_tells_what_it_found(repository: Repository) -> None:
+    """A repository on a read-only disk: the finding and the way to do without keeping it are in the error."""
+    ref = backup(repository).ref
+    repository.store.delete(repository.manifest(ref).tables[0].parts[0].path)
+    faulty = Repository.open(FaultyStore(repository.store, verb="create", key="checks/"))
+    with pytest.raises(StoreError, match="does NOT hold") as caught:
+        verify(faulty, ref, VerifyLevel.PRESENT)
+    assert "--no-record" in caught.value.hint
+    assert not verify(faulty, ref, VerifyLevel.PRESENT, record=False).ok
 
 
 @pytest.mark.parametrize("same", [True, False])

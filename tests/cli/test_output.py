@@ -99,6 +99,18 @@ def test_check_that_counts() -> None:
     assert counting_check([valid, damaged, complete]) is complete
 
 
+def test_damage_stands_until_a_check_that_would_see_it_holds() -> None:
+    """Sizes that are right refute no changed byte, and digests that are right refute no wrong count."""
+    present, complete, valid = (report(level) for level in list(VerifyLevel)[:3])
+    flipped, miscounted = report(VerifyLevel.VALID, "digest"), report(VerifyLevel.RESTORABLE, "counts", "drill")
+    lost = report(VerifyLevel.VALID, "missing")
+    assert counting_check([flipped, present]) is flipped
+    assert counting_check([flipped, complete, present]) is complete
+    assert counting_check([miscounted, complete]) is miscounted
+    assert counting_check([miscounted, valid]) is valid
+    assert counting_check([lost, present]) is present
+
+
 def test_options_keep_their_secrets() -> None:
     """Neither the environment nor a target's password or token is in a repr."""
     choice = ServerChoice(url="http://h:1", token="topsecret", password="topsecret")

@@ -15,18 +15,17 @@ from influxdb_backup.archive import layout
 from influxdb_backup.archive.documents import content_id, parse, scope_hash, sha256, to_bytes
 from influxdb_backup.archive.parquet import CODEC
 from influxdb_backup.archive.parts import part_path
+from influxdb_backup.archive.verify import verify_ref
 from influxdb_backup.errors import (
-    BackupNotFoundError,
     CommitStateUnknownError,
     ConflictError,
-    FormatError,
     IntegrityError,
     RepositoryError,
     StoreError,
     SupersededError,
     UsageError,
 )
-from influxdb_backup.model import Evidence, Manifest, Part, Ref, Scope, Source, TableEntry, Tool, Window
+from influxdb_backup.model import Evidence, Manifest, Part, Ref, Scope, Source, TableEntry, Tool, VerifyLevel, Window
 from influxdb_backup.windows import format_instant, format_window
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ class Commit:
 
     def same_as_latest(self) -> Ref | None:
         """
-        The latest revision when it is a backup of the same content and its objects are present; else None.
+        The latest revision when it is a backup of the same content and its objects are unharmed; else None.
 
         An open one counts only for an open read. Raises SupersededError when the latest was read later.
         """
@@ -110,7 +109,7 @@ class Commit:
             return None
         latest = self._repository.read_ref(self._plan, self._window, max(standing))
         self._latest = latest
-        if self._is_same(latest) and self._is_present(latest):
+        if self._is_same(latest) and self._is_unharmed(latest):
             return latest
         if self._draft.evidence.read_start < latest.read_start:
             raise SupersededError(
@@ -123,15 +122,14 @@ class Commit:
     def _is_same(self, ref: Ref) -> bool:
         return ref.content_id == self._content_id and (self._draft.evidence.open or not ref.open)
 
-    def _is_present(self, ref: Ref) -> bool:
-        """Whether all objects of a revision are there: one that lost some is backed up again, not relied on."""
-        try:
-            manifest = self._repository.manifest(ref)
-        except (BackupNotFoundError, IntegrityError, FormatError):
-            return False
-        parts = [part for entry in manifest.tables for part in entry.parts]
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            return all(pool.map(lambda part: self._store.size(part.path) == part.size, parts))
+    def _is_unharmed(self, ref: Ref) -> bool:
+        """
+        Whether all objects of a revision have their digests, so that it can be said to hold this content.
+
+        One that is damaged is backed up again while the source has the points: its sizes alone would hide a
+        changed byte, and the window could never be healed.
+        """
+        return verify_ref(self._repository, ref, VerifyLevel.COMPLETE).ok
 
     def publish(self) -> Committed:
         """Writes the manifest and the ref. Raises as Attempt.commit says."""

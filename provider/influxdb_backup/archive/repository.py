@@ -26,7 +26,7 @@ from influxdb_backup.archive.documents import (
 from influxdb_backup.archive.parts import read_part
 from influxdb_backup.archive.readme_text import readme_text
 from influxdb_backup.archive.store import Store
-from influxdb_backup.errors import BackupNotFoundError, IntegrityError, UsageError
+from influxdb_backup.errors import BackupNotFoundError, FormatError, IntegrityError, UsageError
 from influxdb_backup.model import Manifest, Part, PlanIdentity, Ref, Value, Window
 from influxdb_backup.windows import format_window, intersect
 
@@ -36,6 +36,10 @@ B = TypeVar("B")
 
 REQUESTS = 16
 """small documents that are read at once"""
+_BAD_REF = (
+    "Put this file back from a copy of the repository. Or move it out of the repository: its window then counts as "
+    "a gap, which can be exported again while the source has the points."
+)
 _REVISION = re.compile(r"[0-9]{1,6}\Z")
 
 
@@ -130,7 +134,11 @@ class Repository:
     def read_ref(self, plan: str, window: Window, revision: int) -> Ref:
         """One ref. Raises BackupNotFoundError, FormatError, and IntegrityError when it is another's ref."""
         key = layout.ref_key(plan, window, revision)
-        ref = parse(self.store.read(key), Ref, key)
+        data = self.store.read(key)
+        try:
+            ref = parse(data, Ref, key)
+        except FormatError as error:
+            raise FormatError(error.message, hint=error.hint or _BAD_REF) from None
         if (ref.plan, ref.window, ref.revision) != (plan, window, revision):
             raise IntegrityError(f"{key} holds the ref {ref.id}.", kind="foreign")
         return ref

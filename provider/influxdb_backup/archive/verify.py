@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,6 +34,8 @@ REQUESTS = 8
 WORKERS = 2
 """parts that are hashed at once; hashing leaves the other threads alone"""
 _LEVELS = list(VerifyLevel)
+_SEEN_AT = {"missing": VerifyLevel.PRESENT, "size": VerifyLevel.PRESENT, "digest": VerifyLevel.COMPLETE}
+"""the lowest level that finds this kind of damage; of all other kinds it is ``valid``"""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,40 @@ def verify_ref(
         bytes=manifest.bytes if manifest else 0,
         seconds=time.monotonic() - began,
     )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What all checks of one manifest say together."""
+
+    damage: VerifyReport | None
+    """the check whose damage stands"""
+    held: tuple[VerifyReport, ...]
+    """the checks that held since damage was found last, in order of time"""
+
+
+def verdict(checks: Iterable[VerifyReport]) -> Verdict:
+    """
+    The verdict of the checks of one manifest, given in order of time.
+
+    Damage stands until a check that looks deep enough to see it holds: one of sizes says nothing of a changed
+    byte. That a drill is missing is no damage.
+    """
+    damage: VerifyReport | None = None
+    held: list[VerifyReport] = []
+    for check in checks:
+        if any(problem.kind != "drill" for problem in check.problems):
+            damage, held = check, []
+        elif check.ok and (damage is None or _LEVELS.index(check.level) >= _sight(damage)):
+            damage = None
+            held.append(check)
+    return Verdict(damage, tuple(held))
+
+
+def _sight(damage: VerifyReport) -> int:
+    """The lowest level that sees all of this damage."""
+    needed = [_SEEN_AT.get(problem.kind, VerifyLevel.VALID) for problem in damage.problems]
+    return min(_LEVELS.index(damage.level), max(map(_LEVELS.index, needed)))
 
 
 def _check_parts(

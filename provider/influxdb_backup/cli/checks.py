@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from influxdb_backup.cli import output
-from influxdb_backup.cli.listing import plan_of
+from influxdb_backup.cli.listing import damaged_backups, plan_of
 from influxdb_backup.cli.options import (
     JsonOption,
     OptionalEnd,
@@ -22,7 +22,9 @@ from influxdb_backup.cli.session import RepositoryChoice, Session
 from influxdb_backup.cli.windows import optional_window
 from influxdb_backup.errors import BackupNotFoundError, UsageError
 from influxdb_backup.model import Ref, VerifyLevel, VerifyReport, Window
-from influxdb_backup.windows import format_instant, format_window
+from influxdb_backup.windows import format_instant, format_window, intersect
+
+_AGAIN = "back it up again while the source has the points"
 
 
 def register(app: typer.Typer) -> None:
@@ -74,6 +76,8 @@ def verify(
         reports.append(report)
         if not json:
             _print(report)
+        if any(problem.kind != "drill" for problem in report.problems):
+            output.note(f"{_AGAIN}: {_export_command(one.plan, one.window)}")
     ok = all(report.ok for report in reports)
     if json:
         output.document({"ok": ok, "reports": reports})
@@ -102,7 +106,8 @@ def _print(report: VerifyReport) -> None:
         return
     output.line(f"NOT {report.level.value}: {report.ref}")
     for problem in report.problems:
-        output.line(f"  {problem.kind}: {problem.object}: {problem.message}")
+        place = "" if problem.object in problem.message else f"{problem.object}: "
+        output.line(f"  {problem.kind}: {place}{problem.message}")
 
 
 def coverage(
@@ -113,7 +118,7 @@ def coverage(
     repository: RepositoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show which stretch of time has a backup. The exit status is 1 when there are gaps."""
+    """Show which stretch of time has a backup. The exit status is 1 when there are gaps or known damage."""
     from influxdb_backup.jobs.coverage import backfill_command
     from influxdb_backup.jobs.coverage import coverage as run_coverage
 
@@ -121,7 +126,11 @@ def coverage(
     chosen = session.plan(plan)
     within = optional_window(start, end)
     opened = session.repository(RepositoryChoice(name=repository), plan)
-    report = run_coverage(chosen, opened.refs(plan), range=within, now=time.time_ns())
+    refs = opened.refs(plan)
+    report = run_coverage(chosen, refs, range=within, now=time.time_ns())
+    touched = [ref for ref in _newest(refs) if report.range and intersect(ref.window, report.range)]
+    damaged = damaged_backups(opened, plan, touched)
+    report = report.model_copy(update={"damaged": tuple(ref.id for ref in damaged)})
     if json:
         output.document(report)
     elif report.range is None:
@@ -144,9 +153,14 @@ def coverage(
         )
         if report.unreadable:
             output.line(f"The newest backup could not read {output.counted(report.unreadable, 'table')}.")
+        for ref in damaged:
+            output.line(f"DAMAGED: {ref.id}: {_AGAIN}: {_export_command(ref.plan, ref.window)}")
         for gap in report.gaps:
             output.line(f"fill it: {backfill_command(plan, gap)}")
-            span = f"--start {format_instant(gap.start)} --end {format_instant(gap.end)}"
-            output.line(f"     or as one window: influxdb-backup export {plan} {span}")
+            output.line(f"     or as one window: {_export_command(plan, gap)}")
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _export_command(plan: str, window: Window) -> str:
+    return f"influxdb-backup export {plan} --start {format_instant(window.start)} --end {format_instant(window.end)}"

@@ -77,9 +77,7 @@ def list_backups(
     refs = repository.refs(layout.check_plan(plan), within)
     if not reports:
         return [Listed(ref, None, None) for ref in refs]
-    checks: dict[str, list[VerifyReport]] = {}
-    for _, check in repository.read_documents(layout.report_prefix(layout.CHECKS, plan), VerifyReport):
-        checks.setdefault(check.manifest, []).append(check)
+    checks = _checks(repository, plan)
     drills: dict[str, DrillReport] = {}
     for _, drill in repository.read_documents(layout.report_prefix(layout.DRILLS, plan), DrillReport):
         known = drills.get(drill.manifest)
@@ -88,19 +86,35 @@ def list_backups(
     return [Listed(ref, counting_check(checks.get(ref.manifest, ())), drills.get(ref.manifest)) for ref in refs]
 
 
+def damaged_backups(repository: Repository, plan: str, refs: Sequence[Ref]) -> list[Ref]:
+    """Those refs that a kept verification found damaged."""
+    checks = _checks(repository, plan) if refs else {}
+    counting = [(ref, counting_check(checks.get(ref.manifest, ()))) for ref in refs]
+    return [ref for ref, check in counting if check is not None and not check.ok]
+
+
+def _checks(repository: Repository, plan: str) -> dict[str, list[VerifyReport]]:
+    """The kept verifications of each manifest, in order of time."""
+    from influxdb_backup.archive import layout
+
+    checks: dict[str, list[VerifyReport]] = {}
+    for _, check in repository.read_documents(layout.report_prefix(layout.CHECKS, plan), VerifyReport):
+        checks.setdefault(check.manifest, []).append(check)
+    return checks
+
+
 def counting_check(checks: Sequence[VerifyReport]) -> VerifyReport | None:
     """
-    Of checks in order of time: the newest when it found damage, else the highest level since the last damage.
+    Of checks in order of time: the one whose damage stands, else the highest level that held since the last damage.
 
     A level that only lacks a drill is no damage.
     """
-    best: VerifyReport | None = None
-    for check in checks:
-        if not check.ok and all(problem.kind == "drill" for problem in check.problems):
-            continue
-        if not check.ok or best is None or not best.ok or _LEVELS.index(check.level) >= _LEVELS.index(best.level):
-            best = check
-    return best
+    from influxdb_backup.archive.verify import verdict
+
+    found = verdict(checks)
+    if found.damage is not None:
+        return found.damage
+    return max(reversed(found.held), key=lambda check: _LEVELS.index(check.level), default=None)
 
 
 def plan_of(ref: str) -> str:

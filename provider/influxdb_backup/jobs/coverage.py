@@ -25,6 +25,8 @@ class CoverageReport(Value):
     gaps: tuple[Window, ...]
     stale: tuple[Window, ...] = ()
     """known to have changed at the source since"""
+    damaged: tuple[str, ...] = ()
+    """newest revisions in the range that a kept verification found damaged; their time counts as covered"""
     newest: Int64 | None
     """the latest instant up to which the plan is covered"""
     refs: int
@@ -33,8 +35,8 @@ class CoverageReport(Value):
 
     @property
     def ok(self) -> bool:
-        """Whether the whole range is covered."""
-        return not (self.partial or self.gaps or self.stale)
+        """Whether the whole range is covered, by nothing that is known to be damaged."""
+        return not (self.partial or self.gaps or self.stale or self.damaged)
 
 
 def effective_window(ref: Ref) -> Window | None:

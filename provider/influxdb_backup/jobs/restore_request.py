@@ -155,10 +155,10 @@ def _candidates(request: RestoreRequest, repository: Repository) -> tuple[list[R
     if request.refs:
         refs = [repository.ref(text) for text in request.refs]
     elif request.plan:
-        refs = list(repository.refs(request.plan))
+        refs = list(repository.refs(request.plan, request.window))
     else:
         raise UsageError("A restore needs a plan or at least one ref.")
-    if not refs:
+    if not refs and not (request.plan and repository.ref_names(request.plan)):
         raise BackupNotFoundError(
             f"The repository has no backup of plan {request.plan!r}.",
             hint="See what it has with `influxdb-backup list`.",

@@ -8,7 +8,7 @@ import time
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.verify import VerifyProgress, verify_ref
-from influxdb_backup.errors import IntegrityError
+from influxdb_backup.errors import IntegrityError, StoreError
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.model import Ref, VerifyLevel, VerifyReport
 
@@ -34,7 +34,14 @@ def verify(
     report = verify_ref(repository, ref, level, progress=tell)
     if record:
         key = layout.check_report_key(ref.plan, ref.window, ref.revision, time.time_ns(), secrets.token_hex(4))
-        repository.put_document(key, report)
+        try:
+            repository.put_document(key, report)
+        except StoreError as error:
+            found = "holds" if report.ok else f"does NOT hold ({report.problems[0].message})"
+            raise StoreError(
+                f"{report.ref} {found} at the level {level.value}, but the result cannot be kept: {error.message}",
+                hint=error.hint or "On the command line --no-record verifies without keeping the result.",
+            ) from error
     return report
 
 

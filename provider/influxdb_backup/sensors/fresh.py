@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
     from influxdb_backup.model import Ref, VerifyLevel
 
-if TYPE_CHECKING:
-    pass
-
 
 class BackupFreshSensor(BaseSensorOperator):
     """
@@ -74,20 +71,26 @@ def proved(repository: Repository, refs: Sequence[Ref], level: VerifyLevel) -> l
     """
     Those refs whose manifest was proved at the level: by a kept verification, or at ``restorable`` by a drill.
 
-    Every committed backup counts as ``present``, since its parts were looked up before it became visible.
+    Every committed backup counts as ``present``, since its parts were looked up before it became visible. One that
+    a kept verification found damaged counts at no level.
     """
     from influxdb_backup.archive.layout import CHECKS, report_prefix
+    from influxdb_backup.archive.verify import verdict
     from influxdb_backup.jobs.drills import passing_drill
     from influxdb_backup.model import VerifyLevel, VerifyReport
 
-    if level is VerifyLevel.PRESENT or not refs:
-        return list(refs)
+    if not refs:
+        return []
+    checks: dict[str, list[VerifyReport]] = {}
+    for _, report in repository.read_documents(report_prefix(CHECKS, refs[0].plan), VerifyReport):
+        checks.setdefault(report.manifest, []).append(report)
+    verdicts = {ref.id: verdict(checks.get(ref.manifest, ())) for ref in refs}
+    sound = [ref for ref in refs if verdicts[ref.id].damage is None]
+    if level is VerifyLevel.PRESENT:
+        return sound
     if level is VerifyLevel.RESTORABLE:
-        return [ref for ref in refs if passing_drill(repository, ref) is not None]
+        return [ref for ref in sound if passing_drill(repository, ref) is not None]
     order = list(VerifyLevel)
-    held = {
-        report.manifest
-        for _, report in repository.read_documents(report_prefix(CHECKS, refs[0].plan), VerifyReport)
-        if report.ok and order.index(report.level) >= order.index(level)
-    }
-    return [ref for ref in refs if ref.manifest in held]
+    return [
+        ref for ref in sound if any(order.index(held.level) >= order.index(level) for held in verdicts[ref.id].held)
+    ]
