@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 from pathlib import Path
 from typing import cast
 
@@ -162,3 +164,33 @@ def test_names_that_no_terminal_shows(site: Site, cli: Cli) -> None:
         for entry in cli.ok("show", "telemetry@latest", "--json").document["manifest"]["tables"]
     ]
     assert {"base64": "YmFkIP9bYm9sZF0="} in names
+
+
+def test_an_interruption_is_said(site: Site, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a server does not answer ends with its own status and a sentence."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            monkeypatch.setenv("INFLUXDB_BACKUP_CONN_SOURCE", f"influxdb-backup://127.0.0.1:{silent.getsockname()[1]}")
+            signal.setitimer(signal.ITIMER_REAL, 1)
+            refused(cli, 130, ["Interrupted"], "databases")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_restore_that_fails_names_the_id_to_go_on_with(backed_up: Site, cli: Cli) -> None:
+    """The id that was made up is told once points may be there; before that there is nothing to go on with."""
+    target = f"{backed_up.database}_target"
+    backed_up.server.create_database(target)
+    backed_up.server.write('cpu,host=x usage="text" 1767311999000000001', target)
+    arguments = ["restore", "telemetry@latest", "--target-database", target]
+    message = refused(cli, 1, ["already has points"], *arguments)
+    assert "--restore-id" not in message
+    message = refused(cli, 1, ["--restore-id"], *arguments, "--on-conflict", "merge")
+    restore_id = message.rsplit("--restore-id ", 1)[1].split(".")[0]
+    folder = Path(backed_up.repository.removeprefix("file://")) / "restores"
+    assert [path.stem for path in folder.glob("*.json")] == [restore_id]
+    message = refused(cli, 1, ["with another request"], *arguments, "--restore-id", restore_id)
+    assert "Points may have been written" not in message
+    backed_up.server.query(f'DROP DATABASE "{target}"')

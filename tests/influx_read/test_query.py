@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from influxdb_backup.errors import (
@@ -14,7 +16,7 @@ from influxdb_backup.errors import (
     ServerUnavailableError,
     UnsupportedServerError,
 )
-from influxdb_backup.influx.http import Http
+from influxdb_backup.influx.http import FIRST_CONTACT_SECONDS, Http, Reply, status_error
 from influxdb_backup.influx.protocol import ServerSettings
 from influxdb_backup.influx.query import QueryApi
 from tests.influx_read.support import document, replaying, reply
@@ -112,6 +114,31 @@ def test_retries_are_bounded_in_time() -> None:
         pass
     with pytest.raises(ServerUnavailableError, match="cannot be reached"):
         ask(url, retry_seconds=0.5)
+
+
+def test_a_server_that_never_answered_is_given_up_soon() -> None:
+    """A wrong port is told within seconds, with its address; a server that answered before is waited for longer."""
+    with replaying(reply(ONE)) as url:
+        http = Http(ServerSettings(url=url, name="plant-7"), retry_seconds=FIRST_CONTACT_SECONDS + 2)
+        http.request("GET", "/ping")
+    began = time.monotonic()
+    with pytest.raises(ServerUnavailableError, match="cannot be reached"):
+        http.request("GET", "/ping")
+    waited = time.monotonic() - began
+    stranger = Http(ServerSettings(url=url, name="plant-7"))
+    began = time.monotonic()
+    with pytest.raises(ServerUnavailableError, match="cannot be reached") as caught:
+        stranger.request("GET", "/ping")
+    assert time.monotonic() - began < FIRST_CONTACT_SECONDS + 1
+    assert waited > FIRST_CONTACT_SECONDS - 1
+    assert url in caught.value.message and "port" in caught.value.hint
+
+
+def test_a_missing_right_is_not_taken_for_a_wrong_token() -> None:
+    """2.9.1 answers 401 to both; the words tell them apart."""
+    for words, said in (("write:orgs/1/buckets is unauthorized", "denies this"), ("unauthorized access", "refuses")):
+        answer = Reply(401, {}, b'{"code": "unauthorized", "message": "%s"}' % words.encode())
+        assert said in status_error("plant-7", answer).message
 
 
 def test_a_stream_that_began_is_never_resumed() -> None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from influxdb_backup.errors import AccessError
+from influxdb_backup.errors import AccessError, ConfigError
 from influxdb_backup.influx.connection import connect
 from influxdb_backup.influx.protocol import ServerSettings
 
@@ -77,7 +77,17 @@ def test_an_own_authority_is_accepted(url: str, certificate: Path) -> None:
     assert connect(ServerSettings(url=url, ca_file=str(certificate))).info.version == "1.8.10"
 
 
-@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
-def test_verification_can_be_turned_off(url: str) -> None:
-    """Only the explicit setting accepts a certificate that proves nothing."""
-    assert connect(ServerSettings(url=url, verify_tls=False)).info.version == "1.8.10"
+@pytest.mark.filterwarnings("error::urllib3.exceptions.InsecureRequestWarning")
+def test_verification_can_be_turned_off(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Only the explicit setting accepts a certificate that proves nothing; one line says so, not one per request."""
+    server = connect(ServerSettings(url=url, name="plant-7", verify_tls=False))
+    assert server.info.version == "1.8.10"
+    assert [record.message for record in caplog.records] == [
+        "The certificate of plant-7 is not checked, since verify_tls is false."
+    ]
+
+
+def test_a_file_of_authorities_that_is_not_there_is_named(url: str, tmp_path: Path) -> None:
+    """A wrong path in the configuration is not taken for a server that cannot prove itself."""
+    with pytest.raises(ConfigError, match=r"missing\.pem"):
+        connect(ServerSettings(url=url, ca_file=str(tmp_path / "missing.pem")))

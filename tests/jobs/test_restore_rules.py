@@ -401,7 +401,7 @@ def test_retention_of_existing_targets_is_widened_when_asked(
     asked = RestoreRequest(refs=(ref,), target_database=target, retention="widen")
     assert plan_restore(asked, repository=repository, target=server1).widens == ("autogen",)
     report = restore_into(repository, server1, target, refs=(ref,), retention="widen")
-    assert report.rows == 15
+    assert (report.rows, report.widened) == (15, ("autogen",))
     assert {policy.duration for policy in server1.retention_policies(target)} == {0}
 
 

@@ -22,6 +22,7 @@ from influxdb_backup.cli.session import CONFIG_VARIABLE, Session
 from influxdb_backup.errors import InfluxdbBackupError, UsageError
 
 HELD, DID_NOT_HOLD, USAGE, INTERRUPTED = 0, 1, 2, 130
+_INTERRUPTED = "Interrupted. No half-made backup is visible in the repository."
 
 app = typer.Typer(
     name="influxdb-backup",
@@ -74,9 +75,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         app(given, prog_name="influxdb-backup")
     except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # typer ends like this at Ctrl-C, and says nothing
+            failure(_INTERRUPTED)
         return ended.code if isinstance(ended.code, int) else HELD
     except KeyboardInterrupt:
-        failure("Interrupted. Nothing half-done is visible; the same command again is safe.")
+        failure(_INTERRUPTED)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

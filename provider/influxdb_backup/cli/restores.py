@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -26,10 +29,11 @@ from influxdb_backup.cli.options import (
 )
 from influxdb_backup.cli.session import RepositoryChoice, ServerChoice, Session
 from influxdb_backup.cli.windows import optional_window
-from influxdb_backup.errors import UsageError
+from influxdb_backup.errors import InfluxdbBackupError, UsageError
 from influxdb_backup.windows import format_window
 
 if TYPE_CHECKING:
+    from influxdb_backup.archive.repository import Repository
     from influxdb_backup.jobs.restore import RestorePlan, RestoreReport
     from influxdb_backup.jobs.restore_request import RestoreRequest
 
@@ -115,6 +119,7 @@ def restore(
 
     session: Session = context.obj
     plan, refs = _plan_and_refs(what)
+    restore_id = restore_id or secrets.token_hex(8)
     request = RestoreRequest(
         plan=None if refs else plan,
         refs=refs,
@@ -152,9 +157,30 @@ def restore(
             planned = job.plan_restore(request, repository=opened, target=server, scope=scope)
             output.document(planned) if json else _print_plan(planned)
             return
-        with output.progress("restore") as tell:
+        with _named_when_it_fails(opened, restore_id), output.progress("restore") as tell:
             report = job.restore(request, repository=opened, target=server, scope=scope, progress=tell)
     output.document(report) if json else _print_report(report)
+
+
+@contextmanager
+def _named_when_it_fails(repository: Repository, restore_id: str) -> Iterator[None]:
+    """Tells how to go on with a restore that ended after it had begun to write, however it ended."""
+    from influxdb_backup.archive import layout
+
+    try:
+        yield
+    except BaseException as error:
+        ours = error if isinstance(error, InfluxdbBackupError) else None
+        if ours and ours.kind in {"usage", "restore-in-progress"}:
+            raise
+        with suppress(InfluxdbBackupError):
+            if repository.store.size(layout.restore_key(restore_id)) is not None:
+                way = f"Points may have been written: go on with the same command and --restore-id {restore_id}."
+                if ours:
+                    ours.hint = f"{ours.hint} {way}".strip()
+                else:
+                    output.note(way)
+        raise
 
 
 def _plan_and_refs(what: list[str]) -> tuple[str, tuple[str, ...]]:
@@ -230,6 +256,7 @@ def _print_report(report: RestoreReport) -> None:
     facts: list[tuple[str, object]] = [("restore id", report.restore_id)]
     facts += [("created", what) for what in report.created]
     facts += [("without retention", what) for what in report.infinite]
+    facts += [("widened", f"{what}: existed, and now keeps points for ever") for what in report.widened]
     facts += [("gap", what) for what in report.gaps]
     if report.dropped_points:
         facts.append(("not written", f"{output.number(report.dropped_points)} points older than the target keeps"))

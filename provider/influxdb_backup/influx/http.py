@@ -10,6 +10,7 @@ saved a fifth of the bytes, which pays only on links below some 14 MB/s.
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 from base64 import b64encode
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgpack
@@ -25,6 +27,7 @@ import urllib3
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
+    InsecureRequestWarning,
     NewConnectionError,
     ProtocolError,
     ReadTimeoutError,
@@ -42,8 +45,13 @@ from influxdb_backup.errors import (
 from influxdb_backup.influx.protocol import ServerSettings
 from influxdb_backup.model import encode_name, printable
 
+logger = logging.getLogger(__name__)
+
 TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
 RETRY_SECONDS = 30.0
+FIRST_CONTACT_SECONDS = 4.0
+"""how long a server that never answered yet is tried: a wrong address is told soon, a restart later is waited for"""
+CONNECT_SECONDS = 10.0
 _CONNECTIONS = 16
 _LONGEST_REASON = 500
 
@@ -155,10 +163,19 @@ class Http:
                 f"The URL of the server {parts.hostname} holds credentials.",
                 hint="Give user and password or the token as their own settings, so that no message shows them.",
             )
+        if settings.ca_file and not Path(settings.ca_file).is_file():
+            raise ConfigError(
+                f"There is no file {settings.ca_file} with the certificate authority of {parts.hostname}.",
+                hint="Correct ca_file.",
+            )
         self.name = settings.name or settings.url
+        if parts.scheme == "https" and not settings.verify_tls:
+            urllib3.disable_warnings(InsecureRequestWarning)  # once is enough, and it comes with every request
+            logger.warning("The certificate of %s is not checked, since verify_tls is false.", self.name)
         self._root = settings.url.rstrip("/")
         self._retry_seconds = retry_seconds
         self._timeout = settings.timeout
+        self._has_answered = False
         secret = authorization(settings)
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "influxdb-backup"}
         if secret:
@@ -167,7 +184,7 @@ class Http:
             num_pools=2,
             maxsize=_CONNECTIONS,
             retries=False,
-            timeout=urllib3.Timeout(connect=min(settings.timeout, 30.0), read=settings.timeout),
+            timeout=urllib3.Timeout(connect=min(settings.timeout, CONNECT_SECONDS), read=settings.timeout),
             cert_reqs="CERT_REQUIRED" if settings.verify_tls else "CERT_NONE",
             ca_certs=settings.ca_file,
         )
@@ -216,10 +233,10 @@ class Http:
     def _send(
         self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], *, retry: bool
     ) -> urllib3.BaseHTTPResponse:
-        deadline = time.monotonic() + (self._retry_seconds if retry else 0.0)
-        pause = 0.1
+        began, pause = time.monotonic(), 0.1
         while True:
-            problem: str
+            problem, patience = "", self._retry_seconds if retry else 0.0
+            hint = "Try again when the server is up."
             try:
                 response = self._pool.request(
                     method, target, body=body, headers=headers, preload_content=False, redirect=False
@@ -234,20 +251,30 @@ class Http:
                     f"{self.name} did not begin to reply within {self._timeout:g} s.", hint="Raise its timeout."
                 ) from error
             except (NewConnectionError, ConnectTimeoutError, ProtocolError) as error:
-                problem = f"{self.name} cannot be reached: {_words(error)}."
+                problem = f"{self._where()} cannot be reached: {_words(error)}."
                 cause: BaseException | None = error
+                if not self._has_answered:
+                    patience = min(patience, FIRST_CONTACT_SECONDS)
+                    hint = "Check that the server runs, and the host, port and TLS of the connection."
             except HTTPError as error:
                 raise ServerUnavailableError(f"{self.name} cannot be asked: {_words(error)}.") from error
             else:
+                self._has_answered = True
                 if not retry or response.status not in TRANSIENT_STATUSES:
                     return response
                 words = reason_of(response.read(), response.headers)
                 problem = f"{self.name} answers {response.status}: {words or 'no reason given'}."
                 cause = None
-            if time.monotonic() + pause > deadline:
-                raise ServerUnavailableError(problem, hint="Try again when the server is up.") from cause
+            if time.monotonic() + pause > began + patience:
+                raise ServerUnavailableError(problem, hint=hint) from cause
+            if pause > 1:
+                logger.warning("%s Trying again for %.0f s.", problem, began + patience - time.monotonic())
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients
             pause = min(pause * 2, 5.0)
+
+    def _where(self) -> str:
+        """The connection's name and its address, so that a wrong one is seen."""
+        return self.name if self.name == self._root else f"{self.name} ({self._root})"
 
     def now(self) -> int:
         """The server's clock, ns (whole seconds), from a fresh reply's ``Date`` header."""
@@ -271,6 +298,8 @@ def form(parameters: Parameters | Sequence[tuple[str, str]]) -> bytes:
 def status_error(name: str, reply: Reply) -> ServerError:
     """The error that a reply other than 2xx means."""
     words = reply.reason or "no reason given"
+    if reply.status == 401 and words.endswith("is unauthorized"):  # 2.x knows the token, which lacks the right
+        return AccessError(f"{name} denies this (401: {words}).", hint="Use a token that has this right.")
     if reply.status == 401:
         return AccessError(
             f"{name} refuses the credentials (401: {words}).", hint="Check user and password or the token."

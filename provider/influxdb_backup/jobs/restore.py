@@ -119,6 +119,8 @@ class RestoreReport(Value):
     """older than the target keeps, left out because the request says so"""
     created: tuple[str, ...]
     infinite: tuple[str, ...]
+    widened: tuple[str, ...] = ()
+    """policies of the target that had a shorter retention and now keep points for ever"""
     gaps: tuple[str, ...]
     continued_units: int
     """parts that an earlier call with this id had written"""
@@ -268,6 +270,7 @@ def restore(
         dropped_points=totals.dropped,
         created=created,
         infinite=chosen.infinite,
+        widened=chosen.widen,
         gaps=reads.gaps,
         continued_units=len(reads.units) - len(todo),
         check_seconds=checked - started,

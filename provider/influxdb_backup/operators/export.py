@@ -90,7 +90,7 @@ class ExportWindowOperator(BackupOperator):
         if not result.gaps:
             self.log.info("The plan has no gaps up to %s.", format_window(window).rpartition(" ")[2])
             return
-        with log_group(self.log, f"The plan has {len(result.gaps)} gaps"):
+        with log_group(self.log, f"The plan has {len(result.gaps)} gap{'s' if len(result.gaps) > 1 else ''}"):
             for gap in result.gaps:
                 self.log.warning("No backup of %s. Fill it: %s", format_window(gap), backfill_command(self.plan, gap))
 
