@@ -17,7 +17,8 @@ from influxdb_backup.config.model import Plan
 from influxdb_backup.influx.connection import connect
 from influxdb_backup.influx.protocol import Server, ServerSettings
 from influxdb_backup.jobs.export import ExportOptions, ExportResult, export
-from influxdb_backup.jobs.restore import RestoreReport, restore
+from influxdb_backup.jobs.restore import restore
+from influxdb_backup.jobs.restore_documents import RestoreReport
 from influxdb_backup.jobs.restore_request import RestoreRequest
 from influxdb_backup.model import Manifest, Ref, Role, Scope, Table, Window
 from influxdb_backup.windows import parse_instant, parse_window

@@ -19,7 +19,8 @@ from influxdb_backup.errors import (
     UsageError,
 )
 from influxdb_backup.influx.protocol import PointWriter, Server, WriteOptions
-from influxdb_backup.jobs.restore import RestoreReport, plan_restore
+from influxdb_backup.jobs.restore import plan_restore
+from influxdb_backup.jobs.restore_documents import RestoreReport
 from influxdb_backup.jobs.restore_request import RestoreRequest
 from influxdb_backup.model import Window
 from tests.jobs.support import (

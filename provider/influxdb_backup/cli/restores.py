@@ -34,7 +34,7 @@ from influxdb_backup.windows import format_window
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
-    from influxdb_backup.jobs.restore import RestorePlan, RestoreReport
+    from influxdb_backup.jobs.restore_documents import RestorePlan, RestoreReport
     from influxdb_backup.jobs.restore_request import RestoreRequest
 
 

@@ -29,7 +29,8 @@ from influxdb_backup.jobs.drills import (
 from influxdb_backup.jobs.identity import refuse_other_plan
 from influxdb_backup.jobs.piece import read_whole
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
-from influxdb_backup.jobs.restore import RestoreReport, restore
+from influxdb_backup.jobs.restore import restore
+from influxdb_backup.jobs.restore_documents import RestoreReport
 from influxdb_backup.jobs.restore_request import RestoreRequest
 from influxdb_backup.jobs.type_changes import separating_duration
 from influxdb_backup.model import (

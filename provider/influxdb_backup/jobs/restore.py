@@ -19,116 +19,20 @@ from influxdb_backup.errors import TargetError, UnrepresentableError
 from influxdb_backup.influx.protocol import Server, Unrepresentable, WriteOptions, WriteResult
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.read_back import Expected, has_mixed_types, read_back
+from influxdb_backup.jobs.restore_documents import (
+    RestoreIdentity,
+    RestorePlan,
+    RestoreProgress,
+    RestoreReport,
+    TableWrite,
+    WrittenCount,
+)
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit, decide_reads
 from influxdb_backup.jobs.restore_target import Target, choose_target, prepare, refuse_conflict
-from influxdb_backup.model import (
-    RESTORE_MEDIA_TYPE,
-    Int64,
-    Name,
-    Role,
-    Scope,
-    Table,
-    Value,
-    Window,
-    printable,
-)
+from influxdb_backup.model import Role, Scope, Table, printable
 
 _GROUP_ROWS = 4_000_000
 """rows after which the progress of a restore is kept, so that a retry does not begin again"""
-
-
-class TableWrite(Value):
-    """One table of a restore plan."""
-
-    source: Table
-    target: Table
-    parts: int
-    rows: Int64
-    """points of the parts; fewer are written when parts are cut by the range or by tags"""
-    bytes: Int64
-
-
-class RestorePlan(Value):
-    """What a restore would read, create, drop and write. Nothing was changed to make it."""
-
-    window: Window
-    refs: tuple[str, ...]
-    target_server: str
-    target_database: Name
-    tables: tuple[TableWrite, ...]
-    creates: tuple[str, ...]
-    """database and retention policies that would be created"""
-    infinite: tuple[str, ...]
-    """of those, policies that get infinite retention since the source's would drop restored points"""
-    widens: tuple[str, ...]
-    drops: tuple[str, ...]
-    """points that would not be written, and why"""
-    gaps: tuple[str, ...]
-    rows: Int64
-    bytes: Int64
-
-
-class RestoreIdentity(Value):
-    """``restores/<id>.json``: written before the first point."""
-
-    media_type: str = RESTORE_MEDIA_TYPE
-    restore_id: str
-    request: str
-    """sha256 of what was asked; another request cannot take the id over"""
-    target_server: str
-    target_database: Name
-    started_at: Int64
-
-
-class WrittenCount(Value):
-    """Values written to one field of one table."""
-
-    table: Table
-    """of the target"""
-    field: Name
-    count: Int64
-
-
-class RestoreProgress(Value):
-    """``restores/<id>/<n>.json``: units that are written and answered for."""
-
-    media_type: str = "application/vnd.influxdb-backup.restore-progress.v1+json"
-    units: tuple[str, ...]
-    rows: Int64
-    values: Int64
-    rejects: int
-    dropped: Int64 = 0
-    counts: tuple[WrittenCount, ...]
-
-
-class RestoreReport(Value):
-    """What a restore did."""
-
-    restore_id: str
-    refs: tuple[str, ...]
-    target_server: str
-    target_database: Name
-    tables: int
-    rows: int
-    """written by this call and, when it went on, by the ones before"""
-    values: int
-    rejects: int
-    reject_reasons: tuple[str, ...]
-    reject_file: str | None
-    dropped_points: int
-    """older than the target keeps, left out because the request says so"""
-    created: tuple[str, ...]
-    infinite: tuple[str, ...]
-    widened: tuple[str, ...] = ()
-    """policies of the target that had a shorter retention and now keep points for ever"""
-    gaps: tuple[str, ...]
-    continued_units: int
-    """parts that an earlier call with this id had written"""
-    check_seconds: float
-    """reading every part once, its digest and what line protocol can carry, before the first write"""
-    write_seconds: float
-    read_back_seconds: float
-    seconds: float
 
 
 @dataclass

@@ -18,7 +18,7 @@ from influxdb_backup.operators.base import (
 
 if TYPE_CHECKING:
     from influxdb_backup.config.model import Plan
-    from influxdb_backup.jobs.restore import RestorePlan, RestoreReport
+    from influxdb_backup.jobs.restore_documents import RestorePlan, RestoreReport
     from influxdb_backup.jobs.restore_request import RestoreRequest
     from influxdb_backup.model import Window
 
