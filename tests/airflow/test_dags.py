@@ -10,7 +10,9 @@ import pytest
 
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
+from influxdb_backup.archive.verify import verify_ref
 from influxdb_backup.factory import build_dags
+from influxdb_backup.model import VerifyLevel
 from tests.airflow.conftest import RunDag
 from tests.servers import RunningServer
 
@@ -120,12 +122,16 @@ def test_drill_of_a_damaged_backup_fails(dags: dict[str, Any], run_dag: RunDag, 
     assert run.states() == {"drill": "failed", "drop_scratch": "success"}
 
 
-def test_verify_of_a_damaged_backup_fails(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:
-    """A window that is exported already and damaged since fails in verify."""
+def test_a_damaged_backup_is_made_again(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:
+    """A window that was damaged since its export is exported again, as a revision of its own that holds."""
     _damage(backed_up)
     run = run_dag(dags["influxdb_backup__weather"], SECOND)
 
-    assert run.states() == {"settle": "success", "export": "success", "verify": "failed"}
+    assert run.states() == {"settle": "success", "export": "success", "verify": "success"}
+    revisions = [
+        ref for ref in backed_up.refs("weather") if ref.id.split("/")[1] == run.result("export")["ref"].split("/")[1]
+    ]
+    assert [verify_ref(backed_up, ref, VerifyLevel.VALID).ok for ref in revisions] == [False, True]
 
 
 def _damage(repository: Repository) -> None:

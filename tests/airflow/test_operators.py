@@ -136,6 +136,18 @@ class TestErrors:
         with pytest.raises(AirflowFailException, match="backup-not-found"):
             VerifyBackupOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
 
+    def test_verify_of_a_damaged_backup(self, config_path: str) -> None:
+        """A changed byte fails the task for good, and the message names what is wrong."""
+        repository, _ = _backup(config_path)
+        part = next(Path(repository.url.removeprefix("file://"), "data").rglob("*.parquet"))
+        content = bytearray(part.read_bytes())
+        content[len(content) // 2] ^= 1
+        part.chmod(0o644)
+        part.write_bytes(content)
+
+        with pytest.raises(AirflowFailException, match=r"digest.*\(integrity\)"):
+            VerifyBackupOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
+
     def test_restore_over_a_gap(self, config_path: str) -> None:
         """A range that reaches beyond the backups is refused with the gap."""
         _backup(config_path)
