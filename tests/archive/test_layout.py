@@ -114,7 +114,7 @@ def test_report_keys_stand_below_their_revision() -> None:
     window = Window(start=0, end=86_400 * 10**9)
     prefix = layout.report_prefix(layout.DRILLS, "p", window, 3)
     assert layout.drill_key("p", window, 3, 7, "ab").startswith(prefix)
-    assert layout.drill_started_key("p", window, 3, "ab") == f"{prefix}ab.started.json"
+    assert layout.drill_stage_key("p", window, 3, "ab", "started") == f"{prefix}ab.started.json"
     assert layout.check_report_key("p", window, 3, 7, "ab").startswith(
         layout.report_prefix(layout.CHECKS, "p", window, 3)
     )

@@ -224,11 +224,6 @@ def drill_key(plan: str, window: Window, revision: int, time: int, drill_id: str
     return f"{report_prefix(DRILLS, plan, window, revision)}{format_key(time)}_{escape_segment(drill_id)}.json"
 
 
-def drill_started_key(plan: str, window: Window, revision: int, drill_id: str) -> str:
-    """Where a drill records its scratch database before it creates it."""
-    return f"{report_prefix(DRILLS, plan, window, revision)}{escape_segment(drill_id)}.started.json"
-
-
 def drill_stage_key(plan: str, window: Window, revision: int, drill_id: str, stage: str) -> str:
     """Where a drill records what became of its scratch: ``stage`` is ``started``, ``created`` or ``dropped``."""
     return f"{report_prefix(DRILLS, plan, window, revision)}{escape_segment(drill_id)}.{stage}.json"

@@ -8,7 +8,7 @@ nullable fields, and each column's role, InfluxDB name and type in its metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -256,12 +256,8 @@ class Server(Protocol):
         """Ends the connections."""
 
 
-Connect = Callable[[ServerSettings], Server]
-"""``influxdb_backup.influx.connect``: detects product and version and returns the generation's Server."""
-
 __all__ = [
     "Conflict",
-    "Connect",
     "Dialect",
     "FieldCount",
     "PointWriter",
