@@ -6,12 +6,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import urllib3
+
 from benchmarks.bed import Bed
 from benchmarks.data import FIELDS, walks
 from benchmarks.data import send as send_prepared
 from benchmarks.table import Result, ratio
-from influxdb_backup.influx.influxql import call_all, select_all
+from influxdb_backup.influx.influxql import call_all, every_source, select_all
 from influxdb_backup.jobs.export import export
+from influxdb_backup.model import Window
 
 
 def _curl(bed: Bed, database: str, statements: list[str], output: Path) -> float:
@@ -63,42 +66,58 @@ def measure(bed: Bed, runs: int) -> list[Result]:
     ]
 
 
+def _drain(bed: Bed, database: str, tables: list[str], window: Window) -> float:
+    """Seconds that the requests of an export take by themselves, one by one on one connection, their bytes dropped."""
+    listing = [f"SHOW {kind} KEYS FROM {every_source('autogen')}" for kind in ("FIELD", "TAG")]
+    reading = [
+        statement
+        for table in tables
+        for statement in (select_all("autogen", table, window), call_all("count", "autogen", table, window))
+    ]
+    pool = urllib3.PoolManager(headers={"Accept": "application/x-msgpack"})
+    started = time.perf_counter()
+    for statement in [*listing, *reading, *listing]:
+        fields = {"db": database, "epoch": "ns", "chunked": "true", "q": statement}
+        reply = pool.request(
+            "POST", f"{bed.running.url}/query", fields=fields, encode_multipart=False, preload_content=False
+        )
+        while reply.read(1 << 20):
+            pass
+        reply.release_conn()
+    return time.perf_counter() - started
+
+
 def measure_small_tables(bed: Bed, runs: int) -> list[Result]:
-    """A window of 1,000 small tables against the same points in one table, beside what the requests alone cost."""
-    tables, each = 1_000, 864
+    """A window of 1,000 small tables against the same points in one table, and against what its requests take more."""
+    names, each = [f"table_{number:04d}" for number in range(1_000)], 864
     bed.running.create_database("many")
     bed.running.create_database("one")
-    for number in range(tables):
-        data = walks(f"table_{number:04d}", rows=each, series=4, seed=number)
+    for number, name in enumerate(names):
+        data = walks(name, rows=each, series=4, seed=number)
         send_prepared(bed.running.url, "many", data.bodies(), connections=1)
-    whole = walks("whole", rows=each * tables, series=4 * tables)
+    whole = walks("whole", rows=each * len(names), series=4 * len(names))
     send_prepared(bed.running.url, "one", whole.bodies())
     window = whole.window
-    requests = [
-        statement
-        for number in range(tables)
-        for statement in (
-            select_all("autogen", f"table_{number:04d}", window),
-            call_all("count", "autogen", f"table_{number:04d}", window),
-        )
-    ]
     ratios, explained = [], []
     for number in range(runs):
         many = export(bed.plan("many"), window, server=bed.server, repository=bed.repository(f"many-{number}"))
         one = export(bed.plan("one"), window, server=bed.server, repository=bed.repository(f"one-{number}"))
-        started = time.perf_counter()
-        for statement in requests:
-            bed.running.query(statement, db="many")
-        drained = time.perf_counter() - started
+        more = _drain(bed, "many", names, window) - _drain(bed, "one", ["whole"], window)
+        if many.rows != one.rows or many.values != one.values:
+            raise RuntimeError(f"{many.rows} rows of many tables and {one.rows} of one were exported")
         ratios.append(many.seconds / one.seconds)
-        explained.append(many.seconds / drained)
+        explained.append(many.seconds / (one.seconds + more))
     return [
         Result(
-            f"a window of {tables:,} small tables / the same points in one table",
+            f"a window of {len(names):,} small tables / the same points in one table",
             "shown",
             f"{sorted(ratios)[len(ratios) // 2]:.2f}",
             " ".join(f"{value:.2f}" for value in ratios),
             None,
         ),
-        ratio(f"the same {tables:,} tables / their {2 * tables:,} requests sent one by one", explained, most=1.3),
+        ratio(
+            f"the same {len(names):,} tables / that one table and the {2 * len(names):,} requests that it lacks, drained",
+            explained,
+            most=1.0,
+        ),
     ]

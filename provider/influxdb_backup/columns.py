@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -78,14 +79,28 @@ def _metadata(role: Role, name: str, kind: InfluxType) -> dict[bytes | str, byte
     }
 
 
+_REMEMBERED = 4096
+"""fields and columns made before: every batch of every table asks for them again"""
+
+
+@lru_cache(_REMEMBERED)
+def _arrow_field(column: Column, name: str, *, binary: bool) -> pa.Field:
+    kind = ARROW_TYPES[column.type]
+    if binary:
+        kind = BINARY_TAG if column.role is Role.TAG else pa.binary()
+    return pa.field(name, kind, metadata=_metadata(column.role, column.name, column.type))
+
+
+@lru_cache(_REMEMBERED)
+def _column(role: bytes, name: bytes, kind: bytes) -> Column:
+    return Column(role=Role(role.decode()), name=decode_name(name), type=InfluxType(kind.decode()))
+
+
 def arrow_schema(columns: Sequence[Column], binary: frozenset[Column] = frozenset()) -> pa.Schema:
     """The schema of a batch with these tags and fields; those in ``binary`` hold bytes that are not UTF-8."""
     fields = [pa.field(TIME, TIME_TYPE, nullable=False, metadata=_metadata(Role.TIME, TIME, InfluxType.TIMESTAMP))]
     for column, name in zip(columns, arrow_names(columns), strict=True):
-        kind = ARROW_TYPES[column.type]
-        if column in binary:
-            kind = BINARY_TAG if column.role is Role.TAG else pa.binary()
-        fields.append(pa.field(name, kind, metadata=_metadata(column.role, column.name, column.type)))
+        fields.append(_arrow_field(column, name, binary=column in binary))
     return pa.schema(fields)
 
 
@@ -101,13 +116,7 @@ def batch_columns(schema: pa.Schema) -> tuple[Column, ...]:
     for field in list(schema)[1:]:
         metadata = field.metadata or {}
         try:
-            columns.append(
-                Column(
-                    role=Role(metadata[ROLE_KEY].decode()),
-                    name=decode_name(metadata[NAME_KEY]),
-                    type=InfluxType(metadata[TYPE_KEY].decode()),
-                )
-            )
+            columns.append(_column(metadata[ROLE_KEY], metadata[NAME_KEY], metadata[TYPE_KEY]))
         except (KeyError, ValueError) as error:
             raise FormatError(f"The column {field.name!r} does not say what it is: {error}.") from None
     return tuple(columns)

@@ -30,11 +30,17 @@ def decode_name(raw: bytes) -> str:
 
 def is_utf8(name: str) -> bool:
     """Whether the name's bytes are UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def printable(name: str) -> str:
     """A name for messages: control characters and bytes that are not UTF-8 are shown escaped."""
+    if name.isprintable():
+        return name
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii")
         for character in name

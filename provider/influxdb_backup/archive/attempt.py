@@ -52,14 +52,13 @@ class Attempt:
             raise UsageError(f"The piece {piece} is not within the window {self.window}.")
         with self._lock:
             self._writers += 1
-            folder = Path(self._folder.name) / str(self._writers)
-        folder.mkdir()
+            temporary = Path(self._folder.name) / f"{self._writers}.parquet"
         place = PartPlace(
             plan=self.plan,
             window=self.window,
             table=table,
             piece=piece,
-            folder=folder,
+            temporary=temporary,
             next_key=lambda: self._next_key(number, table),
             uploaded=self._note,
             withdraw=self._withdraw,

@@ -45,21 +45,24 @@ class Normaliser:
     once stays ``binary``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, schema: pa.Schema) -> None:
+        """Raises FormatError for columns that do not say what they are, as the call does."""
         self._binary: frozenset[Column] = frozenset()
-        self._seen: pa.Schema | None = None
-        self._wanted = pa.schema([])
+        self._learn(schema)
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The same points. Raises FormatError for a time that is missing, or columns that do not say what they are."""
         if batch.column(0).null_count:
             raise FormatError("A point has no time.")
-        if self._seen is None or not self._seen.equals(batch.schema, check_metadata=True):
-            columns = batch_columns(batch.schema)
-            self._binary |= binary_columns(batch.schema)
-            self._seen, self._wanted = batch.schema, arrow_schema(columns, self._binary & frozenset(columns))
+        if not self._seen.equals(batch.schema, check_metadata=True):
+            self._learn(batch.schema)
         arrays = [_cast(array, field.type) for array, field in zip(batch.columns, self._wanted, strict=True)]
         return pa.RecordBatch.from_arrays(arrays, schema=self._wanted)
+
+    def _learn(self, schema: pa.Schema) -> None:
+        columns = batch_columns(schema)
+        self._binary |= binary_columns(schema)
+        self._seen, self._wanted = schema, arrow_schema(columns, self._binary & frozenset(columns))
 
 
 def _cast(array: pa.Array, wanted: pa.DataType) -> pa.Array:

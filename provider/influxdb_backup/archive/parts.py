@@ -48,8 +48,8 @@ class PartPlace:
     window: Window
     table: Table
     piece: Window
-    folder: Path
-    """for the local temporary file"""
+    temporary: Path
+    """the local file that a part is written to before its upload; no other writer has it"""
     next_key: Callable[[], str]
     """a key that nobody else was given"""
     uploaded: Callable[[str], None]
@@ -70,8 +70,7 @@ class PartWriter:
     def __init__(self, store: Store, place: PartPlace, schema: pa.Schema) -> None:
         self._store = store
         self._place = place
-        self._normalise = Normaliser()
-        self._normalise(pa.RecordBatch.from_pylist([], schema=schema))
+        self._normalise = Normaliser(schema)
         self._file: ParquetFile | None = None
         self._fingerprint = TableFingerprint(place.table.measurement)
         self._parts: list[Part] = []
@@ -101,7 +100,7 @@ class PartWriter:
             if self._file is None:
                 place = self._place
                 self._file = ParquetFile(
-                    place.folder / f"{len(self._parts)}.parquet",
+                    place.temporary,
                     rows.schema,
                     plan=place.plan,
                     window=place.window,
@@ -116,7 +115,7 @@ class PartWriter:
         try:
             yield
         except OSError as error:
-            raise local_disk_error(self._place.folder, error) from error
+            raise local_disk_error(self._place.temporary.parent, error) from error
 
     def _roll(self) -> None:
         """Finishes the current file, hashes it as stored, uploads it and removes it here."""

@@ -9,8 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from influxdb_backup.columns import TIME_TYPE, arrow_schema
-from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError, Rows, value_array
+from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError, Rows, join, value_array
 from influxdb_backup.model import Column, InfluxType
+
+_JOINED_BYTES = 1 << 20
+"""walked rows are converted when they have grown to this size: what is larger gains nothing from being joined"""
 
 
 class _TagColumn:
@@ -62,6 +65,8 @@ class BatchBuilder:
         self._tags = [_TagColumn(tag, binary=tag in binary) for tag in tags]
         self._lengths: list[int] = []
         self._pending: list[tuple[object, ...]] = []
+        self._walked: list[Rows] = []
+        self._walked_bytes = 0
         self._times: list[pa.Array] = []
         self._values: list[list[pa.Array]] = [[] for _ in fields]
         self.rows = 0
@@ -73,13 +78,25 @@ class BatchBuilder:
         self._lengths.append(0)
 
     def add_rows(self, rows: list[tuple[object, ...]]) -> None:
-        """Decoded rows of the present series."""
+        """Decoded rows of the present series. Raises OtherTypeError and NotUtf8Error, for the rows before them."""
+        self._convert_walked()
         self._pending.extend(rows)
         self._grow(len(rows))
 
     def add_walked(self, rows: Rows) -> None:
         """Rows of the present series that were found by ``walk``. Raises OtherTypeError and NotUtf8Error."""
-        self._flush()
+        self._convert_pending()
+        self._walked.append(rows)
+        self._walked_bytes += len(rows.data)
+        if self._walked_bytes >= _JOINED_BYTES:
+            self._convert_walked()
+        self._grow(rows.count)
+
+    def _convert_walked(self) -> None:
+        if not self._walked:
+            return
+        rows = join(self._walked)
+        self._walked, self._walked_bytes = [], 0
         times = rows.array(0, InfluxType.INTEGER)
         if times.null_count:
             raise OtherTypeError(0, "no time")
@@ -89,13 +106,12 @@ class BatchBuilder:
         for position in self._empty:
             if rows.array(position, InfluxType.BOOLEAN).null_count != rows.count:
                 raise OtherTypeError(position, "values that the probe did not see")
-        self._grow(rows.count)
 
     def _grow(self, rows: int) -> None:
         self._lengths[-1] += rows
         self.rows += rows
 
-    def _flush(self) -> None:
+    def _convert_pending(self) -> None:
         if not self._pending:
             return
         columns = list(zip(*self._pending, strict=True))
@@ -111,7 +127,8 @@ class BatchBuilder:
 
     def finish(self) -> pa.RecordBatch:
         """What was gathered, as one batch; the present series goes on. Raises OtherTypeError and NotUtf8Error."""
-        self._flush()
+        self._convert_walked()
+        self._convert_pending()
         lengths = np.array(self._lengths, np.int64)
         arrays = [pa.concat_arrays(self._times).cast(TIME_TYPE)]
         for tag in self._tags:

@@ -11,6 +11,7 @@ Markers tell the types: a float is never taken for an integer, nor the other way
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -184,6 +185,19 @@ class Rows:
         )
         raw = both.take(pa.array(np.arange(0, len(bounds), 2, dtype=np.int32), mask=nulls))
         return raw if binary else as_text(raw, column)
+
+
+def join(pieces: Sequence[Rows]) -> Rows:
+    """The rows of several pieces of equal columns, as if they had come in one: converting few costs as much."""
+    if len(pieces) == 1:
+        return pieces[0]
+    offsets = [0, *itertools.accumulate(piece.end for piece in pieces)]
+    starts = tuple(
+        np.concatenate([places + offset for places, offset in zip(column, offsets[:-1], strict=True)])
+        for column in zip(*(piece.starts for piece in pieces), strict=True)
+    )
+    data = b"".join(piece.data[: piece.end] for piece in pieces)
+    return Rows(data, sum(piece.count for piece in pieces), offsets[-1], starts)
 
 
 def as_text(raw: pa.Array, column: int) -> pa.Array:

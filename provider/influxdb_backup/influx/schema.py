@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from influxdb_backup.errors import QueryError
 from influxdb_backup.influx.influxql import (
@@ -71,8 +72,10 @@ class SchemaReader:
         ``listing`` is a SHOW MEASUREMENTS whose names must all be found again, in this policy or in one of
         ``other_policies``, where the server lists a whole database.
         """
-        fields = self._keys(database, retention_policy, "FIELD")
-        tags = {} if tag_keys else self._keys(database, retention_policy, "TAG")
+        with ThreadPoolExecutor(1) as beside:
+            listed = None if tag_keys else beside.submit(self._keys, database, retention_policy, "TAG")
+            fields = self._keys(database, retention_policy, "FIELD")
+            tags = listed.result() if listed else {}
         doubles = Counter(as_matched(name) for name in fields)
         tables, unreadable = [], []
         for name in sorted(fields):
