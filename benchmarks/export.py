@@ -68,7 +68,7 @@ def measure(bed: Bed, runs: int) -> list[Result]:
 
 def _drain(bed: Bed, database: str, tables: list[str], window: Window) -> float:
     """Seconds that the requests of an export take by themselves, one by one on one connection, their bytes dropped."""
-    listing = [f"SHOW {kind} KEYS FROM {every_source('autogen')}" for kind in ("FIELD", "TAG")]
+    listing = ["SHOW FIELD KEYS", f"SHOW TAG KEYS FROM {every_source('autogen')}"]
     reading = [
         statement
         for table in tables
@@ -77,7 +77,7 @@ def _drain(bed: Bed, database: str, tables: list[str], window: Window) -> float:
     pool = urllib3.PoolManager(headers={"Accept": "application/x-msgpack"})
     started = time.perf_counter()
     for statement in [*listing, *reading, *listing]:
-        fields = {"db": database, "epoch": "ns", "chunked": "true", "q": statement}
+        fields = {"db": database, "rp": "autogen", "epoch": "ns", "chunked": "true", "q": statement}
         reply = pool.request(
             "POST", f"{bed.running.url}/query", fields=fields, encode_multipart=False, preload_content=False
         )
@@ -88,7 +88,7 @@ def _drain(bed: Bed, database: str, tables: list[str], window: Window) -> float:
 
 
 def measure_small_tables(bed: Bed, runs: int) -> list[Result]:
-    """A window of 1,000 small tables against the same points in one table, and against what its requests take more."""
+    """A window of 1,000 small tables against the same points in one table, and against that and what requests take."""
     names, each = [f"table_{number:04d}" for number in range(1_000)], 864
     bed.running.create_database("many")
     bed.running.create_database("one")
@@ -102,11 +102,11 @@ def measure_small_tables(bed: Bed, runs: int) -> list[Result]:
     for number in range(runs):
         many = export(bed.plan("many"), window, server=bed.server, repository=bed.repository(f"many-{number}"))
         one = export(bed.plan("one"), window, server=bed.server, repository=bed.repository(f"one-{number}"))
-        more = _drain(bed, "many", names, window) - _drain(bed, "one", ["whole"], window)
+        requests = _drain(bed, "many", names, window)
         if many.rows != one.rows or many.values != one.values:
             raise RuntimeError(f"{many.rows} rows of many tables and {one.rows} of one were exported")
         ratios.append(many.seconds / one.seconds)
-        explained.append(many.seconds / (one.seconds + more))
+        explained.append(many.seconds / (one.seconds + requests))
     return [
         Result(
             f"a window of {len(names):,} small tables / the same points in one table",
@@ -116,7 +116,7 @@ def measure_small_tables(bed: Bed, runs: int) -> list[Result]:
             None,
         ),
         ratio(
-            f"the same {len(names):,} tables / that one table and the {2 * len(names):,} requests that it lacks, drained",
+            f"the same {len(names):,} tables / that one table and {2 * len(names):,} requests, drained",
             explained,
             most=1.0,
         ),

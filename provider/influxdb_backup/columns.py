@@ -98,6 +98,11 @@ def _column(role: bytes, name: bytes, kind: bytes) -> Column:
 
 def arrow_schema(columns: Sequence[Column], binary: frozenset[Column] = frozenset()) -> pa.Schema:
     """The schema of a batch with these tags and fields; those in ``binary`` hold bytes that are not UTF-8."""
+    return _schema_of(tuple(columns), binary)
+
+
+@lru_cache(64)
+def _schema_of(columns: tuple[Column, ...], binary: frozenset[Column]) -> pa.Schema:
     fields = [pa.field(TIME, TIME_TYPE, nullable=False, metadata=_metadata(Role.TIME, TIME, InfluxType.TIMESTAMP))]
     for column, name in zip(columns, arrow_names(columns), strict=True):
         fields.append(_arrow_field(column, name, binary=column in binary))

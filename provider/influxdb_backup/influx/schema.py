@@ -2,8 +2,10 @@
 What a retention policy holds: measurements, tag keys, and fields with every type, over all of its shards.
 
 ``SHOW MEASUREMENTS`` does not obey the policy (1.x: never on the default index; 2.9.1: not with parameters), so
-measurements are taken from ``SHOW FIELD KEYS FROM "rp"./.*/``, which does. ``SHOW TAG KEYS`` may name keys that only
-another policy's points of the measurement have (1.x): the list is complete, not minimal.
+measurements are taken from ``SHOW FIELD KEYS``, which obeys the request's ``rp`` (run on 1.6.7 with both indexes,
+1.12.4 and 2.9.1). ``FROM "rp"./.*/`` says the same, in a time that grows with the square of the number of
+measurements: 14 s for 1,000 of them where the plain statement takes 0.03 s (1.6.7). ``SHOW TAG KEYS`` may
+name keys that only another policy's points of the measurement have (1.x): the list is complete, not minimal.
 """
 
 from __future__ import annotations
@@ -73,8 +75,8 @@ class SchemaReader:
         ``other_policies``, where the server lists a whole database.
         """
         with ThreadPoolExecutor(1) as beside:
-            listed = None if tag_keys else beside.submit(self._keys, database, retention_policy, "TAG")
-            fields = self._keys(database, retention_policy, "FIELD")
+            listed = None if tag_keys else beside.submit(self._tag_keys, database, retention_policy)
+            fields = self._field_keys(database, retention_policy)
             tags = listed.result() if listed else {}
         doubles = Counter(as_matched(name) for name in fields)
         tables, unreadable = [], []
@@ -101,14 +103,22 @@ class SchemaReader:
 
     def holds_any(self, database: str, retention_policy: str) -> bool:
         """Whether the policy has any measurement."""
-        return bool(self._keys(database, retention_policy, "FIELD"))
+        return bool(self._field_keys(database, retention_policy))
 
-    def _keys(self, database: str, retention_policy: str, kind: str) -> Mapping[str, list[list[str]]]:
+    def _field_keys(self, database: str, retention_policy: str) -> Mapping[str, list[list[str]]]:
+        return self._keys(database, retention_policy, "SHOW FIELD KEYS", "field keys")
+
+    def _tag_keys(self, database: str, retention_policy: str) -> Mapping[str, list[list[str]]]:
+        return self._keys(
+            database, retention_policy, f"SHOW TAG KEYS FROM {every_source(retention_policy)}", "tag keys"
+        )
+
+    def _keys(self, database: str, retention_policy: str, statement: str, what: str) -> Mapping[str, list[list[str]]]:
         answer = self._api.rows(
-            f"SHOW {kind} KEYS FROM {every_source(retention_policy)}",
+            statement,
             database=database,
             retention_policy=retention_policy,
-            subject=f"{kind.lower()} keys of {printable(database)}.{printable(retention_policy)}",
+            subject=f"{what} of {printable(database)}.{printable(retention_policy)}",
         )
         keys: dict[str, list[list[str]]] = {}
         for series in answer:
@@ -139,7 +149,7 @@ class SchemaReader:
         answer = self._api.rows(listing, database=database, retention_policy=retention_policy, subject="measurements")
         missing = {name for series in answer for name in names(series.values)} - known
         for policy in other_policies if missing else ():
-            missing -= set(self._keys(database, policy, "FIELD"))
+            missing -= set(self._field_keys(database, policy))
         tables = [Table(retention_policy=retention_policy, measurement=name) for name in sorted(missing)]
         return [
             UnreadableTable(table=table, reason="The server lists it, and knows no field that a query could select.")
