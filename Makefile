@@ -31,11 +31,13 @@ imports: $(READY)  ## import-linter: the rooms and what each may import
 	$(BIN)/lint-imports
 
 pytest: $(READY) influxd  ## the tests alone (ARGS="-k restore")
+	@$(BIN)/influxdb-backup warm
 	$(BIN)/python -m pytest $(ARGS)
 
 test: lint types imports pytest  ## everything that must hold
 
 bench: $(READY) influxd  ## measure speed and memory, as ratios taken in one run
+	@$(BIN)/influxdb-backup warm
 	@exec $(BIN)/python -m benchmarks.run $(ARGS)
 
 clean:  ## remove what the targets made

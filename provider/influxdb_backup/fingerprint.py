@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -32,14 +33,10 @@ import xxhash
 from numpy.typing import NDArray
 
 from influxdb_backup.columns import batch_columns
+from influxdb_backup.fast import why_not_fast
 from influxdb_backup.model import Column, FieldCount, InfluxType, Role, encode_name
 
 _MODULUS = 1 << 128
-_WORD = 1 << 64
-_M1 = np.uint64(0xFF51AFD7ED558CCD)
-_M2 = np.uint64(0xC4CEB9FE1A85EC53)
-_SHIFT = np.uint64(33)
-_HALF = np.uint64(32)
 _TYPE_CODES = {
     InfluxType.FLOAT: b"f",
     InfluxType.INTEGER: b"i",
@@ -47,10 +44,30 @@ _TYPE_CODES = {
     InfluxType.STRING: b"s",
     InfluxType.BOOLEAN: b"b",
 }
-_BLOCK = 16_384
-"""rows hashed at once: small enough that the temporaries stay in the processor's cache"""
-
 Words = NDArray[np.uint64]
+Word = int | np.uint64
+
+
+class Loops(Protocol):
+    """The two loops over all values, in numpy or compiled; see ``fingerprint_loops``."""
+
+    def mix_rows(self, times: Words, low: Words, high: Words) -> None:
+        """``low`` and ``high`` words of S, one for each row, become R0 and R1."""
+
+    def sum_column(self, low: Words, high: Words, values: tuple[Words, Words], seed: Words) -> tuple[Word, Word]:
+        """Low and high word of the sum of a column's hashes modulo 2^128."""
+
+
+@lru_cache(1)
+def default_loops() -> Loops:
+    """The compiled loops where they may be used, else numpy's."""
+    if why_not_fast():
+        from influxdb_backup import fingerprint_loops
+
+        return fingerprint_loops
+    from influxdb_backup import fingerprint_kernels
+
+    return fingerprint_kernels
 
 
 def format_fingerprint(value: int) -> str:
@@ -72,26 +89,6 @@ def _digests(keys: Iterable[bytes | memoryview]) -> tuple[Words, Words]:
     digest = xxhash.xxh3_128_digest
     both = np.frombuffer(b"".join([digest(key) for key in keys]), dtype=">u8").reshape(-1, 2)
     return both[:, 1].astype(np.uint64), both[:, 0].astype(np.uint64)
-
-
-def _mix(words: Words, scratch: Words) -> None:
-    """The mix function of the definition, in place."""
-    np.right_shift(words, _SHIFT, out=scratch)
-    np.bitwise_xor(words, scratch, out=words)
-    np.multiply(words, _M1, out=words)
-    np.right_shift(words, _SHIFT, out=scratch)
-    np.bitwise_xor(words, scratch, out=words)
-    np.multiply(words, _M2, out=words)
-    np.right_shift(words, _SHIFT, out=scratch)
-    np.bitwise_xor(words, scratch, out=words)
-
-
-def _total(words: Words, scratch: Words) -> int:
-    """The exact sum of fewer than 2^32 words, from their sum modulo 2^64 and the sum of their high halves."""
-    np.right_shift(words, _HALF, out=scratch)
-    high = int(scratch.sum())
-    low = (int(words.sum()) - (high << 32)) % _WORD
-    return (high << 32) + low
 
 
 def _dictionary_fragments(array: pa.DictionaryArray, key: bytes) -> list[bytes]:
@@ -160,42 +157,6 @@ def _value_words(array: pa.Array, kind: InfluxType) -> tuple[Words, Words]:
     return words, words
 
 
-@dataclass(frozen=True)
-class _RowWords:
-    low: Words
-    high: Words
-
-
-def _row_words(times: Words, series: tuple[Words, Words]) -> _RowWords:
-    scratch = np.empty(min(_BLOCK, len(times)), dtype=np.uint64)
-    low, high = series[0] ^ times, series[1] + times
-    for start in range(0, len(times), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        size = len(low[block])
-        _mix(low[block], scratch[:size])
-        _mix(high[block], scratch[:size])
-    return _RowWords(low, high)
-
-
-def _column_sum(rows: _RowWords, values: tuple[Words, Words], seed: tuple[np.uint64, np.uint64]) -> int:
-    size = min(_BLOCK, len(rows.low))
-    words, scratch = np.empty(size, dtype=np.uint64), np.empty(size, dtype=np.uint64)
-    total = 0
-    for start in range(0, len(rows.low), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        used = len(rows.low[block])
-        mixed, spare = words[:used], scratch[:used]
-        np.bitwise_xor(rows.low[block], values[0][block], out=mixed)
-        np.bitwise_xor(mixed, seed[0], out=mixed)
-        _mix(mixed, spare)
-        total += _total(mixed, spare)
-        np.add(rows.high[block], values[1][block], out=mixed)
-        np.add(mixed, seed[1], out=mixed)
-        _mix(mixed, spare)
-        total += int(mixed.sum()) << 64  # what carries out of the high word is dropped by the modulus
-    return total
-
-
 class TableFingerprint:
     """
     Fingerprint, counts and time bounds of one table, fed batch by batch in any order.
@@ -203,8 +164,9 @@ class TableFingerprint:
     The batches may be cut anywhere; their column sets may differ. Points must be distinct.
     """
 
-    def __init__(self, measurement: str) -> None:
+    def __init__(self, measurement: str, loops: Loops | None = None) -> None:
         self._measurement = encode_name(measurement)
+        self._loops = loops or default_loops()
         self.value = 0
         self.rows = 0
         self.min_time: int | None = None
@@ -240,7 +202,8 @@ class TableFingerprint:
         signed = batch.column(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
         self._widen(int(signed.min()), int(signed.max()))
         self.rows += batch.num_rows
-        rows = _row_words(signed.view(np.uint64), _series_words(self._measurement, batch, columns))
+        rows = _series_words(self._measurement, batch, columns)
+        self._loops.mix_rows(_read_only(signed.view(np.uint64)), *rows)
         for position, column in enumerate(columns):
             if column.role is Role.FIELD:
                 self._add_column(rows, column, batch.column(position + 1))
@@ -249,7 +212,7 @@ class TableFingerprint:
         self.min_time = earliest if self.min_time is None else min(self.min_time, earliest)
         self.max_time = latest if self.max_time is None else max(self.max_time, latest)
 
-    def _add_column(self, rows: _RowWords, column: Column, array: pa.Array) -> None:
+    def _add_column(self, rows: tuple[Words, Words], column: Column, array: pa.Array) -> None:
         count = len(array) - array.null_count
         key = (column.name, column.type)
         self._counts[key] = self._counts.get(key, 0) + count
@@ -257,15 +220,26 @@ class TableFingerprint:
             return
         if array.null_count:
             present = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
-            rows = _RowWords(rows.low[present], rows.high[present])
+            rows = rows[0][present], rows[1][present]
             array = array.drop_null()
-        low, high = _digests([_TYPE_CODES[column.type] + _length_prefixed(encode_name(column.name))])
-        self.value = (self.value + _column_sum(rows, _value_words(array, column.type), (low[0], high[0]))) % _MODULUS
+        values = _value_words(array, column.type)
+        seed = np.concatenate(_digests([_TYPE_CODES[column.type] + _length_prefixed(encode_name(column.name))]))
+        low, high = self._loops.sum_column(*rows, (_read_only(values[0]), _read_only(values[1])), seed)
+        self.value = (self.value + int(low) + (int(high) << 64)) % _MODULUS
 
 
-def fingerprint_batches(measurement: str, batches: Iterable[pa.RecordBatch]) -> TableFingerprint:
+def _read_only(words: Words) -> Words:
+    """The same words, so that a loop need not be compiled once more for arrays that can be written to."""
+    view = words.view()
+    view.flags.writeable = False
+    return view
+
+
+def fingerprint_batches(
+    measurement: str, batches: Iterable[pa.RecordBatch], loops: Loops | None = None
+) -> TableFingerprint:
     """The fingerprint of a whole table."""
-    table = TableFingerprint(measurement)
+    table = TableFingerprint(measurement, loops)
     for batch in batches:
         table.add(batch)
     return table

@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError, Rows, value_array, walk
+from influxdb_backup.influx import fast_rows
+from influxdb_backup.influx import rows as plain_rows
+from influxdb_backup.influx.reader import Walk
+from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError, Rows, join, value_array
 from influxdb_backup.model import InfluxType
 
+both_ways = pytest.mark.parametrize("walk", [plain_rows.walk, fast_rows.walk], ids=["numpy", "compiled"])
 INT64 = st.integers(-(2**63), 2**63 - 1)
 VALUES = {
     InfluxType.FLOAT: st.floats(allow_nan=False, allow_infinity=False),
@@ -44,9 +48,10 @@ def bits(values: list[object]) -> list[object]:
     return [struct.pack("<d", value) if isinstance(value, float) else value for value in values]
 
 
-@given(tables(), st.binary(max_size=30))
+@both_ways
+@given(table=tables(), garbage=st.binary(max_size=30))
 def test_walked_rows_equal_the_rows_that_msgpack_decodes(
-    table: tuple[list[InfluxType], list[tuple[object, ...]]], garbage: bytes
+    walk: Walk, table: tuple[list[InfluxType], list[tuple[object, ...]]], garbage: bytes
 ) -> None:
     """Whatever stands in the values and behind the rows, the walk gives the same times and values, or none."""
     kinds, rows = table
@@ -56,6 +61,7 @@ def test_walked_rows_equal_the_rows_that_msgpack_decodes(
         walked = walk(data, len(kinds) + 1, len(rows) - start)
         if walked is None:
             # Only too many candidates may refuse a whole row; such rows are decoded one by one.
+            assert walk is plain_rows.walk
             assert data.count(data[:2]) > 4
             return
         assert walked.count >= 1
@@ -70,9 +76,10 @@ def test_walked_rows_equal_the_rows_that_msgpack_decodes(
     assert data == garbage
 
 
-@given(tables(), st.data())
+@both_ways
+@given(table=tables(), data=st.data())
 def test_a_row_that_is_cut_off_is_not_given(
-    table: tuple[list[InfluxType], list[tuple[object, ...]]], data: st.DataObject
+    walk: Walk, table: tuple[list[InfluxType], list[tuple[object, ...]]], data: st.DataObject
 ) -> None:
     """Bytes that end inside of a row give only the whole rows before it."""
     kinds, rows = table
@@ -85,13 +92,14 @@ def test_a_row_that_is_cut_off_is_not_given(
         assert packed(rows[: walked.count]) == whole[: walked.end]
 
 
-def one(value: object, kind: InfluxType) -> pa.Array:
+def one(walk: Walk, value: object, kind: InfluxType) -> pa.Array:
     """A value alone in its row, as a column of this type."""
     rows = walk(msgpack.packb([1_700_000_000_000_000_000, value], use_bin_type=False), 2, 1)
     assert isinstance(rows, Rows)
     return rows.array(1, kind)
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
@@ -107,18 +115,19 @@ def one(value: object, kind: InfluxType) -> pa.Array:
         (None, InfluxType.STRING),
     ],
 )
-def test_a_value_of_another_type_is_never_converted(value: object, kind: InfluxType) -> None:
+def test_a_value_of_another_type_is_never_converted(walk: Walk, value: object, kind: InfluxType) -> None:
     """A marker of another type is an error in both ways of decoding; only nil fits every type."""
     if value is None:
-        assert one(value, kind).null_count == 1
+        assert one(walk, value, kind).null_count == 1
         return
     with pytest.raises(OtherTypeError):
-        one(value, kind)
+        one(walk, value, kind)
     with pytest.raises(OtherTypeError):
         value_array([value], 1, kind, binary=False)
 
 
-def test_text_that_is_not_utf8_is_refused_unless_binary() -> None:
+@both_ways
+def test_text_that_is_not_utf8_is_refused_unless_binary(walk: Walk) -> None:
     """Bytes are never replaced: a string column raises, a binary column keeps them."""
     rows = walk(msgpack.packb([1_700_000_000_000_000_000, b"\xff"], use_bin_type=False), 2, 1)
     assert rows is not None
@@ -127,3 +136,36 @@ def test_text_that_is_not_utf8_is_refused_unless_binary() -> None:
     assert rows.array(1, InfluxType.STRING, binary=True).to_pylist() == [b"\xff"]
     with pytest.raises(NotUtf8Error):
         value_array([b"\xff"], 1, InfluxType.STRING, binary=False)
+
+
+@both_ways
+@given(table=tables(), cut=st.integers(0, 12))
+def test_joined_rows_are_the_rows_of_the_pieces(
+    walk: Walk, table: tuple[list[InfluxType], list[tuple[object, ...]]], cut: int
+) -> None:
+    """Pieces that are converted together give what each would give by itself."""
+    kinds, rows = table
+    pieces = [walk(packed(part), len(kinds) + 1, len(part)) for part in (rows[:cut], rows[cut:]) if part]
+    found = [piece for piece in pieces if piece is not None]
+    if [piece.count for piece in found] != [len(part) for part in (rows[:cut], rows[cut:]) if part]:
+        assert walk is plain_rows.walk
+        return
+    joined = join(found)
+    assert joined.count == len(rows)
+    for column, kind in enumerate(kinds, start=1):
+        assert joined.array(column, kind, binary=True).equals(
+            value_array([row[column] for row in rows], column, kind, binary=True)
+        )
+
+
+@given(st.binary(max_size=300), st.integers(1, 20))
+def test_no_bytes_lead_the_compiled_walk_astray(data: bytes, columns: int) -> None:
+    """Whatever the bytes are, every row that is found lies within them and is what msgpack decodes there."""
+    header = bytes([0x90 | columns]) if columns < 16 else b"\xdc" + columns.to_bytes(2, "big")
+    found = fast_rows.walk(header + data, columns, 1000)
+    if found is None:
+        return
+    assert found.end <= len(header + data)
+    unpacker = msgpack.Unpacker(raw=True, use_list=False)
+    unpacker.feed((header + data)[: found.end])
+    assert [len(row) for row in unpacker] == [columns] * found.count

@@ -8,18 +8,22 @@ a value in the piece stays as a column of nulls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from influxdb_backup.errors import IncompleteReadError, QueryError
+from influxdb_backup.fast import why_not_fast
+from influxdb_backup.influx import rows as plain_rows
 from influxdb_backup.influx.batches import BatchBuilder
 from influxdb_backup.influx.influxql import between, call_all, quote_ident, select_all, source
 from influxdb_backup.influx.protocol import ReadOptions
 from influxdb_backup.influx.query import QueryApi, ResultStream, Rows, Series
-from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError, walk
+from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError
 from influxdb_backup.model import (
     Column,
     InfluxType,
@@ -32,6 +36,11 @@ from influxdb_backup.model import (
     printable,
 )
 from influxdb_backup.windows import format_window
+
+logger = logging.getLogger(__name__)
+
+Walk = Callable[[bytes, int, int], plain_rows.Rows | None]
+"""finds whole rows: ``rows.walk`` or ``fast_rows.walk``"""
 
 NUMERIC_CHUNK = 10_000
 TEXT_CHUNK = 1024
@@ -55,7 +64,8 @@ class _Shape:
 class _Walker:
     """Takes rows out of a stream by ``walk``, a few megabytes at a time, as long as that pays."""
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, walk: Walk) -> None:
+        self._walk = walk
         self._columns = columns
         self._width = 3.0 + 9.0 * columns
         self._misses = 0
@@ -65,7 +75,7 @@ class _Walker:
         if wanted < _FEW_ROWS or self._misses >= _MISSES:
             return 0
         data = stream.take_bytes(min(int(wanted * self._width), _WALKED_BYTES) + 1)
-        rows = walk(data, self._columns, wanted)
+        rows = self._walk(data, self._columns, wanted)
         if rows is None:
             self._misses += 1
             stream.took(0, data)
@@ -84,6 +94,16 @@ class Reader:
     def __init__(self, api: QueryApi) -> None:
         self._api = api
         self._binary: set[tuple[str, Table, Column]] = set()
+
+    @cached_property
+    def _walk(self) -> Walk:
+        reason = why_not_fast()
+        if reason:
+            logger.info("Answers are decoded without compiled loops: %s", reason)
+            return plain_rows.walk
+        from influxdb_backup.influx import fast_rows
+
+        return fast_rows.walk
 
     def counts(self, database: str, table: Table, window: Window) -> Mapping[str, int]:
         """
@@ -138,7 +158,7 @@ class Reader:
             if shape is None or builder is None or walker is None:
                 shape = _shape(about, schema, series)
                 builder = self._builder(about, database, schema, types, shape)
-                walker = _Walker(len(shape.columns))
+                walker = _Walker(len(shape.columns), self._walk)
             _check_shape(about, shape, series)
             builder.start_series([series.tags[tag] for tag in shape.tags])
             left = series.count

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -179,12 +179,15 @@ class Rows:
         bounds = np.empty(2 * len(starts), np.int32)
         bounds[0::2] = first
         bounds[1::2] = first + lengths
-        # An array over the reply's own bytes: every second element is a value, the others are what separates values.
-        both = pa.BinaryArray.from_buffers(
-            pa.binary(), len(bounds) - 1, [None, pa.py_buffer(bounds), pa.py_buffer(self.data)]
-        )
-        raw = both.take(pa.array(np.arange(0, len(bounds), 2, dtype=np.int32), mask=nulls))
+        raw = texts_between(self.data, bounds, nulls)
         return raw if binary else as_text(raw, column)
+
+
+def texts_between(data: bytes, bounds: npt.NDArray[np.int32], nulls: npt.NDArray[np.bool_] | None) -> pa.Array:
+    """Value k is what stands from ``bounds[2 * k]`` to ``bounds[2 * k + 1]``; the bounds ascend. Binary."""
+    # An array over the reply's own bytes: every second element is a value, the others are what separates values.
+    both = pa.BinaryArray.from_buffers(pa.binary(), len(bounds) - 1, [None, pa.py_buffer(bounds), pa.py_buffer(data)])
+    return both.take(pa.array(np.arange(0, len(bounds), 2, dtype=np.int32), mask=nulls))
 
 
 def join(pieces: Sequence[Rows]) -> Rows:
@@ -197,7 +200,8 @@ def join(pieces: Sequence[Rows]) -> Rows:
         for column in zip(*(piece.starts for piece in pieces), strict=True)
     )
     data = b"".join(piece.data[: piece.end] for piece in pieces)
-    return Rows(data, sum(piece.count for piece in pieces), offsets[-1], starts)
+    count = sum(piece.count for piece in pieces)
+    return replace(pieces[0], data=data, count=count, end=offsets[-1], starts=starts)
 
 
 def as_text(raw: pa.Array, column: int) -> pa.Array:

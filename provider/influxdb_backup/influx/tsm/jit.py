@@ -1,20 +1,7 @@
-"""How the kernels of this room are compiled: once for each machine, without the interpreter's lock while they run."""
+"""The decorator of this room's kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from influxdb_backup.jit import kernel
 
-import numba
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """
-    Compiles a function over numpy arrays and numbers at its first call and keeps the machine code on disk.
-
-    numba checks no index: a kernel bounds every place that it computes from the bytes of a file.
-    """
-    return cast("Callable[P, R]", numba.njit(cache=True, nogil=True)(function))
+__all__ = ["kernel"]

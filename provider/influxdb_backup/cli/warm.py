@@ -1,0 +1,35 @@
+"""`warm`: compiles the loops of the extra `fast` for this machine, so that no backup begins with it."""
+
+from __future__ import annotations
+
+import time
+
+import typer
+
+from influxdb_backup.cli import output
+from influxdb_backup.errors import UsageError
+from influxdb_backup.fast import is_installed, leave_mark, why_not_fast
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command of this file."""
+    app.command()(warm)
+
+
+def warm() -> None:
+    """Compile the loops of the extra 'fast' for this machine and user; without it everything works, slower."""
+    if not is_installed():
+        raise UsageError(
+            "The extra 'fast' is not installed.", hint="pip install 'airflow-provider-influxdb-backup[fast]'"
+        )
+    if why_not_fast() is None:
+        output.line("The loops are compiled.")
+        return
+    from influxdb_backup.fingerprint_kernels import exercise as exercise_fingerprint
+    from influxdb_backup.influx.fast_rows import exercise as exercise_rows
+
+    started = time.perf_counter()
+    exercise_fingerprint()
+    exercise_rows()
+    leave_mark()
+    output.line(f"The loops are compiled: it took {time.perf_counter() - started:.1f} s.")

@@ -1,0 +1,64 @@
+"""
+Whether compiled loops are used: the extra ``fast`` is installed, and they were compiled for this machine before.
+
+numba compiles a loop at its first call, which takes seconds, and keeps the machine code on disk. So that no export
+begins with that, the loops are used only once ``influxdb-backup warm`` has left a mark beside the machine code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+_KERNELS = ("*_kernels.py", "influx/*_kernels.py", "influx/tsm/*.py")
+_FOLDER = Path(__file__).parent
+
+
+def is_installed() -> bool:
+    """Whether numba can be imported."""
+    return find_spec("numba") is not None
+
+
+@lru_cache(1)
+def why_not_fast() -> str | None:
+    """Why the compiled loops are not used, for a log line; None when they are."""
+    if not is_installed():
+        return "the extra 'fast' is not installed (pip install 'airflow-provider-influxdb-backup[fast]')"
+    if not _mark().is_file():
+        return "the loops are not compiled for this machine and user (run: influxdb-backup warm)"
+    return None
+
+
+def leave_mark() -> None:
+    """Says that every kernel was compiled. Raises OSError where nothing can be written."""
+    mark = _mark()
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(json.dumps({"compiled": time.time()}))
+
+
+def _mark() -> Path:
+    """The mark's place: numba keeps machine code for one state of the sources, one processor and one user."""
+    from llvmlite.binding import get_host_cpu_name  # numba's own, which needs a tenth of the time that numba does
+
+    sources = sorted(source for pattern in _KERNELS for source in _FOLDER.glob(pattern))
+    stamps = [(source.name, source.stat().st_mtime_ns, source.stat().st_size) for source in sources]
+    parts = [version("numba"), version("llvmlite"), platform.python_version(), get_host_cpu_name(), stamps]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return _cache_folder() / f"influxdb-backup-{digest}.compiled"
+
+
+def _cache_folder() -> Path:
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    beside = _FOLDER / "__pycache__"
+    if os.access(beside if beside.exists() else _FOLDER, os.W_OK):
+        return beside
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "influxdb-backup"
