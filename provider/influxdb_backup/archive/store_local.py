@@ -63,7 +63,9 @@ class LocalStore(Store):
     def flush(self, keys: Sequence[str]) -> None:
         """See Store.flush. Several at once, since one journal commit of the disk serves them all."""
         paths = [self._path(key) for key in keys]
-        folders = {folder for path in paths for folder in path.parents if folder.is_relative_to(self.root)}
+        parents = {path.parent for path in paths}
+        folders = {folder for parent in parents for folder in (parent, *parent.parents)}
+        folders = {folder for folder in folders if folder.is_relative_to(self.root)}
         with store_errors(self.url, "flush", keys[0] if keys else ""), ThreadPoolExecutor(_FLUSHES) as pool:
             list(pool.map(_flush, paths))
             list(pool.map(_flush, folders))
