@@ -58,4 +58,4 @@ def crc32(data: U8, start: int, stop: int) -> int:
     while at < stop:
         value = np.uint32((value >> _EIGHT) ^ _TABLES[0, (value ^ np.uint32(data[at])) & _BYTE])
         at += 1
-    return int(value ^ _ALL)
+    return int(np.int64(value ^ _ALL))

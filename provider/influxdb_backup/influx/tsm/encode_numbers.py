@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba.cpython.unsafe.numbers import leading_zeros, trailing_zeros
 
-from influxdb_backup.influx.tsm.encode_words import SIMPLE8B_MAX, put_simple8b, put_u64, put_uvarint
+from influxdb_backup.influx.tsm.encode_words import (
+    SIMPLE8B_MAX,
+    bit_length,
+    put_simple8b,
+    put_u64,
+    put_uvarint,
+    trailing_zeros,
+)
 from influxdb_backup.influx.tsm.jit import kernel
 
 U8 = npt.NDArray[np.uint8]
@@ -19,7 +25,6 @@ _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _TEN = np.uint64(10)
 _SIGN = np.uint64(63)
-_MASK5 = np.uint64(0x1F)
 _MASK6 = np.uint64(0x3F)
 _LARGEST_SCALE = 12
 
@@ -107,7 +112,7 @@ def put_booleans(out: U8, at: int, values: U64, count: int) -> int:
     at = put_uvarint(out, at + 1, np.uint64(count))
     byte = 0
     for position in range(count):
-        byte = (byte << 1) | int(values[position])
+        byte = (byte << 1) | int(np.int64(values[position]))
         if position & 7 == 7:
             out[at] = np.uint8(byte)
             at += 1
@@ -148,8 +153,8 @@ def put_floats(out: U8, at: int, values: U64, count: int) -> int:
         if change == _ZERO:
             at, word, used = _push(out, at, word, used, _ZERO, 1)
             continue
-        leading = int(np.uint64(leading_zeros(change)) & _MASK5)
-        trailing = int(trailing_zeros(change))
+        leading = (64 - bit_length(change)) & 0x1F
+        trailing = trailing_zeros(change)
         if leading >= kept_leading and trailing >= kept_trailing:
             at, word, used = _push(out, at, word, used, np.uint64(2), 2)
         else:

@@ -61,7 +61,7 @@ def _load32(source: U8, at: int) -> np.uint32:
 
 @kernel
 def _hash(value: np.uint32, shift: int) -> int:
-    return int(np.uint32(value * _PRIME) >> np.uint32(shift))
+    return int(np.int64(np.uint32(value * _PRIME) >> np.uint32(shift)))
 
 
 @kernel
@@ -130,7 +130,7 @@ def _put_stretch(out: U8, at: int, source: U8, first: int, stop: int, table: U16
             skip += step
             if ahead > limit:
                 return _put_literal(out, at, source, emitted, stop) if emitted < stop else at
-            candidate = first + int(table[following])
+            candidate = first + int(np.int64(table[following]))
             table[following] = np.uint16(at_source - first)
             following = _hash(_load32(source, ahead), shift)
             if _load32(source, at_source) == _load32(source, candidate):
@@ -150,7 +150,7 @@ def _put_stretch(out: U8, at: int, source: U8, first: int, stop: int, table: U16
             table[_hash(_load32(source, at_source - 1), shift)] = np.uint16(at_source - 1 - first)
             here = _load32(source, at_source)
             place = _hash(here, shift)
-            candidate = first + int(table[place])
+            candidate = first + int(np.int64(table[place]))
             table[place] = np.uint16(at_source - first)
             if here != _load32(source, candidate):
                 following = _hash(_load32(source, at_source + 1), shift)

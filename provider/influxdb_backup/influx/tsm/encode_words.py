@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
+from numba.cpython.unsafe import numbers
 
 from influxdb_backup.influx.tsm.jit import kernel
 
@@ -17,10 +21,16 @@ _COUNTS = np.array([60, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1], np.int64)
 """how many numbers a word of the selectors 2 to 15 holds"""
 _WIDTHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 60], np.int64)
 """and in how many bits each"""
-_FITTING = np.array([max(c for c, w in zip(_COUNTS, _WIDTHS, strict=True) if w >= bits) for bits in range(61)], np.int64)
+_FITTING = np.array(
+    [max(c for c, w in zip(_COUNTS, _WIDTHS, strict=True) if w >= bits) for bits in range(61)], np.int64
+)
 """how many numbers of this many bits one word can hold"""
 _CODE = np.array([min(i for i, c in enumerate(_COUNTS) if c <= max(n, 1)) for n in range(61)], np.int64)
 """the position in ``_COUNTS`` of the fullest word for this many fitting numbers"""
+
+_leading_zeros = cast("Callable[[np.uint64], np.uint64]", numbers.leading_zeros)
+_trailing_zeros = cast("Callable[[np.uint64], np.uint64]", numbers.trailing_zeros)
+"""one instruction each"""
 
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
@@ -51,13 +61,14 @@ def put_uvarint(out: U8, at: int, value: np.uint64) -> int:
 
 @kernel
 def bit_length(value: np.uint64) -> int:
-    """The number of bits up to the highest one that is set."""
-    length = 0
-    for shift in (32, 16, 8, 4, 2, 1):
-        if value >> np.uint64(shift):
-            value >>= np.uint64(shift)
-            length += shift
-    return length + int(value)
+    """The number of bits up to the highest one that is set; 0 for 0."""
+    return 64 - int(np.int64(_leading_zeros(value)))
+
+
+@kernel
+def trailing_zeros(value: np.uint64) -> int:
+    """The number of zero bits below the lowest one that is set; 64 for 0."""
+    return int(np.int64(_trailing_zeros(value)))
 
 
 @kernel
