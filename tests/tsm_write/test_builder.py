@@ -1,0 +1,193 @@
+"""What ShardFileBuilder promises of its files, read back by a plain reader of the format."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from influxdb_backup.errors import TargetError, UnrepresentableError
+from influxdb_backup.influx.shard_files import ShardFileBuilder
+from influxdb_backup.model import InfluxType
+from tests.servers import CACHE
+from tests.tsm_write.reference import points_of, read_file
+from tests.tsm_write.tables import GROUP, START, batch, every_encoding
+
+FLOAT, INTEGER, STRING = InfluxType.FLOAT, InfluxType.INTEGER, InfluxType.STRING
+VALUES = {
+    FLOAT: st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, -0.0, 5e-324, 1.5]),
+    INTEGER: st.integers(-(2**63), 2**63 - 1) | st.integers(0, 9),
+    InfluxType.UNSIGNED: st.integers(0, 2**64 - 1) | st.integers(0, 9),
+    InfluxType.BOOLEAN: st.booleans(),
+    STRING: st.text(max_size=40),
+}
+NAMES = ["host", "a b", "aXb", "=,é"]
+
+
+def _key(tags: dict[str, str | None], field: str) -> bytes:
+    def escape(text: str) -> bytes:
+        return "".join("\\" + letter if letter in ",= " else letter for letter in text).encode()
+
+    pairs = sorted((escape(name), escape(value)) for name, value in tags.items() if value)
+    return b"m" + b"".join(b"," + name + b"=" + value for name, value in pairs) + b"#!~#" + field.encode()
+
+
+@st.composite
+def _rows(draw: st.DrawFn) -> list[tuple[int, dict[str, str | None], dict[str, object]]]:
+    kinds = list(VALUES)
+    tags = st.fixed_dictionaries({name: st.sampled_from([None, "", "1", "x y", "é!"]) for name in NAMES})
+    fields = st.fixed_dictionaries({kind.value: st.none() | VALUES[kind] for kind in kinds})
+    return draw(st.lists(st.tuples(st.integers(0, 30), tags, fields), min_size=1, max_size=60))
+
+
+def _exact(value: object) -> object:
+    return (value.hex(), "f") if isinstance(value, float) else value.encode() if isinstance(value, str) else value
+
+
+@given(rows=_rows(), cut=st.integers(0, 60))
+def test_any_rows_in_any_order(tmp_path_factory: pytest.TempPathFactory, rows: list, cut: int) -> None:
+    """Whatever the rows' order, the file has each series' points once, the last given value of each time and field."""
+    builder = ShardFileBuilder(tmp_path_factory.mktemp("shard"), GROUP, generation=2)
+    for part in (rows[:cut], rows[cut:]):
+        if part:
+            tags = {name: [row[1][name] for row in part] for name in NAMES}
+            fields = {kind.value: (kind, [row[2][kind.value] for row in part]) for kind in VALUES}
+            builder.add("m", batch([START + row[0] for row in part], tags, fields))
+    expected: dict[bytes, dict[int, object]] = {}
+    for offset, tags, fields in rows:
+        for name, value in fields.items():
+            if value is not None:
+                expected.setdefault(_key(tags, name), {})[START + offset] = _exact(value)
+    files = builder.finish()
+    found = {
+        key: [(time, _exact(value)) for time, value in points]
+        for file in files
+        for key, points in points_of(file).items()
+    }
+    assert found == {key: sorted(points.items()) for key, points in expected.items()}
+    assert builder.values == sum(len(points) for points in expected.values())
+
+
+def test_rows_by_time_give_the_same_file_as_rows_by_series(folder: Path) -> None:
+    """Shuffled rows of many blocks end in the very bytes that rows in order give, also where a field is often null."""
+    whole = every_encoding(list(VALUES), [2500, 1001])
+    files = []
+    for number, shuffled in enumerate((False, True)):
+        (folder / str(number)).mkdir()
+        builder = ShardFileBuilder(folder / str(number), GROUP, generation=2)
+        for item in whole:
+            order = list(range(item.num_rows))
+            if shuffled:
+                random.Random(7).shuffle(order)
+            builder.add("m", item.take(order))
+        files.append(builder.finish()[0].read_bytes())
+    assert files[0] == files[1]
+
+
+def test_keys_of_interleaving_measurements_are_in_order(folder: Path) -> None:
+    """Measurements whose keys interleave (``m``, ``m!``, ``m#x``, ``m,``) stand in the order of their bytes."""
+    builder = ShardFileBuilder(folder, GROUP, generation=1)
+    names = ["m", "m!", "m#x", "m$x", "m x", "M", "mé"]
+    for name in names:
+        values = ["a", "b", None]
+        builder.add(
+            name, batch([START] * 3, {"t": values}, {"v": (FLOAT, [1.0, 2.0, 3.0]), "V": (FLOAT, [None, 1.0, 2.0])})
+        )
+    (file,) = builder.finish()
+    assert len(read_file(file)) == 5 * len(names)
+
+
+def test_later_points_go_to_files_of_later_generations(folder: Path) -> None:
+    """A builder that may hold little makes several files, and what came later stands in the later one."""
+    builder = ShardFileBuilder(folder, GROUP, generation=1, buffer_bytes=1)
+    for value in (1, 2, 3):
+        builder.add("m", batch([START], {"t": ["x"]}, {"v": (INTEGER, [value])}))
+    files = builder.finish()
+    assert [file.name for file in files] == [f"00000000{number}-000000001.tsm" for number in (1, 2, 3)]
+    assert [points_of(file)[b"m,t=x#!~#v"] for file in files] == [[(START, 1)], [(START, 2)], [(START, 3)]]
+    assert sorted(folder.iterdir()) == list(files)
+
+
+def test_long_strings_end_a_block_early(folder: Path) -> None:
+    """A block of strings is bounded by bytes as well, and a string of 20 MB is a block of its own."""
+    texts = ["x" * 5_000_000, "y" * 20_000_000, "z" * 15_000_000, "", "short"]
+    builder = ShardFileBuilder(folder, GROUP, generation=1)
+    builder.add("m", batch([START + i for i in range(5)], {}, {"v": (STRING, texts)}))
+    kind, blocks = read_file(builder.finish()[0])[b"m#!~#v"]
+    assert kind == 3
+    assert [len(block) for block in blocks] == [1, 1, 3]
+    assert [value for block in blocks for _, value in block] == [text.encode() for text in texts]
+
+
+def test_nothing_makes_no_file(folder: Path) -> None:
+    """Rows without any field are no points, and without points there is no file."""
+    builder = ShardFileBuilder(folder, GROUP, generation=1)
+    builder.add("m", batch([START], {"t": ["x"]}, {"v": (FLOAT, [None])}))
+    assert builder.finish() == ()
+
+
+ONE = {"v": (FLOAT, [1.0])}
+
+
+@pytest.mark.parametrize(
+    ("measurement", "tags", "fields", "words"),
+    [
+        ("", {}, ONE, "empty name"),
+        ("m#!~#", {}, ONE, "#!~#"),
+        ("m#!~", {}, ONE, "#!~"),
+        ("m\\", {}, ONE, "backslash"),
+        ("m\\,x", {}, ONE, "backslash"),
+        ("m", {"t": ["x\\"]}, ONE, "ends in a backslash"),
+        ("m", {"t": ["x#!~#y"]}, ONE, "#!~#"),
+        ("m", {"t": ["x#!~"]}, ONE, "#!~"),
+        ("m", {"t#!~#": ["x"]}, ONE, "#!~#"),
+        ("m", {"t": ["x" * 65_536]}, ONE, "bytes"),
+        ("m", {"t": ["," * 32_800]}, ONE, "bytes"),
+        ("m", {}, {"v": (FLOAT, [float("nan")])}, "NaN"),
+        ("m", {}, {"v": (FLOAT, [float("-inf")])}, "infinity"),
+        ("m", {}, {"v": (InfluxType.UNSIGNED, [1])}, "unsigned"),
+        ("m", {}, {"": (FLOAT, [1.0])}, "empty name"),
+    ],
+)
+def test_what_a_shard_cannot_hold_is_refused_by_name(
+    folder: Path, measurement: str, tags: dict, fields: dict, words: str
+) -> None:
+    """Names and values that a server would take and then serve wrongly or not at all end in an error, and no file."""
+    builder = ShardFileBuilder(folder, GROUP, generation=1)
+    with pytest.raises(UnrepresentableError, match=words):
+        builder.add(measurement, batch([START], tags, fields))
+    assert builder.finish() == ()
+
+
+@pytest.mark.parametrize("moment", [START - 1, GROUP.end])
+def test_points_outside_of_the_group_are_refused(folder: Path, moment: int) -> None:
+    """A point that the server would store and never find is an error."""
+    builder = ShardFileBuilder(folder, GROUP, generation=1)
+    with pytest.raises(TargetError, match="outside of the shard group"):
+        builder.add("m", batch([START, moment], {}, {"v": (FLOAT, [1.0, 2.0])}))
+
+
+def test_a_field_with_two_types_is_refused_also_after_a_file_was_finished(folder: Path) -> None:
+    """The whole group is one shard, so that a type counts for all of its files."""
+    builder = ShardFileBuilder(folder, GROUP, generation=1, buffer_bytes=1)
+    builder.add("m", batch([START], {}, ONE))
+    with pytest.raises(UnrepresentableError, match="float and string"):
+        builder.add("m", batch([START + 1], {}, {"v": (STRING, ["1"])}))
+
+
+def test_the_servers_own_tool_calls_the_files_healthy(folder: Path) -> None:
+    """influx_inspect verify reads every block of a file with every type and encoding."""
+    tool = sorted(CACHE.glob("influx_inspect-1.*"))
+    if not tool:
+        pytest.skip("no influx_inspect in the cache folder influxdb-backup-tests")
+    builder = ShardFileBuilder(folder, GROUP, generation=2)
+    for item in every_encoding(list(VALUES), [1, 2, 999, 1001, 2500]):
+        builder.add("m x", item)
+    (file,) = builder.finish()
+    answer = subprocess.run([tool[-1], "verify", "-dir", folder], capture_output=True, text=True, check=True)
+    assert f"{file.name}: healthy" in answer.stdout
+    assert "Broken Blocks: 0 /" in answer.stdout
