@@ -54,9 +54,10 @@ def test_a_server_serves_the_columns(folder: Path, binary: str) -> None:
         expected = by_host[one["tags"]["a b"]]
         columns = dict(zip(one["columns"], zip(*one["values"], strict=True), strict=True))
         assert list(columns.pop("time")) == expected.column("time").cast("int64").to_pylist()
-        assert {name: list(values) for name, values in columns.items()} == {
-            name: expected.column(name).to_pylist() for name in columns
-        }
+        for name, values in columns.items():
+            # JSON shows a whole float without a point, by its shortest digits
+            read = [float(value) if value is not None and "float" in name else value for value in values]
+            assert read == expected.column(name).to_pylist(), name
         assert len(columns) == 3 * len(KINDS)
 
 
