@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from influxdb_backup.errors import TargetError, UnrepresentableError
-from influxdb_backup.influx.shard_files import ShardFileBuilder
+from influxdb_backup.influx.shard_files import ShardFileBuilder, exercise
+from influxdb_backup.influx.tsm import encode_series
 from influxdb_backup.model import InfluxType
 from tests.servers import CACHE
 from tests.tsm_write.reference import points_of, read_file
@@ -191,3 +192,29 @@ def test_the_servers_own_tool_calls_the_files_healthy(folder: Path) -> None:
     answer = subprocess.run([tool[-1], "verify", "-dir", folder], capture_output=True, text=True, check=True)
     assert f"{file.name}: healthy" in answer.stdout
     assert "Broken Blocks: 0 /" in answer.stdout
+
+
+def test_after_a_file_failed_nothing_more_is_given(folder: Path) -> None:
+    """A builder whose file could not be written never returns files without those points."""
+    builder = ShardFileBuilder(folder / "absent", GROUP, generation=1)
+    builder.add("m", batch([START], {}, ONE))
+    with pytest.raises(FileNotFoundError):
+        builder.finish()
+    (folder / "absent").mkdir()
+    with pytest.raises(TargetError, match="Build the group anew"):
+        builder.finish()
+
+
+def test_exercise_compiles_all_that_a_restore_uses(folder: Path) -> None:
+    """After exercise no kernel is compiled again, whatever the points are."""
+    exercise()
+    kernels = (encode_series.encode_series, encode_series.put_pool, encode_series.series_order)
+    before = [len(kernel.signatures) for kernel in kernels]
+    for number, kinds in enumerate(([FLOAT], [STRING], list(VALUES))):
+        (folder / str(number)).mkdir()
+        builder = ShardFileBuilder(folder / str(number), GROUP, generation=2)
+        for item in every_encoding(kinds, [1, 5]):
+            builder.add("m", item)
+            builder.add("n", item.take(list(range(item.num_rows))[::-1]))
+        builder.finish()
+    assert [len(kernel.signatures) for kernel in kernels] == before

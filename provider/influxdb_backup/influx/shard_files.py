@@ -9,9 +9,7 @@ that is refused or settled here, before anything is sent.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +18,27 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from influxdb_backup.columns import batch_columns
+from influxdb_backup.columns import ARROW_TYPES, TIME_TYPE, arrow_schema, batch_columns
 from influxdb_backup.errors import TargetError, UnrepresentableError
 from influxdb_backup.influx.dialect import DIALECT_1X, DIALECT_2X, name_conflicts
 from influxdb_backup.influx.protocol import WriteOptions
+from influxdb_backup.influx.shard_cells import Chunk, Table, size_of, write_tables
 from influxdb_backup.influx.tsm.build_keys import distinct_rows, series_keys, tag_codes
-from influxdb_backup.influx.tsm.encode_series import put_pool, series_order
-from influxdb_backup.influx.tsm.format import MAX_KEY_BYTES, SEPARATOR, BlockType
-from influxdb_backup.influx.tsm.writing import TableRows, TsmWriter
+from influxdb_backup.influx.tsm.format import MAX_KEY_BYTES, SEPARATOR
+from influxdb_backup.influx.tsm.writing import TsmWriter
 from influxdb_backup.model import Column, InfluxType, Role, Window, decode_name, encode_name, printable
 from influxdb_backup.windows import format_instant, format_window
 
 I64 = npt.NDArray[np.int64]
 
-_KINDS = {
-    InfluxType.FLOAT: BlockType.FLOAT,
-    InfluxType.INTEGER: BlockType.INTEGER,
-    InfluxType.BOOLEAN: BlockType.BOOLEAN,
-    InfluxType.STRING: BlockType.STRING,
-    InfluxType.UNSIGNED: BlockType.UNSIGNED,
-}
 _MOST_BUFFERED = 2**30
-_LARGEST_LENGTH = 5
-"""bytes that the length of a string may take in a block"""
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """One batch's points: times, the series of each row, the keys of those series, and the fields that have values."""
-
-    times: I64
-    series: I64
-    keys: Any
-    fields: tuple[tuple[str, Any], ...]
-
-
-@dataclass
-class _Table:
-    """What was added of one measurement: the type of each field ever, and the chunks that are in no file yet."""
-
-    types: dict[str, InfluxType] = field(default_factory=dict)
-    chunks: list[_Chunk] = field(default_factory=list)
+_FIELD_TYPES: dict[InfluxType, object] = {
+    InfluxType.FLOAT: 1.0,
+    InfluxType.INTEGER: 1,
+    InfluxType.UNSIGNED: 1,
+    InfluxType.BOOLEAN: True,
+    InfluxType.STRING: "text",
+}
 
 
 class ShardFileBuilder:
@@ -79,10 +57,11 @@ class ShardFileBuilder:
         self._group = group
         self._dialect = DIALECT_1X if generation == 1 else DIALECT_2X
         self._limit = buffer_bytes
-        self._tables: dict[str, _Table] = {}
+        self._tables: dict[str, Table] = {}
         self._buffered = 0
         self._files: list[Path] = []
         self._values = 0
+        self._failed = False
 
     @property
     def values(self) -> int:
@@ -103,7 +82,7 @@ class ShardFileBuilder:
         if not fields or not batch.num_rows:
             return
         times = self._times(measurement, batch.column(0))
-        known = self._tables.get(measurement, _Table())
+        known = self._tables.get(measurement, Table())
         self._check_names(measurement, [column for column, _ in used])
         types = _merged_types(measurement, known.types, [column for column, _ in fields])
         for column, array in fields:
@@ -112,12 +91,16 @@ class ShardFileBuilder:
         self._tables[measurement] = known
         known.types.update(types)
         known.chunks.append(chunk)
-        self._buffered += _size(chunk)
+        self._buffered += size_of(chunk)
         if self._buffered >= self._limit:
             self._spill()
 
     def finish(self) -> tuple[Path, ...]:
-        """Finishes the last file and returns all of them, oldest first; none when no point was added."""
+        """
+        Finishes the last file and returns all of them, oldest first; none when no point was added.
+
+        Raises OSError when a file cannot be written, and TargetError when one could not be before: its points are lost.
+        """
         self._spill()
         return tuple(self._files)
 
@@ -148,18 +131,24 @@ class ShardFileBuilder:
             raise _unrepresentable(measurement, "; ".join(problems[:5]))
 
     def _spill(self) -> None:
-        tables = [(name, table) for name, table in self._tables.items() if table.chunks]
+        if self._failed:
+            raise TargetError(
+                f"A file of this shard group could not be written to {self._folder}.", hint="Build the group anew."
+            )
+        tables = [table for table in self._tables.values() if table.chunks]
         if not tables:
             return
         number = len(self._files) + 1
+        self._failed = True
         path = self._folder / f"{number:09d}-000000001.tsm"
         with path.open("wb") as stream, tempfile.TemporaryFile(dir=self._folder) as spool:
             writer = TsmWriter(stream, spool)
-            _write_tables(writer, tables)
+            write_tables(writer, tables)
             writer.finish()
         self._values += writer.values
         self._files.append(path)
         self._buffered = 0
+        self._failed = False
 
 
 def _unrepresentable(measurement: str, reason: str) -> UnrepresentableError:
@@ -188,14 +177,14 @@ def _check_values(measurement: str, column: Column, array: Any) -> None:
 
 def _chunk(
     measurement: str, times: I64, tags: Sequence[tuple[Column, Any]], fields: Sequence[tuple[Column, Any]]
-) -> _Chunk:
+) -> Chunk:
     coded = [(column, *tag_codes(array)) for column, array in tags]
     rows, series = distinct_rows([codes for _, codes, _ in coded], [len(values) for _, _, values in coded], len(times))
     for column, codes, values in coded:
         _check_tag_values(measurement, column, values.take(pa.array(_used(codes[rows]))))
     keys = series_keys(measurement, coded, rows)
     _check_keys(measurement, keys, max(len(encode_name(column.name)) for column, _ in fields))
-    return _Chunk(times, series, keys, tuple((column.name, array) for column, array in fields))
+    return Chunk(times, series, keys, tuple((column.name, array) for column, array in fields))
 
 
 def _used(codes: I64) -> I64:
@@ -224,165 +213,13 @@ def _check_keys(measurement: str, keys: Any, longest_field: int) -> None:
         raise _unrepresentable(measurement, f"the series {key!r} ends in #!~, which a shard cannot tell from its field")
 
 
-def _size(chunk: _Chunk) -> int:
-    size = 16 * len(chunk.times) + chunk.keys.nbytes
-    for _, array in chunk.fields:
-        size += (9 if array.null_count else 8) * len(array) + (2 * array.nbytes if _is_text(array) else 0)
-    return int(size)
-
-
-def _is_text(array: Any) -> bool:
-    kind = array.type
-    return bool(
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-    )
-
-
-# --- one file -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Keys:
-    """Distinct series of one table in this file, and the number of each row's series in the order of the file."""
-
-    texts: Any
-    series: I64
-
-
-def _write_tables(writer: TsmWriter, tables: Sequence[tuple[str, _Table]]) -> None:
-    keys = [_distinct_keys(table.chunks) for _, table in tables]
-    owners = np.repeat(np.arange(len(tables)), [len(item.texts) for item in keys])
-    texts = pa.chunked_array([item.texts.cast(pa.large_binary()) for item in keys]).combine_chunks()
-    ranked = pc.sort_indices(texts).to_numpy()
-    rows: dict[int, TableRows] = {}
-    done = np.zeros(len(tables), np.int64)
-    first_key = np.searchsorted(owners, np.arange(len(tables) + 1))
-    left = np.diff(first_key)
-    for owner, count in _runs(owners[ranked]):
-        if owner not in rows:
-            own = ranked[owners[ranked] == owner] - first_key[owner] if len(tables) > 1 else ranked
-            rows[owner] = _table_rows(tables[owner][1], keys[owner], own.astype(np.int64))
-        first = int(done[owner])
-        writer.write(rows[owner], first, first + count)
-        done[owner] += count
-        left[owner] -= count
-        if not left[owner]:
-            del rows[owner]
-
-
-def _runs(owners: I64) -> Iterator[tuple[int, int]]:
-    """Stretches of equal owners: owner and length."""
-    edges = np.flatnonzero(np.diff(owners)) + 1
-    bounds = [0, *edges.tolist(), len(owners)]
-    for start, stop in pairwise(bounds):
-        yield int(owners[start]), stop - start
-
-
-def _distinct_keys(chunks: Sequence[_Chunk]) -> _Keys:
-    encoded = pa.chunked_array([chunk.keys for chunk in chunks]).combine_chunks().dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    series = np.empty(sum(len(chunk.series) for chunk in chunks), np.int64)
-    at = offset = 0
-    for chunk in chunks:
-        series[at : at + len(chunk.series)] = codes[offset : offset + len(chunk.keys)][chunk.series]
-        at, offset = at + len(chunk.series), offset + len(chunk.keys)
-    return _Keys(encoded.dictionary, series)
-
-
-def _table_rows(table: _Table, keys: _Keys, ranked: I64) -> TableRows:
-    """Turns a table's chunks into cells, and forgets the chunks. ``ranked`` has its series in the file's order."""
-    chunks = table.chunks
-    times = np.concatenate([chunk.times for chunk in chunks])
-    rank = np.empty(len(ranked), np.int64)
-    rank[ranked] = np.arange(len(ranked))
-    starts = np.empty(len(ranked) + 1, np.int64)
-    order = series_order(rank[keys.series], times, starts)
-    present = {name for chunk in chunks for name, _ in chunk.fields}
-    names = sorted(present, key=encode_name)
-    kinds = np.array([_KINDS[table.types[name]] for name in names], np.int64)
-    cells, masks, mask_of, pool, longest = _cells(chunks, names, len(times))
-    table.chunks = []
-    series_bytes, series_offsets = _bytes_of(keys.texts.take(pa.array(ranked)))
-    field_bytes, field_offsets = _bytes_of(pa.array([encode_name(name) for name in names], pa.binary()))
-    return TableRows(
-        starts=starts,
-        order=order,
-        times=times,
-        cells=cells,
-        mask_of=mask_of,
-        masks=masks,
-        kinds=kinds,
-        pool=pool,
-        longest_text=longest,
-        series_bytes=series_bytes,
-        series_offsets=series_offsets,
-        field_bytes=field_bytes,
-        field_offsets=field_offsets,
-    )
-
-
-def _cells(
-    chunks: Sequence[_Chunk], names: Sequence[str], rows: int
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8], I64, npt.NDArray[np.uint8], int]:
-    place = {name: number for number, name in enumerate(names)}
-    always = dict.fromkeys(names, 0)
-    texts = 0
-    for chunk in chunks:
-        for name, array in chunk.fields:
-            always[name] += len(array) - array.null_count
-            texts += array.nbytes + _LARGEST_LENGTH * len(array) if _is_text(array) else 0
-    mask_of = np.full(len(names), -1, np.int64)
-    sparse = [place[name] for name, count in always.items() if count < rows]
-    mask_of[sparse] = np.arange(len(sparse))
-    masks = np.zeros((len(sparse), rows), np.uint8)
-    cells = np.empty((len(names), rows), np.uint64)
-    pool = np.empty(texts, np.uint8)
-    at = filled = longest = 0
-    for chunk in chunks:
-        stop = at + len(chunk.times)
-        for name, array in chunk.fields:
-            number = place[name]
-            if mask_of[number] >= 0:
-                valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else True
-                masks[mask_of[number], at:stop] = valid
-            if _is_text(array):
-                filled, widest = _add_texts(pool, filled, array, cells[number, at:stop])
-                longest = max(longest, widest)
-            else:
-                cells[number, at:stop] = _bits(array)
-        at = stop
-    return cells, masks, mask_of, pool[:filled], longest
-
-
-def _bits(array: Any) -> npt.NDArray[Any]:
-    """Numbers as 64 bits, whatever stands where there is none."""
-    if pa.types.is_boolean(array.type):
-        return np.asarray(array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False))
-    return np.frombuffer(array.buffers()[1], np.uint64, len(array), array.offset * 8)
-
-
-def _add_texts(pool: npt.NDArray[np.uint8], filled: int, array: Any, cells: npt.NDArray[np.uint64]) -> tuple[int, int]:
-    data, offsets = _bytes_of(array)
-    valid = np.empty(0, np.uint8)
-    if array.null_count:
-        valid = array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
-    end = put_pool(pool, filled, data, offsets, valid, cells)
-    return end, int(np.diff(offsets).max(initial=0)) + _LARGEST_LENGTH
-
-
-def _bytes_of(array: Any) -> tuple[npt.NDArray[np.uint8], I64]:
-    """
-    The bytes of a string or binary array and where each value begins in them, and the last one ends.
-
-    The bytes are read-only, whatever Arrow's buffer is, so that kernels are compiled for one kind of array.
-    """
-    large = pa.types.is_large_binary(array.type) or pa.types.is_large_string(array.type)
-    _, offsets, data = array.buffers()
-    kind = np.int64 if large else np.int32
-    bounds = np.frombuffer(offsets, kind)[array.offset : array.offset + len(array) + 1].astype(np.int64)
-    values = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-    values.flags.writeable = False
-    return values, bounds
+def exercise() -> None:
+    """Runs every loop that encodes shards once, so that numba compiles it and keeps the machine code."""
+    fields = [Column(role=Role.FIELD, name=kind.value, type=kind) for kind in _FIELD_TYPES]
+    columns = (Column(role=Role.TAG, name="t", type=InfluxType.TAG), *fields)
+    values = [pa.array([value, None], ARROW_TYPES[kind]) for kind, value in _FIELD_TYPES.items()]
+    arrays = [pa.array([1, 0], TIME_TYPE), pa.array(["a", "a"]).dictionary_encode(), *values]
+    with tempfile.TemporaryDirectory() as folder:
+        builder = ShardFileBuilder(Path(folder), Window(start=0, end=2), generation=2)
+        builder.add("m", pa.record_batch(arrays, schema=arrow_schema(columns)))
+        builder.finish()

@@ -1,0 +1,211 @@
+"""From the chunks of tables to the sorted, typed cells of one TSM file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from influxdb_backup.influx.tsm.encode_series import put_pool, series_order
+from influxdb_backup.influx.tsm.format import BlockType
+from influxdb_backup.influx.tsm.writing import TableRows, TsmWriter
+from influxdb_backup.model import InfluxType, encode_name
+
+I64 = npt.NDArray[np.int64]
+
+_KINDS = {
+    InfluxType.FLOAT: BlockType.FLOAT,
+    InfluxType.INTEGER: BlockType.INTEGER,
+    InfluxType.BOOLEAN: BlockType.BOOLEAN,
+    InfluxType.STRING: BlockType.STRING,
+    InfluxType.UNSIGNED: BlockType.UNSIGNED,
+}
+_LARGEST_LENGTH = 5
+"""bytes that the length of a string may take in a block"""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One batch's points: times, the series of each row, the keys of those series, and the fields that have values."""
+
+    times: I64
+    series: I64
+    keys: Any
+    fields: tuple[tuple[str, Any], ...]
+
+
+@dataclass
+class Table:
+    """What was added of one measurement: the type of each field ever, and the chunks that are in no file yet."""
+
+    types: dict[str, InfluxType] = field(default_factory=dict)
+    chunks: list[Chunk] = field(default_factory=list)
+
+
+def size_of(chunk: Chunk) -> int:
+    """Bytes that the chunk will take as cells, about."""
+    size = 16 * len(chunk.times) + chunk.keys.nbytes
+    for _, array in chunk.fields:
+        size += (9 if array.null_count else 8) * len(array) + (2 * array.nbytes if _is_text(array) else 0)
+    return int(size)
+
+
+def _is_text(array: Any) -> bool:
+    kind = array.type
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    )
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """Distinct series of one table in this file, and the number of each row's series in the order of the file."""
+
+    texts: Any
+    series: I64
+
+
+def write_tables(writer: TsmWriter, tables: Sequence[Table]) -> None:
+    """Writes all points of these tables in the order of their keys, whatever table those are of; empties the chunks."""
+    keys = [_distinct_keys(table.chunks) for table in tables]
+    owners = np.repeat(np.arange(len(tables)), [len(item.texts) for item in keys])
+    texts = pa.chunked_array([item.texts.cast(pa.large_binary()) for item in keys]).combine_chunks()
+    ranked = pc.sort_indices(texts).to_numpy()
+    rows: dict[int, TableRows] = {}
+    done = np.zeros(len(tables), np.int64)
+    first_key = np.searchsorted(owners, np.arange(len(tables) + 1))
+    left = np.diff(first_key)
+    for owner, count in _runs(owners[ranked]):
+        if owner not in rows:
+            own = ranked[owners[ranked] == owner] - first_key[owner] if len(tables) > 1 else ranked
+            rows[owner] = _table_rows(tables[owner], keys[owner], own.astype(np.int64))
+        first = int(done[owner])
+        writer.write(rows[owner], first, first + count)
+        done[owner] += count
+        left[owner] -= count
+        if not left[owner]:
+            del rows[owner]
+
+
+def _runs(owners: I64) -> Iterator[tuple[int, int]]:
+    """Stretches of equal owners: owner and length."""
+    edges = np.flatnonzero(np.diff(owners)) + 1
+    bounds = [0, *edges.tolist(), len(owners)]
+    for start, stop in pairwise(bounds):
+        yield int(owners[start]), stop - start
+
+
+def _distinct_keys(chunks: Sequence[Chunk]) -> _Keys:
+    encoded = pa.chunked_array([chunk.keys for chunk in chunks]).combine_chunks().dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    series = np.empty(sum(len(chunk.series) for chunk in chunks), np.int64)
+    at = offset = 0
+    for chunk in chunks:
+        series[at : at + len(chunk.series)] = codes[offset : offset + len(chunk.keys)][chunk.series]
+        at, offset = at + len(chunk.series), offset + len(chunk.keys)
+    return _Keys(encoded.dictionary, series)
+
+
+def _table_rows(table: Table, keys: _Keys, ranked: I64) -> TableRows:
+    """Turns a table's chunks into cells, and forgets the chunks. ``ranked`` has its series in the file's order."""
+    chunks = table.chunks
+    times = np.concatenate([chunk.times for chunk in chunks])
+    rank = np.empty(len(ranked), np.int64)
+    rank[ranked] = np.arange(len(ranked))
+    starts = np.empty(len(ranked) + 1, np.int64)
+    order = series_order(rank[keys.series], times, starts)
+    present = {name for chunk in chunks for name, _ in chunk.fields}
+    names = sorted(present, key=encode_name)
+    kinds = np.array([_KINDS[table.types[name]] for name in names], np.int64)
+    cells, masks, mask_of, pool, longest = _cells(chunks, names, len(times))
+    table.chunks = []
+    series_bytes, series_offsets = _bytes_of(keys.texts.take(pa.array(ranked)))
+    field_bytes, field_offsets = _bytes_of(pa.array([encode_name(name) for name in names], pa.binary()))
+    return TableRows(
+        starts=starts,
+        order=order,
+        times=times,
+        cells=cells,
+        mask_of=mask_of,
+        masks=masks,
+        kinds=kinds,
+        pool=pool,
+        longest_text=longest,
+        series_bytes=series_bytes,
+        series_offsets=series_offsets,
+        field_bytes=field_bytes,
+        field_offsets=field_offsets,
+    )
+
+
+def _cells(
+    chunks: Sequence[Chunk], names: Sequence[str], rows: int
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8], I64, npt.NDArray[np.uint8], int]:
+    place = {name: number for number, name in enumerate(names)}
+    always = dict.fromkeys(names, 0)
+    texts = 0
+    for chunk in chunks:
+        for name, array in chunk.fields:
+            always[name] += len(array) - array.null_count
+            texts += array.nbytes + _LARGEST_LENGTH * len(array) if _is_text(array) else 0
+    mask_of = np.full(len(names), -1, np.int64)
+    sparse = [place[name] for name, count in always.items() if count < rows]
+    mask_of[sparse] = np.arange(len(sparse))
+    masks = np.zeros((len(sparse), rows), np.uint8)
+    cells = np.empty((len(names), rows), np.uint64)
+    pool = np.empty(texts, np.uint8)
+    at = filled = longest = 0
+    for chunk in chunks:
+        stop = at + len(chunk.times)
+        for name, array in chunk.fields:
+            number = place[name]
+            if mask_of[number] >= 0:
+                valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else True
+                masks[mask_of[number], at:stop] = valid
+            if _is_text(array):
+                filled, widest = _add_texts(pool, filled, array, cells[number, at:stop])
+                longest = max(longest, widest)
+            else:
+                cells[number, at:stop] = _bits(array)
+        at = stop
+    return cells, masks, mask_of, pool[:filled], longest
+
+
+def _bits(array: Any) -> npt.NDArray[Any]:
+    """Numbers as 64 bits, whatever stands where there is none."""
+    if pa.types.is_boolean(array.type):
+        return np.asarray(array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False))
+    return np.frombuffer(array.buffers()[1], np.uint64, len(array), array.offset * 8)
+
+
+def _add_texts(pool: npt.NDArray[np.uint8], filled: int, array: Any, cells: npt.NDArray[np.uint64]) -> tuple[int, int]:
+    data, offsets = _bytes_of(array)
+    valid = np.empty(0, np.uint8)
+    if array.null_count:
+        valid = array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
+    end = put_pool(pool, filled, data, offsets, valid, cells)
+    return end, int(np.diff(offsets).max(initial=0)) + _LARGEST_LENGTH
+
+
+def _bytes_of(array: Any) -> tuple[npt.NDArray[np.uint8], I64]:
+    """
+    The bytes of a string or binary array and where each value begins in them, and the last one ends.
+
+    The bytes are read-only, whatever Arrow's buffer is, so that kernels are compiled for one kind of array.
+    """
+    large = pa.types.is_large_binary(array.type) or pa.types.is_large_string(array.type)
+    _, offsets, data = array.buffers()
+    kind = np.int64 if large else np.int32
+    bounds = np.frombuffer(offsets, kind)[array.offset : array.offset + len(array) + 1].astype(np.int64)
+    values = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    values.flags.writeable = False
+    return values, bounds
