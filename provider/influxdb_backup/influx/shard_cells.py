@@ -80,13 +80,14 @@ def write_tables(writer: TsmWriter, tables: Sequence[Table]) -> None:
     owners = np.repeat(np.arange(len(tables)), [len(item.texts) for item in keys])
     texts = pa.chunked_array([item.texts.cast(pa.large_binary()) for item in keys]).combine_chunks()
     ranked = pc.sort_indices(texts).to_numpy()
+    grouped = ranked[np.argsort(owners[ranked], kind="stable")]
     rows: dict[int, TableRows] = {}
     done = np.zeros(len(tables), np.int64)
     first_key = np.searchsorted(owners, np.arange(len(tables) + 1))
     left = np.diff(first_key)
     for owner, count in _runs(owners[ranked]):
         if owner not in rows:
-            own = ranked[owners[ranked] == owner] - first_key[owner] if len(tables) > 1 else ranked
+            own = grouped[first_key[owner] : first_key[owner + 1]] - first_key[owner]
             rows[owner] = _table_rows(tables[owner], keys[owner], own.astype(np.int64))
         first = int(done[owner])
         writer.write(rows[owner], first, first + count)
