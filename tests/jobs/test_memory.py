@@ -13,16 +13,18 @@ from tests.jobs.support import DAY, SECOND, lines, new_database, new_name
 from tests.servers import RunningServer
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 400 * 10**6
+LIMITS = {"numpy": 400 * 10**6, "compiled": 512 * 10**6}
+"""bytes; numba and its compiler take some 100 MB by themselves"""
 ROWS = 3000
 
 
-def peak(job: str, running: RunningServer, folder: Path, database: str, target: str) -> tuple[int, int]:
+def peak(job: str, running: RunningServer, folder: Path, database: str, target: str, loops: str) -> tuple[int, int]:
     """Rows and peak memory of one job in a process of its own."""
+    no_loops = {"NUMBA_CACHE_DIR": str(folder)} if loops == "numpy" else {}
     command = [sys.executable, str(ROOT / "tests" / "jobs" / "memory.py"), job, running.url]
     done = subprocess.run(
         [*command, str(folder / "repository"), database, target],
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'provider'}:{ROOT}"},
+        env={**os.environ, **no_loops, "PYTHONPATH": f"{ROOT / 'provider'}:{ROOT}"},
         capture_output=True,
         timeout=200,
         check=False,
@@ -33,8 +35,9 @@ def peak(job: str, running: RunningServer, folder: Path, database: str, target: 
 
 
 @pytest.mark.timeout(400)
-def test_long_strings_need_bounded_memory(influx1: RunningServer, tmp_path: Path) -> None:
-    """3,000 strings of 64 KB that do not compress are exported and restored in less than 400 MB each."""
+@pytest.mark.parametrize("loops", LIMITS)
+def test_long_strings_need_bounded_memory(influx1: RunningServer, tmp_path: Path, loops: str) -> None:
+    """3,000 strings of 64 KB that do not compress are exported and restored in less than 400 MB (512 MB with numba)."""
     database, target = new_database(influx1), new_name("target")
     for part in range(0, ROWS, 200):
         text = os.urandom(32 * 1024).hex()
@@ -43,8 +46,8 @@ def test_long_strings_need_bounded_memory(influx1: RunningServer, tmp_path: Path
         )
         influx1.write(lines(rows), database)
     for job in ("export", "restore"):
-        rows_done, size = peak(job, influx1, tmp_path, database, target)
+        rows_done, size = peak(job, influx1, tmp_path, database, target, loops)
         assert rows_done == ROWS
-        assert size < LIMIT, f"{job}: {size / 1e6:.0f} MB"
+        assert size < LIMITS[loops], f"{job}: {size / 1e6:.0f} MB"
     for name in (database, target):
         influx1.query(f'DROP DATABASE "{name}"')
