@@ -81,7 +81,9 @@ def tables(draw: st.DrawFn) -> tuple[list[Column], list[Row]]:
 def write(folder: Path, batches: Sequence[pa.RecordBatch], name: str = "x.parquet") -> Path:
     """One file with these batches."""
     path = folder / name
-    with ParquetFile(path, Normaliser(batches[0].schema)(batches[0]).schema, plan="p", window=EVER, table=TABLE, piece=EVER) as file:
+    with ParquetFile(
+        path, Normaliser(batches[0].schema)(batches[0]).schema, plan="p", window=EVER, table=TABLE, piece=EVER
+    ) as file:
         for one in batches:
             for rows_ in sliced(Normaliser(one.schema)(one)):
                 file.write(rows_)
