@@ -25,6 +25,7 @@ CODEC = "zstd-1"
 ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 16 << 20
 SLICE_BYTES = 4 << 20
+_FEW_ROWS = 4096
 """rows are hashed and handed on in slices of about this size: hashing text needs several copies of it"""
 BATCH_ROWS = 65_536
 _SPARE_ENTRIES = 1024
@@ -159,6 +160,10 @@ class ParquetFile:
         table = pa.Table.from_batches(self._pending, schema=self.schema).unify_dictionaries()
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        few = table.num_rows < _FEW_ROWS
+        del table
+        if few:  # long texts leave holes behind, which grow until the memory is given back; that costs some milliseconds
+            pa.default_memory_pool().release_unused()
 
     def close(self) -> None:
         """Writes what waits, and the footer."""
