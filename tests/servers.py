@@ -38,6 +38,8 @@ class RunningServer:
     organization: str | None = None
     pid: int = 0
     folder: Path | None = None
+    backup_address: str | None = None
+    """1.x: where it hands out its shards"""
 
     def query(self, statement: str, **parameters: str) -> dict[str, object]:
         """A raw InfluxQL statement, JSON answer; for preparing and checking, never through the product's code."""
@@ -159,15 +161,16 @@ bind-address = "127.0.0.1:{rpc}"
     )
     url = f"http://127.0.0.1:{port}"
     with _process([binary, "-config", str(folder / "influxdb.conf")], folder, url) as pid:
-        yield RunningServer(url=url, generation=1, pid=pid, folder=folder)
+        yield RunningServer(url=url, generation=1, pid=pid, folder=folder, backup_address=f"127.0.0.1:{rpc}")
 
 
 @contextmanager
 def start_influxdb2(folder: Path, binary: str, *options: str) -> Iterator[RunningServer]:
-    """A 2.x server that is set up, with an operator token."""
+    """A 2.x server that is set up, with an operator token; one that ran before in the folder goes on."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
+    is_new = not (folder / "influxd.bolt").exists()
     command = [
         binary,
         f"--http-bind-address=127.0.0.1:{port}",
@@ -189,5 +192,6 @@ def start_influxdb2(folder: Path, binary: str, *options: str) -> Iterator[Runnin
         request = urllib.request.Request(
             url + "/api/v2/setup", json.dumps(setup).encode(), {"Content-Type": "application/json"}
         )
-        urllib.request.urlopen(request).close()
+        if is_new:
+            urllib.request.urlopen(request).close()
         yield RunningServer(url=url, generation=2, token=TOKEN, organization=ORGANIZATION, pid=pid, folder=folder)

@@ -7,6 +7,7 @@ Unknown fields of a document are ignored when it is read; how names and numbers 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -209,6 +210,8 @@ class SourceCount(Value):
     window: Window
     counts: tuple[tuple[Name, Int64], ...]
     moved: bool = False
+    reader: Literal["query", "shard"] = "query"
+    """whether the points came by a query or from a copy of the shard's files"""
 
 
 class Evidence(Value):

@@ -28,6 +28,11 @@ _FORM = {
         "description": "Path on the workers of the certificates that sign the server's, when the system's do not.",
         "schema": {"type": ["string", "null"]},
     },
+    "snapshot_address": {
+        "label": "Backup port (1.x)",
+        "description": "host:port of bind-address (8088), to copy whole shards. It has no credentials and no TLS.",
+        "schema": {"type": ["string", "null"]},
+    },
     "version": {
         "label": "Version",
         "description": "auto asks the server. Name one where a proxy hides the answer.",

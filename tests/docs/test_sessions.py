@@ -20,7 +20,7 @@ STARTS_WITH_NOTHING = DOCS / "quickstart.md"
 STARTS_WITH_DATA = [ROOT / "README.md", DOCS / "how-to" / "s3.md"]
 STARTS_WITH_BACKUPS = [
     DOCS / "how-to" / f"{name}.md"
-    for name in ("back-up", "backfill", "restore", "drill", "monitor", "disaster-without-airflow")
+    for name in ("back-up", "backfill", "restore", "drill", "monitor", "shards", "disaster-without-airflow")
 ]
 PLAN = """\
 cat > influxdb_backup.yaml <<'END'
@@ -102,6 +102,7 @@ def test_the_session_of_a_page_prints_what_the_page_shows(
     (tmp_path / "store").mkdir()
     replaced = {
         "localhost:8086": urlsplit(own_influx.url).netloc,
+        "localhost:8088": str(own_influx.backup_address),
         "minio:9000": minio,
         "/srv/backups": str(tmp_path / "store"),
         "/srv/airflow": str(folder),

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from influxdb_backup.errors import IncompleteReadError
-from influxdb_backup.influx.metadata2 import listed_windows, multipart_part
-from influxdb_backup.model import MAX_END, MIN_TIME, Window
+from influxdb_backup.influx.metadata2 import listed_shards, multipart_part
+from influxdb_backup.model import MAX_END, MIN_TIME
 
 PARTS = {"kv": b"\x00--bound\r\n\xff" * 50, "sql": b"\r\n--boun", "buckets": b'[{"bucketID":"1"}]'}
 
@@ -55,17 +55,12 @@ def test_a_reply_without_the_part() -> None:
 
 def test_groups_are_clamped_and_deleted_ones_left_out() -> None:
     """The first group may start before int64, the last one ends at the maximum, expired groups do not count."""
+    shards = {"shards": [{"id": 7}]}
     groups = [
         {"startTime": "1677-09-20T00:00:00Z", "endTime": "1677-09-27T00:00:00Z"},
         {"startTime": "2024-01-01T00:00:00Z", "endTime": "2024-01-02T00:00:00Z", "deletedAt": "2024-02-01T00:00:00Z"},
         {"startTime": "2262-04-07T00:00:00Z", "endTime": "2262-04-11T23:47:16.854775807Z"},
     ]
-    buckets = [
-        {"bucketID": "other", "retentionPolicies": [{"shardGroups": None}]},
-        {"bucketID": "mine", "retentionPolicies": [{"shardGroups": groups}]},
-    ]
-    first, last = listed_windows(buckets, "mine") or []
-    assert (first.start, last.end) == (MIN_TIME, MAX_END)
-    assert listed_windows(buckets, "other") == []
-    assert listed_windows(buckets, "absent") is None
-    assert isinstance(first, Window)
+    first, last = listed_shards({"retentionPolicies": [{"shardGroups": [{**group, **shards} for group in groups]}]})
+    assert (first.id, first.group.start, last.group.end) == (7, MIN_TIME, MAX_END)
+    assert listed_shards({"retentionPolicies": [{"shardGroups": None}]}) == ()

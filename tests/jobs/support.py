@@ -59,17 +59,16 @@ def local_repository(folder: Path) -> Repository:
     return Repository.init(open_store(f"file://{folder}/repository"))
 
 
-def settings_of(running: RunningServer) -> ServerSettings:
+def settings_of(running: RunningServer, **more: object) -> ServerSettings:
     """How the product reaches a server of the tests."""
-    return ServerSettings(
-        url=running.url, token=running.token, organization=running.organization, name="tests", timeout=30
-    )
+    known = {"url": running.url, "token": running.token, "organization": running.organization}
+    return ServerSettings(**{**known, "name": "tests", "timeout": 30, **more})  # type: ignore[arg-type]
 
 
 @contextmanager
-def opened(running: RunningServer) -> Iterator[Server]:
+def opened(running: RunningServer, **more: object) -> Iterator[Server]:
     """The product's view of a server."""
-    server = connect(settings_of(running))
+    server = connect(settings_of(running, **more))
     try:
         yield server
     finally:

@@ -66,9 +66,10 @@ def fill(running: RunningServer, database: str) -> None:
 @contextmanager
 def impatient(running: RunningServer) -> Iterator[Server]:
     """The product's view of a 1.x server, giving a lost one up after a second."""
-    http = Http(replace(settings_of(running), timeout=5), retry_seconds=1)
+    settings = replace(settings_of(running), timeout=5)
+    http = Http(settings, retry_seconds=1)
     try:
-        yield Server1(http, ServerInfo(product="influxdb", version="1.6.7", generation=1))
+        yield Server1(http, ServerInfo(product="influxdb", version="1.6.7", generation=1), settings)
     finally:
         http.close()
 

@@ -69,6 +69,13 @@ FIELDS = st.fixed_dictionaries(
         "unsigned": UNSIGNED,
     },
 ).filter(bool)
+NAME_SETS = st.fixed_dictionaries(
+    {
+        "measurements": st.lists(NAMES, min_size=3, max_size=3, unique=True),
+        "tags": st.lists(NAMES, min_size=3, max_size=3, unique=True),
+        "fields": st.lists(NAMES, min_size=5, max_size=5, unique=True),
+    }
+)
 POINTS = st.lists(
     st.tuples(st.integers(0, 2), st.dictionaries(st.integers(0, 2), TAG_VALUES, max_size=3), TIMES, FIELDS),
     min_size=1,
@@ -121,13 +128,7 @@ def as_text(found: dict[tuple[object, ...], object]) -> dict[tuple[object, ...],
 @settings(max_examples=10, phases=(Phase.explicit, Phase.generate))
 @given(
     POINTS,
-    st.fixed_dictionaries(
-        {
-            "measurements": st.lists(NAMES, min_size=3, max_size=3, unique=True),
-            "tags": st.lists(NAMES, min_size=3, max_size=3, unique=True),
-            "fields": st.lists(NAMES, min_size=5, max_size=5, unique=True),
-        }
-    ),
+    NAME_SETS,
 )
 def test_hostile_points_survive_server_archive_server_archive(
     any_influx: RunningServer,

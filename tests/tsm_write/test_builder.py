@@ -207,7 +207,7 @@ def test_after_a_file_failed_nothing_more_is_given(folder: Path) -> None:
 
 def test_exercise_compiles_all_that_a_restore_uses(folder: Path) -> None:
     """After exercise no kernel is compiled again, whatever the points are."""
-    exercise()
+    exercise(folder, "000000001-000000001.tsm", 1)
     kernels = (encode_series.encode_series, encode_series.put_pool, encode_series.series_order)
     before = [len(kernel.signatures) for kernel in kernels]
     for number, kinds in enumerate(([FLOAT], [STRING], list(VALUES))):

@@ -25,9 +25,9 @@ CODEC = "zstd-1"
 ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 16 << 20
 SLICE_BYTES = 4 << 20
-_FEW_ROWS = 4096
 """rows are hashed and handed on in slices of about this size: hashing text needs several copies of it"""
 BATCH_ROWS = 65_536
+_FEW_ROWS = 4096
 _SPARE_ENTRIES = 1024
 PART_KEY = b"influxdb-backup:part"
 ORDER_KEY = b"influxdb-backup:order"
@@ -160,10 +160,9 @@ class ParquetFile:
         table = pa.Table.from_batches(self._pending, schema=self.schema).unify_dictionaries()
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
         self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        few = table.num_rows < _FEW_ROWS
+        rows = table.num_rows
         del table
-        if few:  # long texts leave holes behind, which grow until the memory is given back; that costs some milliseconds
-            pa.default_memory_pool().release_unused()
+        _give_back(rows)
 
     def close(self) -> None:
         """Writes what waits, and the footer."""
@@ -245,6 +244,12 @@ def sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     yield from sliced(batch.slice(first))
 
 
+def _give_back(rows: int) -> None:
+    """After a row group of long texts: they leave holes behind, which grow with the file. It costs milliseconds."""
+    if rows < _FEW_ROWS:
+        pa.default_memory_pool().release_unused()
+
+
 def read_batches(path: Path, key: str) -> Iterator[pa.RecordBatch]:
     """
     All rows of a part, in file order, a row group at a time, in batches of at most 65,536 rows and about 4 MB.
@@ -256,8 +261,11 @@ def read_batches(path: Path, key: str) -> Iterator[pa.RecordBatch]:
             batch_columns(file.schema_arrow)
             for group in range(file.metadata.num_row_groups):
                 table = file.read_row_group(group)
+                rows = table.num_rows
                 for batch in table.to_batches(max_chunksize=BATCH_ROWS):
                     yield from sliced(batch.replace_schema_metadata(None))
+                del table
+                _give_back(rows)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{key} cannot be decoded: {error}.") from error
 

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from influxdb_backup import __version__
-from influxdb_backup.cli import backups, checks, configuration, databases, drills, repositories, restores, warm
+from influxdb_backup.cli import backups, checks, configuration, databases, drills, repositories, restores, scrub, warm
 from influxdb_backup.cli.output import failure, note
 from influxdb_backup.cli.session import CONFIG_VARIABLE, Session
 from influxdb_backup.errors import InfluxdbBackupError, UsageError
@@ -39,6 +39,7 @@ for register in (
     restores.register,
     drills.register,
     databases.register,
+    scrub.register,
     warm.register,
 ):
     register(app)

@@ -143,6 +143,12 @@ class PlanSettings(ConfigValue):
     """How long to wait after the window's end before it is read, for points that arrive late."""
     verify: PlanLevel = VerifyLevel.VALID
     """How much every new backup is verified: `present`, `complete` or `valid`."""
+    reader: Literal["auto", "query", "shard"] = "auto"
+    """
+    How points are read: by queries, or from copies of whole shards, which is many times faster and needs the extra
+    `fast` and the server's backup door. `auto` takes shards where both are there and says in the log why not; `shard`
+    fails without them.
+    """
     unreadable: Literal["warn", "fail"] = "warn"
     """What happens when the server stores a measurement that no query can read."""
     allow_empty: Flag = False

@@ -13,7 +13,7 @@ from influxdb_backup.errors import ConfigError
 from influxdb_backup.influx.protocol import ServerSettings
 
 DEFAULT_PORT = 8086
-_EXTRAS = ("ca_file", "organization", "timeout", "tls", "token", "verify_tls", "version")
+_EXTRAS = ("ca_file", "organization", "snapshot_address", "timeout", "tls", "token", "verify_tls", "version")
 
 
 def server_settings(conn_id: str, values: ConnectionValues) -> ServerSettings:
@@ -69,6 +69,7 @@ def _own(conn_id: str, values: ConnectionValues) -> ServerSettings:
         verify_tls=True if verify is None else verify,
         ca_file=ca_file,
         timeout=_seconds(conn_id, extra, "timeout", 60.0),
+        snapshot_address=_snapshot_address(conn_id, extra),
         version=_version(conn_id, extra),
         name=conn_id,
     )
@@ -165,6 +166,19 @@ def _seconds(conn_id: str, extra: Mapping[str, object], key: str, default: float
     if not 0 < number < math.inf:
         raise ConfigError(f"The extra {key} of the connection {conn_id!r} must be a number larger than 0.")
     return number
+
+
+def _snapshot_address(conn_id: str, extra: Mapping[str, object]) -> str | None:
+    value = _text(conn_id, extra, "snapshot_address")
+    if not value:
+        return None
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536 or "/" in value or (":" in host) != ("[" in host):
+        raise ConfigError(
+            f"The extra snapshot_address of the connection {conn_id!r} is {value!r}, not host:port.",
+            hint="Write for example localhost:8088. It is the bind-address of an InfluxDB 1.x server.",
+        )
+    return value
 
 
 def _version(conn_id: str, extra: Mapping[str, object]) -> str | None:

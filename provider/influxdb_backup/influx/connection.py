@@ -27,7 +27,7 @@ def connect(settings: ServerSettings) -> Server:
     try:
         info = _info(http, _known_version(settings) or _asked_version(http))
         if info.generation == 1:
-            return Server1(http, info)
+            return Server1(http, info, settings)
         from influxdb_backup.influx.server2 import Server2
 
         return Server2(http, info, settings)

@@ -15,6 +15,7 @@ from typing import Any
 from influxdb_backup.errors import IncompleteReadError, ServerError
 from influxdb_backup.influx.http import ByteStream, Http, Reply, status_error
 from influxdb_backup.influx.pieces import group_window
+from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.model import Window
 
 _BLOCK = 64 * 1024
@@ -29,6 +30,12 @@ def metadata_groups(http: Http, bucket_id: str) -> list[Window] | None:
 
     Raises AccessError without an operator token, IncompleteReadError when the reply ends early.
     """
+    shards = metadata_shards(http).get(bucket_id)
+    return None if shards is None else list(dict.fromkeys(shard.group for shard in shards))
+
+
+def metadata_shards(http: Http) -> dict[str, tuple[ShardInfo, ...]]:
+    """By a bucket's id its shards, without those that retention deleted. Raises as ``metadata_groups``."""
     with http.stream("GET", "/api/v2/backup/metadata") as response:
         body = ByteStream(response, http.name)
         if response.status != 200:
@@ -38,19 +45,20 @@ def metadata_groups(http: Http, bucket_id: str) -> list[Window] | None:
             raise IncompleteReadError(f"{http.name} answers the backup metadata without parts.")
         listing = multipart_part(body.read, found[1].encode(), b"buckets", http.name)
     try:
-        return listed_windows(json.loads(listing), bucket_id)
+        return {bucket["bucketID"]: listed_shards(bucket) for bucket in json.loads(listing)}
     except (ValueError, KeyError, TypeError) as error:
         raise ServerError(f"{http.name} lists buckets in a form that is not known: {error!r}.") from error
 
 
-def listed_windows(buckets: Any, bucket_id: str) -> list[Window] | None:
-    """The windows of a bucket's groups in the parsed ``buckets`` part; KeyError or TypeError for another form."""
-    for bucket in buckets:
-        if bucket["bucketID"] == bucket_id:
-            groups = [group for policy in bucket["retentionPolicies"] for group in policy["shardGroups"] or []]
-            windows = [group_window(group["startTime"], group["endTime"]) for group in groups if _is_live(group)]
-            return [window for window in windows if window is not None]
-    return None
+def listed_shards(bucket: Any) -> tuple[ShardInfo, ...]:
+    """The shards of one bucket of the parsed ``buckets`` part; KeyError, TypeError or ValueError for another form."""
+    found = []
+    for policy in bucket["retentionPolicies"]:
+        for group in policy["shardGroups"] or []:
+            window = group_window(group["startTime"], group["endTime"]) if _is_live(group) else None
+            if window is not None:
+                found += [ShardInfo(int(shard["id"]), window) for shard in group["shards"] or []]
+    return tuple(found)
 
 
 def _is_live(group: dict[str, object]) -> bool:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from influxdb_backup.errors import QueryError
 from influxdb_backup.influx.influxql import between, every_source
 from influxdb_backup.influx.query import QueryApi
+from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.model import MAX_END, MIN_TIME, Window, decode_name, printable
 
 _SECOND = 1_000_000_000
@@ -48,22 +49,25 @@ def group_window(start: str, end: str) -> Window | None:
 
 def listed_groups(api: QueryApi, database: str, retention_policy: str) -> list[Window]:
     """The shard groups by ``SHOW SHARDS``. Raises AccessError without administrator rights."""
-    groups = []
+    return [shard.group for shard in listed_shards(api).get(database, {}).get(retention_policy, ())]
+
+
+def listed_shards(api: QueryApi) -> dict[str, dict[str, tuple[ShardInfo, ...]]]:
+    """By database and policy the shards of ``SHOW SHARDS``. Raises AccessError without administrator rights."""
+    found: dict[str, dict[str, tuple[ShardInfo, ...]]] = {}
     for series in api.rows("SHOW SHARDS", subject="shards"):
         for row in series.values:
             entry = dict(zip(series.columns, row, strict=True))
-            if (entry[b"database"], entry[b"retention_policy"]) != (
-                database.encode("utf-8", "surrogateescape"),
-                retention_policy.encode("utf-8", "surrogateescape"),
-            ):
-                continue
-            group = group_window(_stamp(entry, b"start_time"), _stamp(entry, b"end_time"))
+            group = group_window(_text(entry, b"start_time"), _text(entry, b"end_time"))
             if group is not None:
-                groups.append(group)
-    return groups
+                policies = found.setdefault(_text(entry, b"database"), {})
+                shard = ShardInfo(int(_text(entry, b"id")), group)
+                policy = _text(entry, b"retention_policy")
+                policies[policy] = (*policies.get(policy, ()), shard)
+    return found
 
 
-def _stamp(entry: Mapping[bytes, object], key: bytes) -> str:
+def _text(entry: Mapping[bytes, object], key: bytes) -> str:
     value = entry[key]
     return decode_name(value) if isinstance(value, bytes) else str(value)
 

@@ -9,6 +9,7 @@ nullable fields, and each column's role, InfluxDB name and type in its metadata.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -44,6 +45,8 @@ class ServerSettings:
     ca_file: str | None = None
     timeout: float = 60.0
     """seconds that a connection or a silence in a reply may take"""
+    snapshot_address: str | None = None
+    """1.x: ``host:port`` of its backup port, which knows neither credentials nor TLS"""
     version: str | None = None
     """skips detection: ``1.8.10``, ``2.7``"""
     name: str = ""
@@ -166,6 +169,33 @@ class ReadOptions:
     """a record batch ends at whichever bound comes first"""
 
 
+@dataclass(frozen=True)
+class ShardReport:
+    """What reading every block of a shard found."""
+
+    rows: int
+    """that could be read"""
+    damages: tuple[str, ...]
+
+
+class ShardCopy(Protocol):
+    """The files of one shard, fetched and proved, as tables."""
+
+    @property
+    def files(self) -> int:
+        """The number of its TSM files."""
+
+    def scrub(self) -> ShardReport:
+        """Reads everything."""
+
+    def read(self, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+        """
+        As ``Server.read``. Thread-safe.
+
+        Raises IncompleteReadError of kind ``schema-changed`` for a tag or field that ``schema`` does not know.
+        """
+
+
 class Server(Protocol):
     """
     One InfluxDB server with open connections. Thread-safe. ``close`` ends the connections.
@@ -221,6 +251,19 @@ class Server(Protocol):
         ``schema-changed`` when a tag, field or type appears that ``schema`` does not know.
         """
 
+    def shard_door_closed(self) -> str | None:
+        """Why shards cannot be copied from this server, in a few words; None when they can."""
+
+    def copy_shard(
+        self, database: str, retention_policy: str, piece: Window, least_share: float
+    ) -> AbstractContextManager[ShardCopy | None]:
+        """
+        A copy of the shard that the piece is part of, on this machine while the context lasts.
+
+        None when the piece is less than ``least_share`` of the shard's duration. Raises IncompleteReadError when the
+        copy is not whole, and CorruptShardError when a block of the server's own files is damaged.
+        """
+
     def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:
         """Rows of a user's own InfluxQL SELECT, small. Raises QueryError with the server's words."""
 
@@ -265,6 +308,8 @@ __all__ = [
     "ReadOptions",
     "Server",
     "ServerSettings",
+    "ShardCopy",
+    "ShardReport",
     "Table",
     "Unrepresentable",
     "WriteOptions",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import pyarrow as pa
 
@@ -24,6 +25,8 @@ from influxdb_backup.influx.protocol import (
     PointWriter,
     PolicySchema,
     ReadOptions,
+    ServerSettings,
+    ShardCopy,
     Unrepresentable,
     WriteOptions,
 )
@@ -32,6 +35,7 @@ from influxdb_backup.influx.reader import Reader
 from influxdb_backup.influx.schema import SchemaReader, names
 from influxdb_backup.influx.selects import select_rows
 from influxdb_backup.influx.sending import http_sender
+from influxdb_backup.influx.snapshot1 import SnapshotDoor
 from influxdb_backup.influx.writer import LineProtocolWriter
 from influxdb_backup.model import (
     Column,
@@ -51,13 +55,14 @@ _SYSTEM_DATABASES = frozenset({"_internal"})
 class Server1:
     """The Server of InfluxDB 1.x; see ``protocol.Server``. Every query of it also runs with read rights only."""
 
-    def __init__(self, http: Http, info: ServerInfo) -> None:
+    def __init__(self, http: Http, info: ServerInfo, settings: ServerSettings) -> None:
         self._http = http
         self._info = info
         self._dialect = dialect_1x(info.version)
         self._api = QueryApi(http)
         self._reader = Reader(self._api)
         self._schema = SchemaReader(self._api)
+        self._door = SnapshotDoor(self._api, settings.snapshot_address, settings.timeout, http.name)
 
     @property
     def info(self) -> ServerInfo:
@@ -127,6 +132,18 @@ class Server1:
     def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """The points of one table in one piece; see ``protocol.Server.read``."""
         return self._reader.read(database, schema, piece, options)
+
+    def shard_door_closed(self) -> str | None:
+        """Why the backup port cannot be used; None when it can."""
+        return self._door.closed()
+
+    def copy_shard(
+        self, database: str, retention_policy: str, piece: Window, least_share: float
+    ) -> AbstractContextManager[ShardCopy | None]:
+        """A copy through the backup port; see ``protocol.Server.copy_shard``."""
+        from influxdb_backup.influx.shard_copy import copied
+
+        return copied(self, self._door, database, retention_policy, piece, least_share)
 
     def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:
         """Rows of one SELECT or SHOW. Raises UsageError for a statement that could write."""

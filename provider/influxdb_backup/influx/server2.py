@@ -9,6 +9,7 @@ bucket's data without a word, so the mappings are compared with the bucket's id 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import pyarrow as pa
 
@@ -28,6 +29,7 @@ from influxdb_backup.influx.protocol import (
     PolicySchema,
     ReadOptions,
     ServerSettings,
+    ShardCopy,
     Unrepresentable,
     WriteOptions,
 )
@@ -36,6 +38,7 @@ from influxdb_backup.influx.reader import Reader
 from influxdb_backup.influx.schema import SchemaReader, names
 from influxdb_backup.influx.selects import select_rows
 from influxdb_backup.influx.sending import http_sender, is_loopback
+from influxdb_backup.influx.shards2 import BackupApiDoor
 from influxdb_backup.influx.writer import LineProtocolWriter
 from influxdb_backup.model import (
     MAX_END,
@@ -78,6 +81,7 @@ class Server2:
             self._control.close()
             raise
         self._buckets = Buckets(self._control, organization.id, http.name)
+        self._door = BackupApiDoor(http, self._bucket_id)
         self._info = info.model_copy(update={"instance_id": organization.id})
 
     @property
@@ -148,6 +152,18 @@ class Server2:
         """The points of one table in one piece; see ``protocol.Server.read``."""
         self._buckets.prove_once(database, schema.table.retention_policy)
         return self._reader.read(database, schema, piece, options)
+
+    def shard_door_closed(self) -> str | None:
+        """Why the backup API cannot be used; None when it can."""
+        return self._door.closed()
+
+    def copy_shard(
+        self, database: str, retention_policy: str, piece: Window, least_share: float
+    ) -> AbstractContextManager[ShardCopy | None]:
+        """A copy by the backup API; see ``protocol.Server.copy_shard``."""
+        from influxdb_backup.influx.shard_copy import copied
+
+        return copied(self, self._door, database, retention_policy, piece, least_share)
 
     def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:
         """
@@ -249,6 +265,9 @@ class Server2:
             if answer:
                 return sorted(decode_name(key) for key in answer[0].tags)
         return []
+
+    def _bucket_id(self, database: str, retention_policy: str) -> str:
+        return self._buckets.proved(database, retention_policy).id
 
     def _usual_policy(self, database: str) -> str:
         policies = [policy.name for policy in self.retention_policies(database)]

@@ -213,13 +213,20 @@ def _check_keys(measurement: str, keys: Any, longest_field: int) -> None:
         raise _unrepresentable(measurement, f"the series {key!r} ends in #!~, which a shard cannot tell from its field")
 
 
-def exercise() -> None:
-    """Runs every loop that encodes shards once, so that numba compiles it and keeps the machine code."""
+def exercise(folder: Path, name: str, value: int) -> Path:
+    """
+    Runs every loop that encodes shards once, so that numba compiles it and keeps the machine code.
+
+    Leaves a file ``name`` whose one measurement ``m`` has each type, with ``value`` as its integer.
+    """
     fields = [Column(role=Role.FIELD, name=kind.value, type=kind) for kind in _FIELD_TYPES]
     columns = (Column(role=Role.TAG, name="t", type=InfluxType.TAG), *fields)
-    values = [pa.array([value, None], ARROW_TYPES[kind]) for kind, value in _FIELD_TYPES.items()]
+    examples = {**_FIELD_TYPES, InfluxType.INTEGER: value}
+    values = [pa.array([example, None], ARROW_TYPES[kind]) for kind, example in examples.items()]
     arrays = [pa.array([1, 0], TIME_TYPE), pa.array(["a", "a"]).dictionary_encode(), *values]
-    with tempfile.TemporaryDirectory() as folder:
-        builder = ShardFileBuilder(Path(folder), Window(start=0, end=2), generation=2)
-        builder.add("m", pa.record_batch(arrays, schema=arrow_schema(columns)))
-        builder.finish()
+    own = folder / name.replace(".", "-")
+    own.mkdir()
+    builder = ShardFileBuilder(own, Window(start=0, end=2), generation=2)
+    builder.add("m", pa.record_batch(arrays, schema=arrow_schema(columns)))
+    (file,) = builder.finish()
+    return file.rename(folder / name)

@@ -16,7 +16,7 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import FormatError, IncompleteReadError, IntegrityError, SourceError
 from influxdb_backup.influx.influxql import between
-from influxdb_backup.influx.protocol import Server
+from influxdb_backup.influx.protocol import Server, ShardCopy
 from influxdb_backup.jobs.coverage import coverage
 from influxdb_backup.jobs.identity import claim, identity_of, refuse_other_source
 from influxdb_backup.jobs.piece import PieceReader, PieceResult
@@ -29,6 +29,7 @@ from influxdb_backup.jobs.selection import (
     select_policies,
     select_tables,
 )
+from influxdb_backup.jobs.shard_reading import ShardReading, telling_last_backup
 from influxdb_backup.model import (
     Evidence,
     Manifest,
@@ -97,6 +98,7 @@ class _Run:
     server: Server
     window: Window
     attempt: Attempt
+    shards: ShardReading
     progress: ProgressCallback
     numbers: dict[Table, int] = field(default_factory=dict)
     results: dict[Key, PieceResult] = field(default_factory=dict)
@@ -135,8 +137,10 @@ def export(
     refs = repository.refs(plan.name)
     previous = _last_manifest(repository, refs)
     with repository.begin(plan.name, window) as attempt:
-        run = _Run(plan=plan, server=server, window=window, attempt=attempt, progress=progress)
-        reading = _read_everything(run, previous, read_start, options)
+        shards = ShardReading(server, plan.database, plan.reader)
+        run = _Run(plan=plan, server=server, window=window, attempt=attempt, shards=shards, progress=progress)
+        with telling_last_backup(refs, window):
+            reading = _read_everything(run, previous, read_start, options)
         draft = _draft(run, reading, read_start, is_open, options)
         if not options.accept_shrink:
             _refuse_shrink(draft, repository, [ref for ref in refs if ref.window == window])
@@ -254,8 +258,20 @@ def _list(run: _Run, previous: Manifest | None, read_start: int, options: Export
 
 def _read_pieces(run: _Run, missing: dict[Key, TableSchema]) -> None:
     run.total += len(missing)
+    groups: dict[tuple[str, Window], dict[Key, TableSchema]] = {}
+    for key, schema in missing.items():
+        groups.setdefault((key[0].retention_policy, key[1]), {})[key] = schema
+    if run.shards.reason:
+        _read_together(run, missing, None)
+        return
+    for (retention_policy, piece), keys in groups.items():
+        with run.shards.opened(retention_policy, piece) as copy:
+            _read_together(run, keys, copy)
+
+
+def _read_together(run: _Run, missing: dict[Key, TableSchema], copy: ShardCopy | None) -> None:
     with ThreadPoolExecutor(max_workers=max(1, run.plan.concurrency), thread_name_prefix="export") as pool:
-        futures = [pool.submit(_read_piece, run, key, schema) for key, schema in missing.items()]
+        futures = [pool.submit(_read_piece, run, key, schema, copy) for key, schema in missing.items()]
         try:
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
@@ -265,15 +281,15 @@ def _read_pieces(run: _Run, missing: dict[Key, TableSchema]) -> None:
             raise
 
 
-def _read_piece(run: _Run, key: Key, schema: TableSchema) -> None:
-    result = _piece_reader(run, key, schema).read(key[1])
+def _read_piece(run: _Run, key: Key, schema: TableSchema, copy: ShardCopy | None) -> None:
+    result = _piece_reader(run, key, schema, copy).read(key[1])
     with run.lock:
         run.results[key] = result
         run.done += 1
     _tell(run, key[0])
 
 
-def _piece_reader(run: _Run, key: Key, schema: TableSchema) -> PieceReader:
+def _piece_reader(run: _Run, key: Key, schema: TableSchema, copy: ShardCopy | None = None) -> PieceReader:
     table = key[0]
 
     def refresh() -> TableSchema:
@@ -299,6 +315,7 @@ def _piece_reader(run: _Run, key: Key, schema: TableSchema) -> PieceReader:
         schema=schema,
         refresh=refresh,
         on_batch=on_batch,
+        read_shard=copy.read if copy else None,
     )
 
 

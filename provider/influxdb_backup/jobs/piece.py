@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+import pyarrow as pa
 
 from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.parts import PartWriter
@@ -13,12 +16,16 @@ from influxdb_backup.influx.protocol import ReadOptions, Server
 from influxdb_backup.model import Column, Part, SourceCount, TableSchema, Window, printable
 from influxdb_backup.windows import format_window, halve
 
+logger = logging.getLogger(__name__)
+
 _ATTEMPTS = 4
 """reads of one piece before it fails"""
 
 T = TypeVar("T")
 Refresh = Callable[[], TableSchema]
 """reads the table's schema again"""
+ReadBatches = Callable[[TableSchema, Window, ReadOptions], Iterator[pa.RecordBatch]]
+"""the points of one table in one piece, as ``Server.read`` gives them"""
 
 
 def read_whole(
@@ -72,13 +79,16 @@ class PieceReader:
     """reads the table's schema again, after a column appeared that it does not have"""
     on_batch: Callable[[int, int], None]
     """called with rows and bytes of each batch"""
+    read_shard: ReadBatches | None = None
+    """reads from a copy of the piece's shard, which is tried once; None where there is none"""
     options: ReadOptions = field(default_factory=ReadOptions)
 
     def read(self, piece: Window) -> PieceResult:
         """
         The piece's parts, committed to nothing yet.
 
-        Counts that differ from the server's are read again. Raises IncompleteReadError when they keep differing.
+        A copy of the shard whose counts differ from the server's is left for queries. Counts that differ there are read
+        again. Raises IncompleteReadError when they keep differing.
         """
         results, schema = read_whole(self._read_proved, self.schema, self.refresh, piece)
         return PieceResult(
@@ -90,8 +100,9 @@ class PieceReader:
     def _read_proved(self, schema: TableSchema, piece: Window) -> tuple[tuple[Part, ...], SourceCount]:
         before = None
         difference = ""
-        for _ in range(_ATTEMPTS):
-            parts = self._read_once(schema, piece)
+        for attempt in range(_ATTEMPTS):
+            from_shard = self.read_shard is not None and attempt == 0
+            parts = self._read_once(schema, piece, from_shard=from_shard)
             read = _totals(parts)
             try:
                 after = self._counts(schema, piece)
@@ -101,9 +112,22 @@ class PieceReader:
             moved = before is not None and _between(before, read, after)
             if read == after or moved:
                 counts = tuple((name, after[name]) for name in sorted(after))
-                return parts, SourceCount(table=schema.table, window=piece, counts=counts, moved=read != after)
+                return parts, SourceCount(
+                    table=schema.table,
+                    window=piece,
+                    counts=counts,
+                    moved=read != after,
+                    reader="shard" if from_shard else "query",
+                )
             self.attempt.withdraw(parts)
             difference = _difference(read, after)
+            if from_shard:
+                logger.info(
+                    "%s in %s is read by queries, since its shard's copy differs from the server's counts: %s",
+                    schema.table,
+                    format_window(piece),
+                    difference,
+                )
             before = after
         raise IncompleteReadError(
             f"The table {schema.table} in {format_window(piece)} cannot be read whole from {self.server.name}: "
@@ -115,10 +139,15 @@ class PieceReader:
         """Whether the server counts what it counted when the piece was read, after a new tag or field appeared."""
         return all(self._counts(self.schema, count.window) == dict(count.counts) for count in result.counts)
 
-    def _read_once(self, schema: TableSchema, piece: Window) -> tuple[Part, ...]:
+    def _batches(self, schema: TableSchema, piece: Window, *, from_shard: bool) -> Iterator[pa.RecordBatch]:
+        if from_shard and self.read_shard is not None:
+            return self.read_shard(schema, piece, self.options)
+        return self.server.read(self.database, schema, piece, self.options)
+
+    def _read_once(self, schema: TableSchema, piece: Window, *, from_shard: bool) -> tuple[Part, ...]:
         writer: PartWriter | None = None
         try:
-            for batch in self.server.read(self.database, schema, piece, self.options):
+            for batch in self._batches(schema, piece, from_shard=from_shard):
                 if writer is None:
                     writer = self.attempt.part_writer(self.number, schema.table, batch.schema, piece)
                 writer.write(batch)

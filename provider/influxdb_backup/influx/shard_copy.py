@@ -1,0 +1,171 @@
+"""A copy of one shard on this machine, read as tables."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from influxdb_backup.errors import IncompleteReadError
+from influxdb_backup.influx import shard_files
+from influxdb_backup.influx.protocol import ReadOptions, Server, ShardReport
+from influxdb_backup.influx.shard_batches import ShardFile, ShardPoints
+from influxdb_backup.influx.shard_door import ShardDoor, ShardInfo, SpooledFile
+from influxdb_backup.influx.tsm.index import CorruptShardError
+from influxdb_backup.model import MAX_END, MIN_TIME, TableSchema, Window, printable
+
+logger = logging.getLogger(__name__)
+
+_EVER = Window(start=MIN_TIME, end=MAX_END)
+_REPLIES = 5
+"""of the door for one shard, until two in a row are quick"""
+_MARGIN = 10 * 10**9
+"""before the first reply: the stamps of the server's files are taken from its clock, which may be set"""
+
+
+class FetchedShard:
+    """The ``ShardCopy`` of fetched files; of none: a stretch of time that no shard holds."""
+
+    def __init__(self, points: Sequence[ShardPoints]) -> None:
+        self._points = points
+
+    @property
+    def files(self) -> int:
+        """See ``ShardCopy.files``."""
+        return sum(points.files for points in self._points)
+
+    def scrub(self) -> ShardReport:
+        """See ``ShardCopy.scrub``."""
+        rows = 0
+        damages: dict[str, None] = {}
+        for points in self._points:
+            damages.update(dict.fromkeys(error.message for error in points.damages(None)))
+            for measurement in points.tables:
+                try:
+                    for batch in points.batches(measurement, _EVER, ReadOptions()):
+                        rows += batch.num_rows
+                except CorruptShardError as error:
+                    damages[error.message] = None
+        return ShardReport(rows, tuple(damages))
+
+    def read(self, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+        """See ``ShardCopy.read``."""
+        for points in self._points:
+            unknown = set(points.tables.get(schema.table.measurement, ())) - set(schema.columns)
+            if unknown:
+                column = next(iter(unknown))
+                raise IncompleteReadError(
+                    f"{schema.table}: its shard has the {column.role.value} {printable(column.name)} "
+                    f"({column.type.value}), which is not in the schema that was read.",
+                    hint="Read the schema and then this piece again.",
+                    kind="schema-changed",
+                )
+            yield from points.batches(schema.table.measurement, piece, options)
+
+
+@contextmanager
+def copied(
+    server: Server, door: ShardDoor, database: str, retention_policy: str, piece: Window, least_share: float
+) -> Iterator[FetchedShard | None]:
+    """See ``Server.copy_shard``. The files are removed when the context ends."""
+    shards = [
+        shard
+        for shard in door.shards(database, retention_policy)
+        if shard.group.start < piece.end and piece.start < shard.group.end
+    ]
+    if any(piece.end - piece.start < least_share * (shard.group.end - shard.group.start) for shard in shards):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="influxdb-backup-shard-") as folder:
+
+        def fetched(shard: ShardInfo, attempt: int) -> ShardPoints:
+            own = Path(folder) / f"{shard.id}-{attempt}"
+            own.mkdir()
+            return opened(fetch_settled(door, database, retention_policy, shard, server.now, own))
+
+        yield FetchedShard([_sound(fetched, shard, piece) for shard in shards])
+
+
+def _sound(fetched: Callable[[ShardInfo, int], ShardPoints], shard: ShardInfo, piece: Window) -> ShardPoints:
+    """The points of a shard, fetched again when the copy is damaged, since it may be the copy alone."""
+    try:
+        points = fetched(shard, 1)
+        damages = points.damages(piece)
+    except CorruptShardError as error:
+        logger.warning("A copy of shard %d is fetched again: %s", shard.id, error.message)
+        return fetched(shard, 2)
+    if damages:
+        points = fetched(shard, 2)
+        for damage in points.damages(None):
+            logger.warning("%s", damage.message)
+    return points
+
+
+def fetch_settled(
+    door: ShardDoor, database: str, retention_policy: str, shard: ShardInfo, now: Callable[[], int], folder: Path
+) -> list[SpooledFile]:
+    """
+    All files of a shard, the server's cache among them.
+
+    A server that is busy writing its cache leaves that out of its reply, and one that once failed to writes only the
+    older half; so it is asked for what changed until two replies in a row began quickly. Raises IncompleteReadError
+    when they never do.
+    """
+    began = now()
+    files: dict[str, SpooledFile] = {}
+    quick = False
+    for number in range(_REPLIES):
+        since = began - _MARGIN if number else None
+        spooled = door.fetch(database, retention_policy, shard, since, folder / f"{number}.tar")
+        files.update({file.name: file for file in spooled.files})
+        if quick and spooled.quick:
+            return list(files.values())
+        quick = spooled.quick
+    raise IncompleteReadError(
+        f"The server is too busy to write the cache of shard {shard.id} ({printable(database)}) to its files.",
+        hint="Back up at a quieter time, or set reader: query in the plan.",
+        kind="shard-copy",
+    )
+
+
+def opened(files: Sequence[SpooledFile]) -> ShardPoints:
+    """The points of spooled files. Raises CorruptShardError."""
+    tombstones = {file.name.removesuffix(".tombstone"): file for file in files if file.name.endswith(".tombstone")}
+    found = []
+    for file in files:
+        if file.name.endswith(".tsm"):
+            grave = tombstones.get(file.name.removesuffix(".tsm"))
+            found.append(ShardFile(file.name, _mapped(file), _mapped(grave).tobytes() if grave else None))
+    return ShardPoints(found)
+
+
+def _mapped(file: SpooledFile) -> npt.NDArray[np.uint8]:
+    if not file.size:
+        return np.empty(0, np.uint8)
+    return np.memmap(file.path, np.uint8, mode="r", offset=file.offset, shape=(file.size,))
+
+
+def exercise() -> None:
+    """Runs every loop that encodes or decodes shards once, so that numba compiles it and keeps the machine code."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for value in (1, 2):
+            name = f"{value:09d}-000000001.tsm"
+            path = shard_files.exercise(Path(folder), name, value)
+            files.append(SpooledFile(name, path, 0, path.stat().st_size))
+        grave = Path(folder) / "000000001-000000001.tombstone"
+        grave.write_bytes(b"m,t=a#!~#boolean\n")
+        files.append(SpooledFile(grave.name, grave, 0, grave.stat().st_size))
+        rows = [
+            row
+            for batch in opened(files).batches("m", Window(start=0, end=2), ReadOptions())
+            for row in batch.to_pylist()
+        ]
+    if [row["integer"] for row in rows] != [2]:
+        raise AssertionError(f"the compiled loops read {rows}")

@@ -1,0 +1,58 @@
+"""The doors through which a server hands out the files of whole shards: what they have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from influxdb_backup.model import Window
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One shard: the server's number for it, and the times of its group."""
+
+    id: int
+    group: Window
+
+
+@dataclass(frozen=True)
+class SpooledFile:
+    """A file of a shard inside of a spooled archive on this machine."""
+
+    name: str
+    path: Path
+    """of the archive"""
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Spooled:
+    """One reply of a door, whole."""
+
+    files: tuple[SpooledFile, ...]
+    """TSM files and tombstones; other files of the shard are left out"""
+    quick: bool
+    """
+    whether the reply began before the server can have given up on its cache: a busy 1.8 or later tries four times
+    within 1.06 s and then goes on without it (source of 1.8.10, 1.12.4, 2.4.0 and 2.9.1: ``CreateSnapshot``)
+    """
+
+
+class ShardDoor(Protocol):
+    """A server's own door for backups. Thread-safe."""
+
+    def closed(self) -> str | None:
+        """Why no shard can be copied, in a few words for a log line; None when they can."""
+
+    def shards(self, database: str, retention_policy: str) -> tuple[ShardInfo, ...]:
+        """The shards of a policy that retention has not dropped. May be remembered."""
+
+    def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
+        """
+        Has the server write its cache to files and spools them to ``path``, those changed after ``since`` (ns).
+
+        Raises IncompleteReadError when the reply is not whole, and the errors of a request.
+        """

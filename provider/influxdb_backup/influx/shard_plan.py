@@ -1,0 +1,222 @@
+"""Which blocks of a shard's files hold which series and field: the work on keys, without a Python step for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from influxdb_backup.influx.tsm.format import SEPARATOR, BlockType
+from influxdb_backup.influx.tsm.index import TsmIndex, corrupt
+from influxdb_backup.influx.tsm.keys import measurement_ends, tag_places
+from influxdb_backup.model import Column, InfluxType, Role, decode_name
+
+I64 = npt.NDArray[np.int64]
+
+KINDS = {
+    BlockType.FLOAT: InfluxType.FLOAT,
+    BlockType.INTEGER: InfluxType.INTEGER,
+    BlockType.BOOLEAN: InfluxType.BOOLEAN,
+    BlockType.STRING: InfluxType.STRING,
+    BlockType.UNSIGNED: InfluxType.UNSIGNED,
+}
+
+
+@dataclass(frozen=True)
+class TagColumn:
+    """One tag of a measurement: for each of its series the position in ``values`` (binary), -1 for none."""
+
+    column: Column
+    codes: I64
+    values: Any
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """
+    One measurement in one shard.
+
+    Its blocks stand in the order series, field, file, place; ``block_series`` and ``block_field`` are positions in the
+    series and in ``fields``.
+    """
+
+    tags: tuple[TagColumn, ...]
+    fields: tuple[tuple[Column, int], ...]
+    """with the BlockType"""
+    series: int
+    block_series: I64
+    block_field: I64
+    block_file: I64
+    block_number: I64
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Tags and fields."""
+        return (*(tag.column for tag in self.tags), *(column for column, _ in self.fields))
+
+
+def _pieces(data: npt.NDArray[np.uint8], starts: I64, stops: I64) -> Any:
+    """The bytes from each start to its stop, as a large binary array."""
+    bounds = np.empty(2 * len(starts), np.int64)
+    bounds[0::2], bounds[1::2] = starts, stops
+    both = pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), max(0, len(bounds) - 1), [None, pa.py_buffer(bounds), pa.py_buffer(data)]
+    )
+    return both.take(pa.array(np.arange(0, len(bounds), 2)))
+
+
+def _codes(array: Any) -> tuple[I64, Any]:
+    """Codes and distinct values of an array without nulls."""
+    encoded = array.dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0)
+    return encoded.indices.cast(pa.int64()).to_numpy(zero_copy_only=False), encoded.dictionary
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """The keys of all files in order: series (position in ``series``), field with type (position in ``fields``)."""
+
+    series_of: I64
+    series: Any
+    field_of: I64
+    fields: tuple[tuple[bytes, int], ...]
+    file_of: I64
+    key_of: I64
+
+
+def _all_keys(indexes: Sequence[TsmIndex]) -> _Keys:
+    series, fields, kinds, files, numbers = [], [], [], [], []
+    for position, index in enumerate(indexes):
+        separator = index.key_at + index.separators
+        series.append(_pieces(index.data, index.key_at, separator))
+        fields.append(_pieces(index.data, separator + len(SEPARATOR), index.key_at + index.key_size))
+        kinds.append(index.kinds)
+        files.append(np.full(len(index.kinds), position, np.int64))
+        numbers.append(np.arange(len(index.kinds), dtype=np.int64))
+    series_of, distinct = _codes(pa.concat_arrays(series))
+    name_of, names = _codes(pa.concat_arrays(fields))
+    combined = name_of * len(KINDS) + np.concatenate(kinds)
+    known, field_of = np.unique(combined, return_inverse=True)
+    raw = names.to_pylist()
+    pairs = tuple((raw[code // len(KINDS)], int(code % len(KINDS))) for code in known.tolist())
+    return _Keys(series_of, distinct, field_of.astype(np.int64), pairs, np.concatenate(files), np.concatenate(numbers))
+
+
+def plan_tables(indexes: Sequence[TsmIndex]) -> Mapping[bytes, TablePlan]:
+    """
+    The measurements of a shard by name. ``indexes`` are its files, oldest first.
+
+    Raises CorruptShardError for a series key that is none.
+    """
+    if not any(len(index.kinds) for index in indexes):
+        return {}
+    keys = _all_keys(indexes)
+    data, offsets = _buffers(keys.series)
+    ends, tag_counts = np.empty(len(keys.series), np.int64), np.empty(len(keys.series), np.int64)
+    measurement_ends(data, offsets, ends, tag_counts)
+    table_of, names = _codes(_pieces(data, offsets[:-1], ends))
+    counts = np.concatenate([np.diff(index.first_block) for index in indexes])
+    first = np.concatenate([index.first_block[:-1] for index in indexes])
+    block_key = np.repeat(np.arange(len(counts)), counts)
+    number = np.arange(len(block_key)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
+    order = np.lexsort((keys.field_of[block_key], keys.series_of[block_key], table_of[keys.series_of[block_key]]))
+    block_key, number = block_key[order], number[order]
+    tables = table_of[keys.series_of[block_key]]
+    cuts = np.searchsorted(tables, np.arange(len(names) + 1))
+    found = {}
+    for position, name in enumerate(names.to_pylist()):
+        part = slice(int(cuts[position]), int(cuts[position + 1]))
+        found[_unescaped_measurement(name)] = _plan_table(
+            keys, data, offsets, ends, tag_counts, block_key[part], number[part], indexes[0].name
+        )
+    return found
+
+
+def _plan_table(
+    keys: _Keys,
+    data: npt.NDArray[np.uint8],
+    offsets: I64,
+    ends: I64,
+    tag_counts: I64,
+    block_key: I64,
+    number: I64,
+    file: str,
+) -> TablePlan:
+    series, block_series = np.unique(keys.series_of[block_key], return_inverse=True)
+    used, block_field = np.unique(keys.field_of[block_key], return_inverse=True)
+    pairs = [keys.fields[code] for code in used.tolist()]
+    ranks = sorted(range(len(pairs)), key=lambda position: pairs[position])
+    rank_of = np.empty(len(pairs), np.int64)
+    rank_of[ranks] = np.arange(len(pairs))
+    block_field = rank_of[block_field]
+    order = np.lexsort((block_field, block_series))  # stable: files and places keep their order
+    fields = tuple(
+        (
+            Column(role=Role.FIELD, name=decode_name(pairs[rank][0]), type=KINDS[BlockType(pairs[rank][1])]),
+            pairs[rank][1],
+        )
+        for rank in ranks
+    )
+    return TablePlan(
+        tags=_tags(data, offsets, ends, tag_counts, series, file),
+        fields=fields,
+        series=len(series),
+        block_series=block_series[order].astype(np.int64),
+        block_field=block_field[order],
+        block_file=keys.file_of[block_key][order],
+        block_number=number[order],
+    )
+
+
+def _tags(
+    data: npt.NDArray[np.uint8], offsets: I64, ends: I64, tag_counts: I64, series: I64, file: str
+) -> tuple[TagColumn, ...]:
+    total = int(tag_counts[series].sum())
+    owner = np.empty(total, np.int64)
+    names, values = np.empty((2, total), np.int64), np.empty((2, total), np.int64)
+    bad = tag_places(data, offsets, ends, series, owner, names, values)
+    if bad >= 0:
+        key = data[offsets[series[bad]] : offsets[series[bad] + 1]].tobytes()
+        raise corrupt(file, "its key has a tag without a value", key=key)
+    if not total:
+        return ()
+    code_of, distinct = _codes(_pieces(data, *names))
+    texts = _pieces(data, *values)
+    columns = []
+    for code, name in sorted(enumerate(distinct.to_pylist()), key=lambda item: _unescaped_tag(item[1])):
+        chosen = np.flatnonzero(code_of == code)
+        own, kinds = _codes(texts.take(pa.array(chosen)))
+        codes = np.full(len(series), -1, np.int64)
+        codes[owner[chosen]] = own
+        column = Column(role=Role.TAG, name=decode_name(_unescaped_tag(name)), type=InfluxType.TAG)
+        columns.append(TagColumn(column, codes, _unescaped_tags(kinds)))
+    return tuple(columns)
+
+
+def _buffers(array: Any) -> tuple[npt.NDArray[np.uint8], I64]:
+    """The bytes and offsets of a large binary array that begins at its buffers' start."""
+    buffers = array.buffers()
+    data = np.frombuffer(buffers[2], np.uint8) if buffers[2] is not None else np.empty(0, np.uint8)
+    return data, np.frombuffer(buffers[1], np.int64)[array.offset : array.offset + len(array) + 1]
+
+
+def _unescaped_measurement(raw: bytes) -> bytes:
+    return raw.replace(b"\\,", b",").replace(b"\\ ", b" ")
+
+
+def _unescaped_tag(raw: bytes) -> bytes:
+    return raw.replace(b"\\,", b",").replace(b"\\=", b"=").replace(b"\\ ", b" ")
+
+
+def _unescaped_tags(values: Any) -> Any:
+    for special in (b",", b"=", b" "):
+        values = pc.replace_substring(values, b"\\" + special, special)
+    return values

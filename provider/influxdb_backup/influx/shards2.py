@@ -1,0 +1,65 @@
+"""Shards of InfluxDB 2.x by ``GET /api/v2/backup/shards/:id``, which needs an operator token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from influxdb_backup.errors import AccessError
+from influxdb_backup.influx.http import ByteStream, Http, Reply, status_error
+from influxdb_backup.influx.metadata2 import metadata_shards
+from influxdb_backup.influx.shard_door import ShardInfo, Spooled
+from influxdb_backup.influx.shard_tar import archived_files, spool
+from influxdb_backup.influx.snapshot1 import BUSY_SECONDS
+from influxdb_backup.model import printable
+
+_LONGEST_REASON = 64 * 1024
+
+
+class BackupApiDoor:
+    """The ``ShardDoor`` of a 2.x server; ``bucket_id`` gives the id of a database and policy's bucket."""
+
+    def __init__(self, http: Http, bucket_id: Callable[[str, str], str]) -> None:
+        self._http = http
+        self._bucket_id = bucket_id
+        self._known: dict[str, tuple[ShardInfo, ...]] | None = None
+
+    def closed(self) -> str | None:
+        """See ``ShardDoor.closed``."""
+        try:
+            self._listed()
+        except AccessError:
+            return f"the token of {self._http.name} is no operator token, which the backup API needs"
+        return None
+
+    def shards(self, database: str, retention_policy: str) -> tuple[ShardInfo, ...]:
+        """The bucket's shards by the backup metadata, remembered for the whole server."""
+        bucket = self._bucket_id(database, retention_policy)
+        found = self._listed().get(bucket)
+        if found is None:  # a bucket that is younger than the listing
+            self._known = None
+            found = self._listed().get(bucket, ())
+        return found
+
+    def _listed(self) -> dict[str, tuple[ShardInfo, ...]]:
+        if self._known is None:
+            self._known = metadata_shards(self._http)
+        return self._known
+
+    def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
+        """See ``ShardDoor.fetch``."""
+        name = f"shard {shard.id} ({printable(database)}/{printable(retention_policy)}) of {self._http.name}"
+        parameters = {}
+        if since is not None:
+            parameters["since"] = datetime.fromtimestamp(since // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        began = time.monotonic()
+        with self._http.stream("GET", f"/api/v2/backup/shards/{shard.id}", parameters=parameters) as response:
+            body = ByteStream(response, self._http.name)
+            if response.status != 200:
+                words = body.read(_LONGEST_REASON)
+                raise status_error(self._http.name, Reply(response.status, response.headers, words))
+            quick = time.monotonic() - began < BUSY_SECONDS
+            spool(body.read, path)
+        return Spooled(archived_files(path, name), quick)

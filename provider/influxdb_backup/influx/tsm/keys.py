@@ -1,0 +1,75 @@
+"""
+The parts of series keys: where the measurement ends and each tag stands.
+
+A key is ``measurement,tag=value,...`` with escaped names, sorted by tag. A delimiter counts unless the byte before it
+is a backslash, which is how the servers read their own keys.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from influxdb_backup.influx.tsm.jit import kernel
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+
+_COMMA, _EQUALS, _BACKSLASH = 0x2C, 0x3D, 0x5C
+
+
+@kernel
+def _until(data: U8, at: int, stop: int, delimiter: int) -> int:
+    """The first place from ``at`` on where the delimiter stands without a backslash before it, else ``stop``."""
+    before = 0
+    while at < stop:
+        if data[at] == delimiter and before != _BACKSLASH:
+            return at
+        before = int(np.int64(data[at]))
+        at += 1
+    return stop
+
+
+@kernel
+def measurement_ends(data: U8, offsets: I64, ends: I64, tags: I64) -> None:
+    """For each key ``offsets[k]`` to ``offsets[k + 1]`` the end of its measurement and the number of its tags."""
+    for key in range(len(ends)):
+        stop = offsets[key + 1]
+        place = _until(data, offsets[key], stop, _COMMA)
+        ends[key] = place
+        count = 0
+        while place < stop:
+            count += 1
+            place = _until(data, place + 1, stop, _COMMA)
+        tags[key] = count
+
+
+@kernel
+def tag_places(
+    data: U8,
+    offsets: I64,
+    ends: I64,
+    keys: I64,
+    owner: I64,
+    names: I64,
+    values: I64,
+) -> int:
+    """
+    The tags of the chosen ``keys``: ``owner`` is the position of each tag's key in ``keys``, ``names`` and ``values``
+    hold where the tag's name and value begin and end. The first key that has no such form, or -1.
+    """
+    number = 0
+    for position in range(len(keys)):
+        stop = offsets[keys[position] + 1]
+        place = ends[keys[position]]
+        while place < stop:
+            end = _until(data, place + 1, stop, _COMMA)
+            middle = _until(data, place + 1, end, _EQUALS)
+            if middle == end:
+                return position
+            owner[number] = position
+            names[0, number], names[1, number] = place + 1, middle
+            values[0, number], values[1, number] = middle + 1, end
+            number += 1
+            place = end
+    return -1

@@ -1,0 +1,250 @@
+"""From blocks to rows: counts, points in order, later files win, deleted ranges gone, fields side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from influxdb_backup.influx.tsm.decode_numbers import count_times, get_booleans, get_floats, get_integers, get_times
+from influxdb_backup.influx.tsm.decode_snappy import decompress, plain_size, split_texts
+from influxdb_backup.influx.tsm.decode_words import get_uvarint
+from influxdb_backup.influx.tsm.jit import kernel
+
+U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+
+_HEAD = 4
+"""bytes of the checksum before a block's type"""
+_FLOAT, _BOOLEAN, _STRING = 0, 2, 3
+
+
+@kernel
+def _sections(data: U8, at: int, size: int, kind: int) -> tuple[int, int]:
+    """Where the times of a block begin and end; -1 when this is no block of its kind."""
+    stop = at + size
+    if data[at + _HEAD] != kind:
+        return -1, -1
+    place, length = get_uvarint(data, at + _HEAD + 1, stop)
+    if place < 0 or length > np.uint64(stop - place):
+        return -1, -1
+    return place, place + int(np.int64(length))
+
+
+@kernel
+def measure_blocks(data: U8, places: I64, sizes: I64, kinds: I64, counts: I64, rooms: I64) -> int:
+    """How many points each block holds and how many plain bytes its strings have; the first bad block, or -1."""
+    for number in range(len(places)):
+        first, stop = _sections(data, places[number], sizes[number], kinds[number])
+        count = count_times(data, first, stop) if first >= 0 else -1
+        if count < 0:
+            return number
+        room = 0
+        if kinds[number] == _STRING:
+            end = places[number] + sizes[number]
+            room = plain_size(data, stop + 1, end) if stop < end else -1
+            if room < count:
+                return number
+        counts[number], rooms[number] = count, room
+    return -1
+
+
+@kernel
+def decode_blocks(
+    data: U8,
+    places: I64,
+    sizes: I64,
+    kinds: I64,
+    lowest: I64,
+    highest: I64,
+    counts: I64,
+    firsts: I64,
+    text_firsts: I64,
+    times: I64,
+    bits: U64,
+    texts: U8,
+) -> int:
+    """
+    Decodes block ``i`` to ``times`` and ``bits`` from ``firsts[i]`` on; the first bad block, or -1.
+
+    ``bits`` are those of a number, or the place in ``texts`` where a string's length stands. ``lowest`` and ``highest``
+    are the block's bounds by the index, ``counts`` and the room for texts from ``text_firsts`` on by measure_blocks.
+    """
+    clock = times.view(np.uint64)
+    for number in range(len(places)):
+        at, count, first = places[number], counts[number], firsts[number]
+        limit = first + count
+        begin, stop = _sections(data, at, sizes[number], kinds[number])
+        end = at + sizes[number]
+        if begin < 0 or get_times(data, begin, stop, clock, first, limit) != count:
+            return number
+        if times[first] != lowest[number] or times[limit - 1] != highest[number]:
+            return number
+        for position in range(first + 1, limit):
+            if times[position] <= times[position - 1]:
+                return number
+        kind = kinds[number]
+        found = -1
+        if kind == _FLOAT:
+            found = get_floats(data, stop, end, bits, first, limit)
+        elif kind == _BOOLEAN:
+            found = get_booleans(data, stop, end, bits, first, limit)
+        elif kind == _STRING:
+            if stop < end and data[stop] >> 4 == 1:
+                place = text_firsts[number]
+                last = decompress(data, stop + 1, end, texts, place, len(texts))
+                if last >= 0:
+                    found = split_texts(texts, place, last, bits.view(np.int64), first, limit)
+        else:
+            found = get_integers(data, stop, end, bits, first, limit)
+        if found != count:
+            return number
+    return -1
+
+
+@kernel
+def keep_undeleted(times: I64, first: int, count: int, low: I64, high: I64, kept: U8) -> None:
+    """Marks with 0 the points of one block that lie in one of the ranges, whose ends belong to them."""
+    for position in range(first, first + count):
+        for number in range(len(low)):
+            if low[number] <= times[position] <= high[number]:
+                kept[position] = 0
+
+
+@kernel
+def settle(times: I64, bits: U64, kept: U8, starts: I64, stops: I64, begin: int, end: int) -> None:
+    """
+    Makes each stretch ``starts[k]`` to ``stops[k]`` the ascending points of one key in ``begin`` to ``end`` (excluded).
+
+    Of points with equal times the last one counts; ``stops`` becomes the end of what remains.
+    """
+    for key in range(len(starts)):
+        last = starts[key]
+        ordered = True
+        for position in range(starts[key], stops[key]):
+            moment = times[position]
+            if moment < begin or moment >= end or kept[position] == 0:
+                continue
+            if last > starts[key] and moment <= times[last - 1]:
+                ordered = False
+            times[last] = moment
+            bits[last] = bits[position]
+            last += 1
+        if not ordered:
+            order = np.argsort(times[starts[key] : last], kind="mergesort")
+            moments = times[starts[key] : last][order]
+            words = bits[starts[key] : last][order]
+            last = starts[key]
+            for position in range(len(order)):
+                if last > starts[key] and times[last - 1] == moments[position]:
+                    last -= 1
+                times[last] = moments[position]
+                bits[last] = words[position]
+                last += 1
+        stops[key] = last
+
+
+@kernel
+def _next_row(times: I64, starts: I64, stops: I64, first: int, fields: int, at: I64) -> tuple[bool, int]:
+    """Whether any field has a point left, and the earliest time of these points."""
+    found = False
+    earliest = 0
+    for field in range(fields):
+        key = first + field
+        if starts[key] + at[field] < stops[key]:
+            moment = times[starts[key] + at[field]]
+            if not found or moment < earliest:
+                found, earliest = True, moment
+    return found, earliest
+
+
+@kernel
+def _same_times(times: I64, starts: I64, stops: I64, first: int, fields: int) -> int:
+    """The number of points of each field when all have the same times, else -1."""
+    count = int(stops[first] - starts[first])
+    for field in range(1, fields):
+        key = first + field
+        if stops[key] - starts[key] != count:
+            return -1
+        for position in range(count):
+            if times[starts[key] + position] != times[starts[first] + position]:
+                return -1
+    return count
+
+
+@kernel
+def count_rows(times: I64, starts: I64, stops: I64, fields: int, rows: I64) -> None:
+    """The rows of each series, whose keys are ``fields`` stretches in a row: one for each time of any field."""
+    at = np.zeros(fields, np.int64)
+    for series in range(len(rows)):
+        first = series * fields
+        rows[series] = _same_times(times, starts, stops, first, fields)
+        if rows[series] >= 0:
+            continue
+        at[:] = 0
+        rows[series] = 0
+        while True:
+            found, moment = _next_row(times, starts, stops, first, fields, at)
+            if not found:
+                break
+            for field in range(fields):
+                key = first + field
+                if starts[key] + at[field] < stops[key] and times[starts[key] + at[field]] == moment:
+                    at[field] += 1
+            rows[series] += 1
+
+
+@kernel
+def fill_rows(
+    times: I64, bits: U64, starts: I64, stops: I64, fields: int, rows: I64, moments: I64, cells: U64, nulls: U8
+) -> None:
+    """Writes each row's time to ``moments`` and each field's bits to ``cells[field]``, 1 to ``nulls`` where none."""
+    at = np.zeros(fields, np.int64)
+    row = 0
+    for series in range(len(rows)):
+        first = series * fields
+        if _same_times(times, starts, stops, first, fields) >= 0:
+            for position in range(rows[series]):
+                moments[row + position] = times[starts[first] + position]
+            for field in range(fields):
+                place = starts[first + field]
+                for position in range(rows[series]):
+                    cells[field, row + position] = bits[place + position]
+                    nulls[field, row + position] = 0
+            row += rows[series]
+            continue
+        at[:] = 0
+        for _ in range(rows[series]):
+            _, moment = _next_row(times, starts, stops, first, fields, at)
+            moments[row] = moment
+            for field in range(fields):
+                place = starts[first + field] + at[field]
+                has = place < stops[first + field] and times[place] == moment
+                nulls[field, row] = 0 if has else 1
+                cells[field, row] = bits[place] if has else np.uint64(0)
+                if has:
+                    at[field] += 1
+            row += 1
+
+
+@kernel
+def text_sizes(texts: U8, cells: U64, nulls: U8, offsets: I64) -> None:
+    """Where each string of a column begins among the others: ``len(cells) + 1`` offsets from 0 on."""
+    at = 0
+    for row in range(len(cells)):
+        offsets[row] = at
+        if nulls[row] == 0:
+            _, size = get_uvarint(texts, int(np.int64(cells[row])), len(texts))
+            at += int(np.int64(size))
+    offsets[len(cells)] = at
+
+
+@kernel
+def gather_texts(texts: U8, cells: U64, nulls: U8, offsets: I64, out: U8) -> None:
+    """Copies each string of a column to its offset."""
+    for row in range(len(cells)):
+        if nulls[row] == 0:
+            place, _ = get_uvarint(texts, int(np.int64(cells[row])), len(texts))
+            for at in range(offsets[row], offsets[row + 1]):
+                out[at] = texts[place]
+                place += 1

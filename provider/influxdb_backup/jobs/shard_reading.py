@@ -1,0 +1,82 @@
+"""Which pieces of an export are read from copies of their shards, and why the others are read by queries."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from influxdb_backup.errors import ServerError, SourceError
+from influxdb_backup.fast import why_not_fast
+from influxdb_backup.influx.protocol import Server, ShardCopy
+from influxdb_backup.model import Ref, Window, printable
+from influxdb_backup.windows import format_instant, format_window
+
+logger = logging.getLogger(__name__)
+
+LEAST_SHARE = 1 / 20
+"""of a shard's duration: a piece that covers less is read by queries, since a copy brings the whole shard"""
+
+
+class ShardReading:
+    """
+    Decides once for an export whether shards can be copied, and copies them piece by piece.
+
+    ``reader`` is the plan's key. ``reason`` says why nothing is read from shards; None when it is.
+    """
+
+    def __init__(self, server: Server, database: str, reader: str) -> None:
+        self._server = server
+        self._database = database
+        self.reason = self._why_not(reader)
+        if self.reason and reader == "shard":
+            raise SourceError(
+                f"Shards of {printable(database)} cannot be copied from {server.name}: {self.reason}.",
+                kind="shard-reader",
+                hint="Change that, or set reader: auto in the plan.",
+            )
+        if self.reason:
+            logger.info("%s is read from %s by queries: %s.", printable(database), server.name, self.reason)
+
+    def _why_not(self, reader: str) -> str | None:
+        if reader == "query":
+            return "the plan says reader: query"
+        return why_not_fast() or self._server.shard_door_closed()
+
+    @contextmanager
+    def opened(self, retention_policy: str, piece: Window) -> Iterator[ShardCopy | None]:
+        """The copy of the shard that holds the piece, None where the piece is read by queries."""
+        if self.reason:
+            yield None
+            return
+        with ExitStack() as stack:
+            copy = None
+            try:
+                copy = stack.enter_context(
+                    self._server.copy_shard(self._database, retention_policy, piece, LEAST_SHARE)
+                )
+            except ServerError as error:
+                logger.warning("%s is read by queries: %s", format_window(piece), error)
+            else:
+                if copy is None:
+                    logger.info("%s is too small a part of its shard to copy that.", format_window(piece))
+            yield copy
+
+
+@contextmanager
+def telling_last_backup(refs: Sequence[Ref], window: Window) -> Iterator[None]:
+    """Adds to an error about damage on the server what the newest backup of that time is."""
+    try:
+        yield
+    except SourceError as error:
+        if error.kind != "source-damaged":
+            raise
+        held = [ref for ref in refs if ref.window.start < window.end and window.start < ref.window.end]
+        newest = max(held, key=lambda ref: ref.read_start, default=None)
+        told = (
+            f"The last backup with times of {format_window(window)} is {newest.id}, "
+            f"read {format_instant(newest.read_start)}."
+            if newest
+            else f"No backup of this plan holds times of {format_window(window)}."
+        )
+        raise SourceError(f"{error.message} {told}", kind=error.kind, hint=error.hint) from error

@@ -1,0 +1,139 @@
+"""A copy of a shard is whole, or it is an error: its archive is proved to its last byte."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from influxdb_backup.errors import IncompleteReadError
+from influxdb_backup.influx.shard_door import ShardInfo, Spooled, SpooledFile
+from influxdb_backup.influx.shard_tar import archived_files, spool
+from influxdb_backup.model import Window
+
+CONTENT = {
+    "db/autogen/1/000000001-000000002.tsm": b"one" * 300,
+    "db/autogen/1/000000001-000000002.tombstone": b"",
+    "db/autogen/1/000000002-000000001.tsm": b"x" * 1024,
+    "db/autogen/1/index/L0-000000001.tsi": b"not read",
+    "db/autogen/1/fields.idx": b"not read",
+}
+
+
+def archive(content: dict[str, bytes]) -> bytes:
+    """As a Go server writes it: two empty records at the end and nothing behind them."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in content.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+        end = tar.offset
+    return out.getvalue()[: end + 1024]
+
+
+def spooled(folder: Path, raw: bytes) -> Path:
+    """The bytes as ``spool`` keeps them, given in pieces."""
+    path = folder / "shard.tar"
+    source = io.BytesIO(raw)
+    spool(lambda size: source.read(min(size, 700)), path)
+    return path
+
+
+def test_the_files_of_a_shard_are_found(tmp_path: Path) -> None:
+    """TSM files and tombstones with their bytes; other files are left out."""
+    path = spooled(tmp_path, archive(CONTENT))
+    files = archived_files(path, "shard 1")
+    held = path.read_bytes()
+    assert {file.name: held[file.offset : file.offset + file.size] for file in files} == {
+        name.rsplit("/", 1)[1]: data
+        for name, data in CONTENT.items()
+        if name.endswith((".tsm", ".tombstone")) and "index" not in name
+    }
+
+
+def test_an_empty_shard_has_no_files(tmp_path: Path) -> None:
+    """A shard without a file is an archive of two empty records."""
+    assert archived_files(spooled(tmp_path, archive({})), "shard 1") == ()
+
+
+@given(place=st.integers(0, len(archive(CONTENT)) - 1))
+def test_an_archive_that_ends_early_is_refused(tmp_path: Path, place: int) -> None:
+    """Cut at any byte, also between two files and inside of the end mark."""
+    with pytest.raises(IncompleteReadError, match="shard 1"):
+        archived_files(spooled(tmp_path, archive(CONTENT)[:place]), "shard 1")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_words_behind_the_end_are_shown(tmp_path: Path, count: int) -> None:
+    """An error that a server appends to a reply of status 200 is told in its words."""
+    raw = archive(CONTENT) if count == 1 else archive(CONTENT)[:-1024]
+    with pytest.raises(IncompleteReadError, match="too many open files"):
+        archived_files(spooled(tmp_path, raw + b'{"message":"too many open files"}'), "shard 1")
+
+
+def test_a_reply_that_is_no_archive_is_refused(tmp_path: Path) -> None:
+    """Text, noise and a file that stands twice."""
+    for raw in (b"shard not found", b"\x80" * 5000, archive({"a/b/1/1-1.tsm": b"x", "a/b/2/1-1.tsm": b"y"})):
+        with pytest.raises(IncompleteReadError):
+            archived_files(spooled(tmp_path, raw), "shard 1")
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """The error names the folder and what to set."""
+    with pytest.raises(IncompleteReadError, match="No space left") as caught:
+        spool(lambda _: b"x" * 10_000, Path("/dev/full"))
+    assert "TMPDIR" in caught.value.hint
+
+
+class _Door:
+    """Answers as told: file names, and whether the reply begins at once."""
+
+    def __init__(self, replies: list[tuple[list[str], bool]]) -> None:
+        self.replies: Iterator[tuple[list[str], bool]] = iter(replies)
+        self.asked: list[int | None] = []
+
+    def closed(self) -> str | None:
+        """Never."""
+        return None
+
+    def shards(self, database: str, retention_policy: str) -> tuple[ShardInfo, ...]:
+        """None."""
+        raise NotImplementedError
+
+    def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
+        """The next reply."""
+        self.asked.append(since)
+        names, quick = next(self.replies)
+        return Spooled(tuple(SpooledFile(name, path, 0, 1) for name in names), quick)
+
+
+SHARD = ShardInfo(7, Window(start=0, end=10))
+
+
+def fetch_all(door: _Door) -> set[tuple[str, str]]:
+    """Names of files, with the reply that they are taken from."""
+    pytest.importorskip("numba")
+    from influxdb_backup.influx.shard_copy import fetch_settled
+
+    files = fetch_settled(door, "db", "autogen", SHARD, lambda: 10**18, Path("copy"))
+    return {(file.name, file.path.stem) for file in files}
+
+
+def test_a_busy_server_is_asked_until_its_cache_is_in_the_files() -> None:
+    """A reply that began late may lack the cache: two in a row must be quick, and the later file counts."""
+    door = _Door([(["1-1.tsm"], True), (["2-1.tsm"], False), (["2-1.tsm", "3-1.tsm"], True), ([], True)])
+    assert fetch_all(door) == {("1-1.tsm", "0"), ("2-1.tsm", "2"), ("3-1.tsm", "2")}
+    assert door.asked == [None, *[10**18 - 10 * 10**9] * 3]
+
+
+def test_a_server_that_stays_busy_is_an_error() -> None:
+    """Its cache cannot be copied, so nothing is taken from its files."""
+    with pytest.raises(IncompleteReadError, match="shard 7") as caught:
+        fetch_all(_Door([(["1-1.tsm"], number % 2 == 0) for number in range(9)]))
+    assert "reader: query" in caught.value.hint

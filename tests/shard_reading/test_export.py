@@ -1,0 +1,288 @@
+"""An export from copies of shards holds what an export by queries holds, to the bit, on every server at hand."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, assume, given, settings
+
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.errors import ConfigError, SourceError
+from influxdb_backup.influx.protocol import Server
+from influxdb_backup.jobs.scrub import scrub
+from tests.jobs.support import (
+    DAY,
+    DAY_NS,
+    HOUR,
+    WEEK,
+    back_up,
+    create_policy,
+    fingerprints,
+    local_repository,
+    manifest_of,
+    memory_repository,
+    new_database,
+    opened,
+    plan,
+    window,
+)
+from tests.jobs.test_round_trip import NAME_SETS, POINTS, expected_and_body
+from tests.servers import RunningServer, free_port, start_influxdb1, start_influxdb2
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """Shards are read by compiled loops only."""
+    from influxdb_backup.fast import why_not_fast
+
+    if why_not_fast():
+        pytest.skip(str(why_not_fast()))
+
+
+@pytest.fixture
+def server(any_influx: RunningServer) -> Iterator[Server]:
+    """Each kind of server at hand, with its backup door."""
+    with opened(any_influx, snapshot_address=any_influx.backup_address) as found:
+        yield found
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """A new repository in a folder."""
+    return local_repository(tmp_path)
+
+
+def readers_of(repository: Repository, ref: str) -> set[str]:
+    """How the pieces of a backup were read."""
+    return {count.reader for count in manifest_of(repository, ref).evidence.counts}
+
+
+def both(repository: Repository, server: Server, database: str, chosen: object = DAY, **more: object) -> None:
+    """Backs up by shards and by queries, and compares; the second makes no revision since its content is equal."""
+    by_shard = back_up(repository, server, plan(database, reader="shard", **more), chosen)
+    by_query = back_up(repository, server, plan(database, reader="query", **more), chosen)
+    assert readers_of(repository, by_shard.ref) == {"shard"}
+    assert fingerprints(manifest_of(repository, by_shard.ref))
+    assert (by_query.created, by_query.ref) == (False, by_shard.ref)
+
+
+@settings(max_examples=15, phases=(Phase.generate,))
+@given(points=POINTS, names=NAME_SETS)
+def test_hostile_points(any_influx: RunningServer, server: Server, points: list, names: dict) -> None:
+    """Names, values and times that are easily got wrong, still in the server's cache when it is asked."""
+    database = new_database(any_influx)
+    expected, body = expected_and_body(points, names, unsigned=any_influx.generation == 2)
+    assume(expected)
+    any_influx.write(body, database)
+    both(memory_repository(), server, database)
+
+
+def test_overwritten_deleted_and_unflushed_points(
+    any_influx: RunningServer, server: Server, repository: Repository
+) -> None:
+    """Points of three writes between which the cache was written to files; the last one wins, deleted ones are gone."""
+    database = new_database(any_influx)
+    for turn in range(3):
+        lines = [f"m,host=h{n % 3} a={turn}.5,b={n}i {DAY.start + n * 10**9}" for n in range(turn * 100, 600)]
+        any_influx.write("\n".join(lines), database)
+        back_up(memory_repository(), server, plan(database, reader="shard"))  # has the cache written to a file
+    if any_influx.generation == 1:
+        low, high = DAY.start + 10 * 10**9, DAY.start + 20 * 10**9
+        any_influx.query(f"DELETE FROM m WHERE time >= {low} AND time < {high}", db=database)
+        any_influx.query("DROP SERIES FROM m WHERE host = 'h1'", db=database)
+    any_influx.write(f"m,host=h2 a=9,b=1i {DAY.start + 15 * 10**9}", database)
+    both(repository, server, database)
+
+
+def test_windows_are_cut_exactly(any_influx: RunningServer, server: Server, repository: Repository) -> None:
+    """A window of half a day, of several shard groups and with bounds between two points."""
+    database = new_database(any_influx)
+    times = range(WEEK.start - 8 * DAY_NS, WEEK.end, HOUR)
+    any_influx.write("\n".join(f"m v={n}i {time}" for n, time in enumerate(times)), database)
+    both(repository, server, database, window(DAY.start + 1, DAY.start + 12 * HOUR + 1))
+    both(repository, server, database, window(WEEK.start - 7 * DAY_NS, WEEK.end))
+
+
+def test_types_per_shard_and_several_policies(
+    any_influx: RunningServer, server: Server, repository: Repository
+) -> None:
+    """A field that is a float in one shard and a string in the next, and a second policy with its own shards."""
+    database = new_database(any_influx)
+    any_influx.write(f"m v=1.5 {DAY.start}", database)
+    any_influx.write(f'm v="text" {WEEK.end}', database)
+    if any_influx.generation == 1:
+        create_policy(any_influx, database, "long", "DURATION INF REPLICATION 1 SHARD DURATION 1d")
+        any_influx.write(f"m v=2i,w=true {DAY.start}", database, "long")
+    both(repository, server, database, window(WEEK.start, WEEK.end + 7 * DAY_NS))
+
+
+def test_a_small_part_of_a_shard_is_read_by_queries(
+    any_influx: RunningServer, server: Server, repository: Repository
+) -> None:
+    """A window of an hour does not copy the shard of a week; the manifest says by what it was read."""
+    database = new_database(any_influx)
+    any_influx.write(f"m v=1 {DAY.start}", database)
+    result = back_up(repository, server, plan(database), window(DAY.start, DAY.start + HOUR))
+    assert readers_of(repository, result.ref) == {"query"}
+
+
+def test_a_closed_door_is_told_and_left_alone(
+    any_influx: RunningServer, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`auto` reads by queries and says why; `shard` fails and names the next step."""
+    database = new_database(any_influx)
+    any_influx.write(f"m v=1 {DAY.start}", database)
+    token = any_influx.token and limited_token(any_influx)
+    with opened(any_influx, token=token) as server, caplog.at_level(logging.INFO):
+        result = back_up(repository, server, plan(database))
+        assert readers_of(repository, result.ref) == {"query"}
+        reason = "operator token" if any_influx.token else "snapshot_address"
+        assert reason in caplog.text
+        with pytest.raises(SourceError, match=reason) as caught:
+            back_up(repository, server, plan(database, reader="shard"))
+    assert "reader: auto" in caught.value.hint
+
+
+def limited_token(running: RunningServer) -> str:
+    """A token that may read all buckets, without the operator's rights."""
+    import json
+
+    organization = json.loads(running.get("/api/v2/orgs"))["orgs"][0]["id"]
+    rights = [
+        {"action": "read", "resource": {"type": kind, "orgID": organization}} for kind in ("buckets", "orgs", "dbrp")
+    ]
+    body = json.dumps({"orgID": organization, "permissions": rights}).encode()
+    return str(json.loads(running._post("/api/v2/authorizations", body, "application/json"))["token"])
+
+
+def test_a_wrong_backup_port_is_told(influx1: RunningServer, repository: Repository) -> None:
+    """Nothing listens there: `auto` goes on by queries, `shard` says what to do."""
+    database = new_database(influx1)
+    influx1.write(f"m v=1 {DAY.start}", database)
+    with opened(influx1, snapshot_address=f"127.0.0.1:{free_port()}") as server:
+        assert readers_of(repository, back_up(repository, server, plan(database)).ref) == {"query"}
+        with pytest.raises(SourceError, match="cannot be reached"):
+            back_up(repository, server, plan(database, reader="shard"))
+
+
+def test_the_backup_port_of_another_server_is_refused(
+    influx1: RunningServer, newer_influx1: RunningServer, repository: Repository
+) -> None:
+    """A tunnel that leads to another host never becomes a backup of it."""
+    database = new_database(influx1)
+    influx1.write(f"m v=1 {DAY.start}", database)
+    with (
+        opened(influx1, snapshot_address=newer_influx1.backup_address) as server,
+        pytest.raises(ConfigError, match="another server"),
+    ):
+        back_up(repository, server, plan(database))
+
+
+@contextmanager
+def cutting(address: str, most: int) -> Iterator[str]:
+    """A relay to a backup port that passes at most so many bytes of each reply and then closes."""
+    host, _, port = address.rpartition(":")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(client: socket.socket) -> None:
+        with client, socket.create_connection((host, int(port))) as upstream:
+            client.settimeout(5)
+            upstream.settimeout(5)
+            request = client.recv(65536)
+            if request:
+                upstream.sendall(request)
+                left = most
+                while left and (block := upstream.recv(min(left, 65536))):
+                    client.sendall(block)
+                    left -= len(block)
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    with closing(listener):
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("most", [200, 700, 2000])
+def test_a_cut_copy_is_left_for_queries(
+    influx1: RunningServer, repository: Repository, most: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that ends in the middle: the points are read by queries, and the log says why."""
+    database = new_database(influx1)
+    influx1.write("\n".join(f"m,n={n} v={n * 0.37} {DAY.start + n}" for n in range(2000)), database)
+    assert influx1.backup_address
+    with cutting(influx1.backup_address, most) as address, opened(influx1, snapshot_address=address) as server:
+        result = back_up(repository, server, plan(database))
+    assert readers_of(repository, result.ref) == {"query"}
+    assert result.rows == 2000
+    assert "not whole" in caplog.text
+
+
+def flipped(path: Path, place: int) -> None:
+    """One bit of a file turned."""
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= 4
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_damage_on_the_server_is_found_and_told(
+    generation: int, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flipped bit of a block: the export names file, series and times, and the last backup; others go on."""
+    from tests.servers import find_influxd1, find_influxd2
+
+    binary = find_influxd1() if generation == 1 else find_influxd2()
+    if binary is None:
+        pytest.skip(f"no {generation}.x server here")
+
+    def started() -> object:
+        start = start_influxdb1 if generation == 1 else start_influxdb2
+        return start(tmp_path / "server", binary)
+
+    repository = local_repository(tmp_path)
+    with started() as running, opened(running, snapshot_address=running.backup_address) as server:
+        database = new_database(running, "damaged")
+        lines = [f"m,host=a v={n * 0.1} {DAY.start + n * 10**9}" for n in range(3000)]
+        lines += [f"other v={n}i {DAY.start + DAY_NS + n * 10**9}" for n in range(3000)]
+        running.write("\n".join(lines), database)
+        good = back_up(repository, server, plan(database, reader="shard"))
+    (file,) = [path for path in (tmp_path / "server").rglob("*.tsm") if database in str(path) or generation == 2]
+    flipped(file, 2000)
+    with started() as running, opened(running, snapshot_address=running.backup_address) as server:
+        with pytest.raises(SourceError) as caught:
+            back_up(repository, server, plan(database))
+        assert caught.value.kind == "source-damaged"
+        for told in (file.name, "m,host=a", "times", good.ref):
+            assert told in caught.value.message, told
+        assert "reader: query" in caught.value.hint
+        tomorrow = window(DAY.end, DAY.end + DAY_NS)
+        result = back_up(repository, server, plan(database), tomorrow)
+        assert readers_of(repository, result.ref) == {"shard"}
+        assert result.rows == 3000
+        assert "m,host=a" in caplog.text
+        everything = {policy.database: policy for policy in scrub(server)}
+        assert "m,host=a" in everything[database].damages[0]
+        assert everything[database].rows == 3000
+
+
+def test_a_sound_server_has_no_damages(any_influx: RunningServer, server: Server) -> None:
+    """A scrub reads every row of every shard group of a database."""
+    database = new_database(any_influx)
+    any_influx.write("\n".join(f"m,n={n} v={n} {DAY.start + n * DAY_NS}" for n in range(30)), database)
+    (found,) = scrub(server, [database])
+    assert (found.rows, found.shard_groups, found.damages) == (30, 5, ())
