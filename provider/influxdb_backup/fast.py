@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _KERNELS = ("*_kernels.py", "influx/*_kernels.py", "influx/tsm/*.py")
+_MARK = "influxdb-backup-{}.compiled"
 _FOLDER = Path(__file__).parent
 
 
@@ -31,7 +32,8 @@ def why_not_fast() -> str | None:
     """Why the compiled loops are not used, for a log line; None when they are."""
     if not is_installed():
         return "the extra 'fast' is not installed (pip install 'airflow-provider-influxdb-backup[fast]')"
-    if not _mark().is_file():
+    marks = list(_cache_folder().glob(_MARK.format("*")))  # any at all, before LLVM is loaded: it has 100 MB
+    if not marks or _mark() not in marks:
         return "the loops are not compiled for this machine and user (run: influxdb-backup warm)"
     return None
 
@@ -51,7 +53,7 @@ def _mark() -> Path:
     stamps = [(source.name, source.stat().st_mtime_ns, source.stat().st_size) for source in sources]
     parts = [version("numba"), version("llvmlite"), platform.python_version(), get_host_cpu_name(), stamps]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-    return _cache_folder() / f"influxdb-backup-{digest}.compiled"
+    return _cache_folder() / _MARK.format(digest)
 
 
 def _cache_folder() -> Path:

@@ -156,9 +156,7 @@ def limited_token(running: RunningServer) -> str:
     import json
 
     organization = json.loads(running.get("/api/v2/orgs"))["orgs"][0]["id"]
-    rights = [
-        {"action": "read", "resource": {"type": kind, "orgID": organization}} for kind in ("buckets", "orgs", "dbrp")
-    ]
+    rights = [{"action": "read", "resource": {"type": kind}} for kind in ("buckets", "orgs", "dbrp")]
     body = json.dumps({"orgID": organization, "permissions": rights}).encode()
     return str(json.loads(running._post("/api/v2/authorizations", body, "application/json"))["token"])
 

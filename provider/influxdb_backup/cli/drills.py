@@ -123,7 +123,11 @@ def _print(report: DrillReport) -> None:
     output.line(f"{'The drill held' if report.ok else 'The drill did NOT hold'}: {report.ref}")
     output.pairs(
         [
-            ("restored", f"{output.counted(report.rows, 'row')} in {output.seconds(report.seconds_restore)}"),
+            (
+                "restored",
+                f"{output.counted(report.rows, 'row')} in {output.seconds(report.seconds_restore)}"
+                f"{', as whole shards' if report.writer == 'shard' else ''}",
+            ),
             (
                 "read back",
                 f"{output.counted(len(report.tables), 'table')} in {output.seconds(report.seconds_read_back)}",

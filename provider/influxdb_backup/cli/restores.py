@@ -89,6 +89,14 @@ def restore(
     unsigned_as_integer: Annotated[
         bool, typer.Option("--unsigned-as-integer", help="Write unsigned fields as integers, for a 1.x target.")
     ] = False,
+    writer: Annotated[
+        Literal["auto", "lines", "shard"],
+        typer.Option(
+            "--writer",
+            metavar="auto|lines|shard",
+            help="By line protocol or, into a new database, as whole shards; auto takes shards where it can.",
+        ),
+    ] = "auto",
     connections: Annotated[
         int, typer.Option("--connections", metavar="N", min=1, max=16, help="Writers at the same time.")
     ] = 2,
@@ -131,6 +139,7 @@ def restore(
         target_retention_policy=target_retention_policy,
         on_conflict=on_conflict,
         retention=retention,
+        writer=writer,
         allow_gaps=allow_gaps,
         max_rejects=max_rejects,
         unsigned_as_integer=unsigned_as_integer,
@@ -254,6 +263,8 @@ def _print_report(report: RestoreReport) -> None:
         f"database {report.target_database}, in {output.seconds(report.seconds)}; counts were read back."
     )
     facts: list[tuple[str, object]] = [("restore id", report.restore_id)]
+    if report.writer == "shard":
+        facts.append(("written", "as whole shards"))
     facts += [("created", what) for what in report.created]
     facts += [("without retention", what) for what in report.infinite]
     facts += [("widened", f"{what}: existed, and now keeps points for ever") for what in report.widened]

@@ -89,6 +89,11 @@ class DrillConfig(ConfigValue):
     """Server that the scratch database is created on. Without it the plan's own server."""
     pick: Literal["latest", "random", "least_recently_drilled"] = "latest"
     """Which window is restored."""
+    writer: Literal["auto", "lines", "shard"] = "auto"
+    """
+    How the scratch is filled: by line protocol, or as whole shards, which is many times faster and needs the extra
+    `fast` and the server's backup door. `auto` takes shards where both are there; `shard` fails without them.
+    """
     checks: tuple[Check, ...] = ()
     """The user's own queries."""
 

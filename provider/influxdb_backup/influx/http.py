@@ -209,6 +209,30 @@ class Http:
             content = ByteStream(response, self.name).read(None)
             return Reply(response.status, response.headers, content)
 
+    def send(self, method: str, path: str, chunks: Iterator[bytes], *, size: int, seconds: float) -> Reply:
+        """
+        One request with a long body of ``size`` bytes, sent once; the server may take ``seconds`` to answer.
+
+        Raises ServerUnavailableError when the connection is lost or no reply comes.
+        """
+        headers = {**self._headers, "Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        try:
+            response = self._pool.request(
+                method,
+                self._root + path,
+                body=chunks,
+                headers=headers,
+                preload_content=False,
+                redirect=False,
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=max(seconds, self._timeout)),
+            )
+        except (HTTPError, OSError) as error:
+            raise ServerUnavailableError(f"{self._where()} did not take it: {_words(error)}.") from error
+        try:
+            return Reply(response.status, response.headers, ByteStream(response, self.name).read(None))
+        finally:
+            response.release_conn()
+
     @contextmanager
     def stream(
         self,

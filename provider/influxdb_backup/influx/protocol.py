@@ -196,6 +196,21 @@ class ShardCopy(Protocol):
         """
 
 
+class NewShards(Protocol):
+    """A new database whose shards take whole files; nothing tells whether they arrived but a count."""
+
+    @property
+    def created(self) -> tuple[str, ...]:
+        """What was created, as ``Server.create_database`` names it."""
+
+    @property
+    def scratch_id(self) -> str:
+        """What ``Server.drop_scratch`` drops it by."""
+
+    def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
+        """Sends the files of one group. Sending them again is safe. Raises the errors of a request."""
+
+
 class Server(Protocol):
     """
     One InfluxDB server with open connections. Thread-safe. ``close`` ends the connections.
@@ -264,6 +279,15 @@ class Server(Protocol):
         copy is not whole, and CorruptShardError when a block of the server's own files is damaged.
         """
 
+    def create_with_shards(
+        self, database: str, policies: Sequence[RetentionPolicy], groups: Mapping[str, Sequence[Window]]
+    ) -> NewShards:
+        """
+        Creates a database that does not exist, with a shard in each of these groups, through the backup door.
+
+        Durations of shards must be given. Raises TargetError when the name is taken or cannot be.
+        """
+
     def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:
         """Rows of a user's own InfluxQL SELECT, small. Raises QueryError with the server's words."""
 
@@ -303,6 +327,7 @@ __all__ = [
     "Conflict",
     "Dialect",
     "FieldCount",
+    "NewShards",
     "PointWriter",
     "PolicySchema",
     "ReadOptions",

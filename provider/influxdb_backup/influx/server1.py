@@ -15,6 +15,7 @@ from influxdb_backup.errors import (
     TargetError,
     UsageError,
 )
+from influxdb_backup.influx import new_shards1
 from influxdb_backup.influx.dialect import dialect_1x
 from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.influxql import quote_ident
@@ -22,6 +23,7 @@ from influxdb_backup.influx.line_protocol import unrepresentable
 from influxdb_backup.influx.pieces import explained_boundaries, listed_groups
 from influxdb_backup.influx.protocol import (
     Dialect,
+    NewShards,
     PointWriter,
     PolicySchema,
     ReadOptions,
@@ -36,6 +38,7 @@ from influxdb_backup.influx.schema import SchemaReader, names
 from influxdb_backup.influx.selects import select_rows
 from influxdb_backup.influx.sending import http_sender
 from influxdb_backup.influx.snapshot1 import SnapshotDoor
+from influxdb_backup.influx.snapshot_port1 import SnapshotPort
 from influxdb_backup.influx.writer import LineProtocolWriter
 from influxdb_backup.model import (
     Column,
@@ -62,7 +65,9 @@ class Server1:
         self._api = QueryApi(http)
         self._reader = Reader(self._api)
         self._schema = SchemaReader(self._api)
-        self._door = SnapshotDoor(self._api, settings.snapshot_address, settings.timeout, http.name)
+        address = settings.snapshot_address
+        port = SnapshotPort(address, settings.timeout, http.name) if address else None
+        self._door = SnapshotDoor(self._api, port, http.name)
 
     @property
     def info(self) -> ServerInfo:
@@ -184,6 +189,19 @@ class Server1:
                 created.append(policy.name)
         self._prove_policies(database, [policy for policy in policies if policy.name in created])
         return tuple(created)
+
+    def create_with_shards(
+        self, database: str, policies: Sequence[RetentionPolicy], groups: Mapping[str, Sequence[Window]]
+    ) -> NewShards:
+        """Creates the database through the backup port; see ``protocol.Server.create_with_shards``."""
+        if database in self.databases():
+            raise TargetError(f"{self.name}: the database {printable(database)} exists already.")
+        for name in (database, *(policy.name for policy in policies)):
+            if not name or name in {".", ".."} or "/" in name or "\\" in name:
+                raise TargetError(f"{self.name}: {printable(name)!r} cannot be a name of 1.x.")
+        made = new_shards1.create(self._door.port, database, policies, groups, self.name)
+        self._prove_policies(database, policies)
+        return made
 
     def alter_retention(self, database: str, retention_policy: str, duration: int) -> None:
         """Sets how long the policy keeps points, and proves it."""

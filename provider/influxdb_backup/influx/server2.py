@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager
 
 import pyarrow as pa
 
-from influxdb_backup.errors import AccessError, TargetError, UsageError
+from influxdb_backup.errors import AccessError, ServerError, TargetError, UsageError
+from influxdb_backup.influx import new_shards2
 from influxdb_backup.influx.buckets2 import Buckets
 from influxdb_backup.influx.control2 import AUTOGEN, Bucket, ControlPlane
 from influxdb_backup.influx.dialect import DIALECT_2X
@@ -25,6 +26,7 @@ from influxdb_backup.influx.organization2 import own_organization
 from influxdb_backup.influx.pieces import explained_boundaries
 from influxdb_backup.influx.protocol import (
     Dialect,
+    NewShards,
     PointWriter,
     PolicySchema,
     ReadOptions,
@@ -80,6 +82,7 @@ class Server2:
         except BaseException:
             self._control.close()
             raise
+        self._organization_id = organization.id
         self._buckets = Buckets(self._control, organization.id, http.name)
         self._door = BackupApiDoor(http, self._bucket_id)
         self._info = info.model_copy(update={"instance_id": organization.id})
@@ -203,6 +206,25 @@ class Server2:
         missing = [policy for policy in policies if not self._buckets.find(database, policy.name)]
         self._buckets.refuse_taken(database, missing)
         return tuple(f"{bucket.name}#{bucket.id}" for bucket in self._buckets.create(database, missing))
+
+    def create_with_shards(
+        self, database: str, policies: Sequence[RetentionPolicy], groups: Mapping[str, Sequence[Window]]
+    ) -> NewShards:
+        """Creates the buckets by the backup API; see ``protocol.Server.create_with_shards``."""
+        self._buckets.check_names(database, policies)
+        if self._buckets.is_taken(database):
+            raise TargetError(f"{self.name}: the database {printable(database)} exists already.")
+
+        def drop(ids: Sequence[str]) -> None:
+            self._buckets.drop(database, ids)
+
+        made = new_shards2.create(self._http, self._organization_id, database, policies, groups, drop)
+        found = {policy.name: policy.shard_duration for policy in self.retention_policies(database)}
+        wanted = {policy.name: policy.shard_duration for policy in policies}
+        if found != wanted:
+            self.drop_scratch(database, made.scratch_id)
+            raise ServerError(f"{self.name}: the database {printable(database)} is not as it was to be created.")
+        return made
 
     def alter_retention(self, database: str, retention_policy: str, duration: int) -> None:
         """Sets how long the bucket keeps points, and proves it."""

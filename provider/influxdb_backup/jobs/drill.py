@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Literal
 
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Check, Plan
-from influxdb_backup.errors import DrillError, InfluxdbBackupError
+from influxdb_backup.errors import DrillError, InfluxdbBackupError, TargetError
 from influxdb_backup.fingerprint import TableFingerprint, add_fingerprints
 from influxdb_backup.influx.protocol import ReadOptions, Server
 from influxdb_backup.jobs.drill_checks import run_check
@@ -32,6 +34,7 @@ from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.restore import restore
 from influxdb_backup.jobs.restore_documents import RestoreReport
 from influxdb_backup.jobs.restore_request import RestoreRequest
+from influxdb_backup.jobs.shard_restore import WRITER, Scratch
 from influxdb_backup.jobs.type_changes import separating_duration
 from influxdb_backup.model import (
     InfluxType,
@@ -44,6 +47,8 @@ from influxdb_backup.model import (
     Window,
     printable,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -119,15 +124,34 @@ def drill(
             raise
         findings.note(error.kind, ref.id, str(error))
     if manifest is not None:
-        _with_scratch(run, manifest, findings)
+        run, findings = _drilled(run, manifest)
     report = _report(run, findings, started_at, time.monotonic() - started)
     key = layout.drill_key(ref.plan, ref.window, ref.revision, started_at, run.drill_id)
     repository.put_document(key, report)
     return report
 
 
-def _with_scratch(run: _Drill, manifest: Manifest, findings: _Findings) -> None:
-    """Creates the scratch, proves the backup in it, and drops it, also when the proof was interrupted."""
+def _drilled(run: _Drill, manifest: Manifest) -> tuple[_Drill, _Findings]:
+    """By shards where that works; else in a second scratch by line protocol."""
+    writer = run.plan.drill.writer if run.plan.drill else "auto"
+    if writer != "lines" and manifest.tables:
+        findings = _Findings()
+        try:
+            _with_scratch(run, manifest, findings, "shard")
+        except TargetError as error:
+            if error.kind != WRITER or writer == "shard":
+                raise
+            logger.info("%s is drilled by line protocol: %s", run.ref.id, error)
+            run = replace(run, scratch=f"{run.scratch}_lines")
+        else:
+            return run, findings
+    findings = _Findings()
+    _with_scratch(run, manifest, findings, "lines")
+    return run, findings
+
+
+def _with_scratch(run: _Drill, manifest: Manifest, findings: _Findings, writer: Literal["lines", "shard"]) -> None:
+    """Restores into a new scratch, proves the backup in it, and drops it, also when the proof was interrupted."""
     policies = _scratch_policies(manifest, findings)
     run.repository.put_document(
         run.key("started"),
@@ -139,12 +163,19 @@ def _with_scratch(run: _Drill, manifest: Manifest, findings: _Findings) -> None:
             started_at=time.time_ns(),
         ),
     )
-    scratch_id = run.server.create_scratch(run.scratch, policies)
+    scratch_id: str | None = None
+
+    def created(found: str) -> None:
+        nonlocal scratch_id
+        scratch_id = found
+        run.repository.put_document(run.key("created"), ScratchCreated(drill_id=run.drill_id, scratch_id=found))
+
     try:
-        run.repository.put_document(run.key("created"), ScratchCreated(drill_id=run.drill_id, scratch_id=scratch_id))
-        _prove(run, manifest, findings)
+        if not manifest.tables:
+            created(run.server.create_scratch(run.scratch, policies))
+        _prove(run, manifest, findings, Scratch(policies, created), writer)
     finally:
-        findings.dropped = _drop(run.repository, run.server, run.scratch, scratch_id, run.key("dropped"), run.drill_id)
+        findings.dropped = _drop(run, scratch_id)
         if not findings.dropped:
             findings.note(
                 "scratch",
@@ -153,12 +184,15 @@ def _with_scratch(run: _Drill, manifest: Manifest, findings: _Findings) -> None:
             )
 
 
-def _drop(repository: Repository, server: Server, database: str, scratch_id: str, key: str, drill_id: str) -> bool:
+def _drop(run: _Drill, scratch_id: str | None) -> bool:
     try:
-        server.drop_scratch(database, scratch_id)
+        if scratch_id is not None:
+            run.server.drop_scratch(run.scratch, scratch_id)
+        elif run.scratch in run.server.databases():
+            return False
     except InfluxdbBackupError:
         return False
-    repository.put_document(key, ScratchDropped(drill_id=drill_id, dropped_at=time.time_ns()))
+    run.repository.put_document(run.key("dropped"), ScratchDropped(drill_id=run.drill_id, dropped_at=time.time_ns()))
     return True
 
 
@@ -177,21 +211,24 @@ def _scratch_policies(manifest: Manifest, findings: _Findings) -> tuple[Retentio
     return tuple(policies)
 
 
-def _prove(run: _Drill, manifest: Manifest, findings: _Findings) -> None:
+def _prove(
+    run: _Drill, manifest: Manifest, findings: _Findings, scratch: Scratch, writer: Literal["lines", "shard"]
+) -> None:
     started = time.monotonic()
     try:
         findings.restored = (
             restore(
-                RestoreRequest(refs=(run.ref.id,), target_database=run.scratch, allow_gaps=False),
+                RestoreRequest(refs=(run.ref.id,), target_database=run.scratch, allow_gaps=False, writer=writer),
                 repository=run.repository,
                 target=run.server,
+                scratch=scratch,
                 progress=run.progress,
             )
             if manifest.tables
             else None
         )
     except InfluxdbBackupError as error:
-        if error.retryable:
+        if error.retryable or error.kind == WRITER:
             raise
         findings.note(error.kind, run.ref.id, str(error))
         for problem in getattr(error, "problems", ()):
@@ -285,6 +322,7 @@ def _report(run: _Drill, findings: _Findings, started_at: int, seconds: float) -
         rows=restored.rows if restored else 0,
         values=restored.values if restored else 0,
         bytes=run.ref.bytes,
+        writer=restored.writer if restored else "lines",
         seconds_restore=findings.restore_seconds,
         seconds_read_back=findings.read_back_seconds,
         seconds_total=seconds,

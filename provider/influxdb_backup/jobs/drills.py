@@ -78,6 +78,8 @@ class DrillReport(Value):
     rows: Int64
     values: Int64
     bytes: Int64
+    writer: Literal["lines", "shard"] = "lines"
+    """how the scratch was filled"""
     seconds_restore: float
     """measured time to restore: from the first read of the archive to the last answer of the server"""
     seconds_read_back: float

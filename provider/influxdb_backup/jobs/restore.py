@@ -7,7 +7,8 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,7 @@ from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.columns import batch_columns
 from influxdb_backup.errors import TargetError, UnrepresentableError
-from influxdb_backup.influx.protocol import Server, Unrepresentable, WriteOptions, WriteResult
+from influxdb_backup.influx.protocol import Server, Unrepresentable, WriteOptions
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.read_back import Expected, has_mixed_types, read_back
 from influxdb_backup.jobs.restore_documents import (
@@ -28,49 +29,13 @@ from influxdb_backup.jobs.restore_documents import (
     WrittenCount,
 )
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit, decide_reads
+from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals, batches
 from influxdb_backup.jobs.restore_target import Target, choose_target, prepare, refuse_conflict
-from influxdb_backup.model import Role, Scope, Table, printable
+from influxdb_backup.jobs.shard_restore import Scratch, restore_by_shards
+from influxdb_backup.model import Scope, Table, printable
 
 _GROUP_ROWS = 4_000_000
 """rows after which the progress of a restore is kept, so that a retry does not begin again"""
-
-
-@dataclass
-class _Totals:
-    rows: int = 0
-    values: int = 0
-    rejects: int = 0
-    reasons: tuple[str, ...] = ()
-    reject_file: str | None = None
-    late: bool = False
-    dropped: int = 0
-    expected: Expected = field(default_factory=Expected)
-
-    def absorb(self, result: WriteResult) -> None:
-        self.rejects += result.rejects
-        self.reasons = tuple(dict.fromkeys([*self.reasons, *result.reject_reasons]))[:5]
-        if result.reject_file and result.rejects:
-            self.reject_file = str(result.reject_file)
-        self.late = self.late or result.late_visibility
-
-
-@dataclass(frozen=True)
-class _Restore:
-    """One running restore."""
-
-    request: RestoreRequest
-    repository: Repository
-    reads: Reads
-    target: Target
-    options: WriteOptions
-    progress: ProgressCallback
-    restore_id: str
-    started: float
-
-    def cutoff(self, policy: str) -> int | None:
-        """The instant before which points of a policy are left out by now: a retention's edge moves on."""
-        edge = self.target.cutoffs.get(policy)
-        return None if edge is None else edge + int((time.monotonic() - self.started) * 1e9)
 
 
 def plan_restore(
@@ -119,6 +84,7 @@ def restore(
     repository: Repository,
     target: Server,
     scope: Scope | None = None,
+    scratch: Scratch | None = None,
     progress: ProgressCallback = silent,
 ) -> RestoreReport:
     """
@@ -127,39 +93,20 @@ def restore(
     Before the first change every part is read once (digest, names and values that line protocol cannot
     carry), and the target is checked. Raises BackupNotFoundError (gaps), TargetError, UnrepresentableError,
     IntegrityError, RejectedPointsError and the server's errors. The same call with the same ``restore_id``
-    goes on where it was.
+    goes on where it was. With ``scratch`` the target database is made anew as that says.
     """
     started = time.monotonic()
     restore_id = request.restore_id or secrets.token_hex(8)
     reads = decide_reads(request, repository, scope)
     chosen = choose_target(request, reads, target)
-    run = _Restore(request, repository, reads, chosen, _options(request), progress, restore_id, started)
+    if scratch is not None:
+        chosen = replace(chosen, create=scratch.policies, infinite=())
+    run = RestoreRun(request, repository, reads, chosen, _options(request), progress, restore_id, started)
     done = _progress_so_far(run)
-    finished = {key for step in done for key in step.units}
-    todo = [unit for unit in reads.units if unit.key not in finished]
-    if not _is_continued(run):
-        refuse_conflict(request, reads, chosen)
-    _check_everything(run, todo)
-    checked = time.monotonic()
-    if not _is_continued(run):
-        refuse_conflict(request, reads, chosen)
-        _claim(run)
-    created = prepare(chosen)
-    totals = _absorb_progress(done)
-    _write_everything(run, todo, totals, len(done))
-    written = time.monotonic()
-    read_back(
-        chosen.server,
-        chosen.database,
-        reads.window,
-        totals.expected,
-        mixed=_mixed(chosen, reads),
-        exact=request.on_conflict == "fail",
-        missing_allowed=totals.rejects,
-        patient=totals.late,
-        progress=progress,
-    )
+    by_shards = None if done else restore_by_shards(run, partial(_claim_once, run), scratch)
+    outcome = by_shards or _restore_by_lines(run, done, scratch)
     ended = time.monotonic()
+    totals = outcome.totals
     return RestoreReport(
         restore_id=restore_id,
         refs=tuple(ref.id for ref in reads.refs),
@@ -172,16 +119,57 @@ def restore(
         reject_reasons=totals.reasons,
         reject_file=totals.reject_file,
         dropped_points=totals.dropped,
-        created=created,
+        created=outcome.created,
         infinite=chosen.infinite,
         widened=chosen.widen,
         gaps=reads.gaps,
-        continued_units=len(reads.units) - len(todo),
-        check_seconds=checked - started,
-        write_seconds=written - checked,
-        read_back_seconds=ended - written,
+        continued_units=sum(len(step.units) for step in done),
+        writer="shard" if by_shards else "lines",
+        check_seconds=outcome.checked - started,
+        write_seconds=outcome.written - outcome.checked,
+        read_back_seconds=ended - outcome.written,
         seconds=ended - started,
     )
+
+
+def _restore_by_lines(run: RestoreRun, done: Sequence[RestoreProgress], scratch: Scratch | None) -> Outcome:
+    request, reads, chosen = run.request, run.reads, run.target
+    finished = {key for step in done for key in step.units}
+    todo = [unit for unit in reads.units if unit.key not in finished]
+    if not _is_continued(run):
+        refuse_conflict(request, reads, chosen)
+    _check_everything(run, todo)
+    checked = time.monotonic()
+    _claim_once(run)
+    created = _prepared(run, scratch)
+    totals = _absorb_progress(done)
+    _write_everything(run, todo, totals, len(done))
+    written = time.monotonic()
+    read_back(
+        chosen.server,
+        chosen.database,
+        reads.window,
+        totals.expected,
+        mixed=_mixed(chosen, reads),
+        exact=request.on_conflict == "fail",
+        missing_allowed=totals.rejects,
+        patient=totals.late,
+        progress=run.progress,
+    )
+    return Outcome(totals, created, checked, written)
+
+
+def _prepared(run: RestoreRun, scratch: Scratch | None) -> tuple[str, ...]:
+    if scratch is None:
+        return prepare(run.target)
+    scratch.created(run.target.server.create_scratch(run.target.database, scratch.policies))
+    return (run.target.database,)
+
+
+def _claim_once(run: RestoreRun) -> None:
+    if not _is_continued(run):
+        refuse_conflict(run.request, run.reads, run.target)
+        _claim(run)
 
 
 def _mixed(target: Target, reads: Reads) -> frozenset[Table]:
@@ -201,21 +189,21 @@ def _options(request: RestoreRequest) -> WriteOptions:
     )
 
 
-def _request_digest(run: _Restore) -> str:
-    asked = run.request.model_dump(mode="json", exclude={"restore_id", "connections", "max_rejects"})
+def _request_digest(run: RestoreRun) -> str:
+    asked = run.request.model_dump(mode="json", exclude={"restore_id", "connections", "max_rejects", "writer"})
     asked["refs"] = sorted(ref.id for ref in run.reads.refs)
     return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def _standing(run: _Restore) -> RestoreIdentity | None:
+def _standing(run: RestoreRun) -> RestoreIdentity | None:
     return run.repository.document(layout.restore_key(run.restore_id), RestoreIdentity)
 
 
-def _is_continued(run: _Restore) -> bool:
+def _is_continued(run: RestoreRun) -> bool:
     return _standing(run) is not None
 
 
-def _progress_so_far(run: _Restore) -> list[RestoreProgress]:
+def _progress_so_far(run: RestoreRun) -> list[RestoreProgress]:
     """What earlier calls with this id wrote. Raises TargetError when the id belongs to another request."""
     standing = _standing(run)
     if standing is None:
@@ -232,7 +220,7 @@ def _progress_so_far(run: _Restore) -> list[RestoreProgress]:
     return [step for _, step in run.repository.read_documents(prefix, RestoreProgress)]
 
 
-def _claim(run: _Restore) -> None:
+def _claim(run: RestoreRun) -> None:
     identity = RestoreIdentity(
         restore_id=run.restore_id,
         request=_request_digest(run),
@@ -250,8 +238,8 @@ def _claim(run: _Restore) -> None:
         ) from None
 
 
-def _absorb_progress(done: Sequence[RestoreProgress]) -> _Totals:
-    totals = _Totals()
+def _absorb_progress(done: Sequence[RestoreProgress]) -> Totals:
+    totals = Totals()
     for step in done:
         totals.rows += step.rows
         totals.values += step.values
@@ -280,13 +268,13 @@ def _raise_unrepresentable(found: Sequence[Unrepresentable], server: Server) -> 
     )
 
 
-def _check_everything(run: _Restore, units: Sequence[Unit]) -> None:
+def _check_everything(run: RestoreRun, units: Sequence[Unit]) -> None:
     """Reads every part once: its digest must hold, and everything in it must be writable."""
     server = run.target.server
     _refuse_names(run.reads, server, run.options)
     found: list[Unrepresentable] = []
     for position, unit in enumerate(units):
-        for batch in _batches(run, unit):
+        for batch in batches(run, unit):
             found.extend(
                 server.unrepresentable(unit.table.measurement, batch_columns(batch.schema), batch, run.options)
             )
@@ -294,11 +282,6 @@ def _check_everything(run: _Restore, units: Sequence[Unit]) -> None:
             break
         run.progress(Progress("check", position + 1, len(units), 0, unit.part.size, str(unit.table)))
     _raise_unrepresentable(found, server)
-
-
-def _batches(run: _Restore, unit: Unit) -> Iterator[pa.RecordBatch]:
-    tags = dict(run.request.tags) or None
-    return iter(run.repository.read_part(unit.part, window=None if unit.whole else unit.window, tags=tags))
 
 
 def _groups(units: Sequence[Unit]) -> Iterator[list[Unit]]:
@@ -314,7 +297,7 @@ def _groups(units: Sequence[Unit]) -> Iterator[list[Unit]]:
         yield group
 
 
-def _write_everything(run: _Restore, units: Sequence[Unit], totals: _Totals, steps_before: int) -> None:
+def _write_everything(run: RestoreRun, units: Sequence[Unit], totals: Totals, steps_before: int) -> None:
     by_policy: dict[str, list[Unit]] = {}
     for unit in units:
         by_policy.setdefault(run.target.policies[unit.table], []).append(unit)
@@ -330,7 +313,7 @@ def _write_everything(run: _Restore, units: Sequence[Unit], totals: _Totals, ste
 
 
 def _write_group(
-    run: _Restore, policy: str, group: Sequence[Unit], totals: _Totals, options: WriteOptions, done: int
+    run: RestoreRun, policy: str, group: Sequence[Unit], totals: Totals, options: WriteOptions, done: int
 ) -> int:
     target = run.target
     writer = target.server.writer(target.database, policy, options)
@@ -338,12 +321,12 @@ def _write_group(
         for unit in group:
             measurement = unit.table.measurement
             table = Table(retention_policy=policy, measurement=measurement)
-            for batch in _batches(run, unit):
+            for batch in batches(run, unit):
                 kept = _after_cutoff(batch, run.cutoff(policy))
                 totals.dropped += batch.num_rows - kept.num_rows
                 if kept.num_rows:
                     writer.write(measurement, kept)
-                    _count(kept, table, totals)
+                    totals.count(table, kept)
             done += 1
             run.progress(Progress("write", done, len(run.reads.units), totals.rows, unit.part.size, str(table)))
     totals.absorb(writer.result)
@@ -357,17 +340,7 @@ def _after_cutoff(batch: pa.RecordBatch, cutoff: int | None) -> pa.RecordBatch:
     return batch.filter(pc.greater_equal(times, cutoff))
 
 
-def _count(batch: pa.RecordBatch, table: Table, totals: _Totals) -> None:
-    totals.rows += batch.num_rows
-    for position, column in enumerate(batch_columns(batch.schema)):
-        if column.role is Role.FIELD:
-            array = batch.column(position + 1)
-            present = len(array) - array.null_count
-            totals.values += present
-            totals.expected.add(table, column.name, present)
-
-
-def _keep_progress(run: _Restore, group: Sequence[Unit], before: _Totals, totals: _Totals, step: int) -> None:
+def _keep_progress(run: RestoreRun, group: Sequence[Unit], before: Totals, totals: Totals, step: int) -> None:
     counts = totals.expected.minus(before.expected)
     document = RestoreProgress(
         units=tuple(unit.key for unit in group),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from influxdb_backup.model import RESTORE_MEDIA_TYPE, Int64, Name, Table, Value, Window
 
 
@@ -92,6 +94,8 @@ class RestoreReport(Value):
     gaps: tuple[str, ...]
     continued_units: int
     """parts that an earlier call with this id had written"""
+    writer: Literal["lines", "shard"] = "lines"
+    """how the points were written: by line protocol or as whole shards"""
     check_seconds: float
     """reading every part once, its digest and what line protocol can carry, before the first write"""
     write_seconds: float

@@ -50,6 +50,9 @@ class RestoreRequest(Value):
     max_rejects: int = 0
     unsigned_as_integer: bool = False
     connections: int = 2
+    writer: Literal["auto", "lines", "shard"] = "auto"
+    """how points are written: by line protocol, or as whole shards, into a new database only; ``auto`` takes shards
+    where it can"""
     restore_id: str | None = None
     """names this restore; the same id goes on where it was"""
 

@@ -6,17 +6,10 @@ import itertools
 from collections.abc import Iterable
 
 from influxdb_backup.model import InfluxType, Part, Role, TableEntry, printable
+from influxdb_backup.shard_groups import DAY, DEFAULT_DURATION, HOUR, group_number
 from influxdb_backup.windows import format_duration, format_window
 
-_YEAR_ONE = 62_135_596_800 * 10**9
-"""ns between 0001-01-01, from which shard groups are counted, and 1970-01-01 (1.6.7, 1.12.4, 2.9.1)"""
-_HOUR = 3600 * 10**9
-_DEFAULT = 7 * 24 * _HOUR
-_CANDIDATES = (24 * _HOUR, _HOUR)
-
-
-def _group(instant: int, duration: int) -> int:
-    return (instant + _YEAR_ONE) // duration
+_CANDIDATES = (DAY, HOUR)
 
 
 def _types(part: Part) -> dict[str, InfluxType]:
@@ -36,7 +29,7 @@ def conflicts(entries: Iterable[TableEntry], duration: int) -> tuple[str, ...]:
                 continue
             ordered = sorted(typed, key=lambda item: item[1].min_time)
             for (kind, part), (next_kind, next_part) in itertools.pairwise(ordered):
-                shared = _group(part.max_time, duration) >= _group(next_part.min_time, duration)
+                shared = group_number(part.max_time, duration) >= group_number(next_part.min_time, duration)
                 if kind is not next_kind and shared:
                     found.append(
                         f"{entry.table}, field {printable(name)!r}: {kind.value} in {format_window(part.piece)} and "
@@ -53,7 +46,7 @@ def separating_duration(entries: Iterable[TableEntry], preferred: int) -> tuple[
     Returns it with the conflicts that even an hour, the shortest that servers allow, leaves.
     """
     entries = tuple(entries)
-    tried = preferred or _DEFAULT
+    tried = preferred or DEFAULT_DURATION
     left = conflicts(entries, tried)
     for candidate in _CANDIDATES:
         if not left:

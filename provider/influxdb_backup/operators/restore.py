@@ -43,6 +43,8 @@ class RestoreOperator(BackupOperator):
         all points (templated)
     :param allow_gaps: restore although parts of the range have no backup (templated)
     :param max_rejects: points that the target may refuse before the restore fails (templated)
+    :param writer: ``auto``, ``lines`` or ``shard``: by line protocol or, into a new database, as whole shards
+        (templated)
     :param restore_id: continues the restore of this id; made from DAG, run and task when None (templated)
     :param dry_run: only tell what would be read, created, dropped and written (templated)
     :returns: restore_id, target_database, tables, rows, values, rejects, seconds; of a dry run what it would do
@@ -51,7 +53,7 @@ class RestoreOperator(BackupOperator):
     template_fields: Sequence[str] = (
         *BackupOperator.template_fields, "start", "end", "refs", "retention_policies", "measurements", "tags",
         "target_connection", "target_database", "target_retention_policy", "on_conflict", "retention", "allow_gaps",
-        "max_rejects", "restore_id", "dry_run",
+        "max_rejects", "writer", "restore_id", "dry_run",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +72,7 @@ class RestoreOperator(BackupOperator):
         retention: str = "fail",
         allow_gaps: bool = False,
         max_rejects: int = 0,
+        writer: str = "auto",
         restore_id: str | None = None,
         dry_run: bool = False,
         **kwargs: Any,
@@ -88,6 +91,7 @@ class RestoreOperator(BackupOperator):
         self.retention = retention
         self.allow_gaps = allow_gaps
         self.max_rejects = max_rejects
+        self.writer = writer
         self.restore_id = restore_id
         self.dry_run = dry_run  # type: ignore[assignment,method-assign]
 
@@ -128,6 +132,7 @@ class RestoreOperator(BackupOperator):
             retention=one_of("retention", self.retention, ("fail", "widen", "drop-points")),
             allow_gaps=flag("allow_gaps", self.allow_gaps),
             max_rejects=int(self.max_rejects),
+            writer=one_of("writer", self.writer, ("auto", "lines", "shard")),
             restore_id=given(self.restore_id) or restore_id_of(context),
         )
 

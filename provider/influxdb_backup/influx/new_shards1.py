@@ -1,0 +1,69 @@
+"""
+A new 1.x database that is filled shard by shard through the backup port.
+
+MetaStoreUpdate creates it, and refuses a name that exists; ShardUpdate takes the files of one shard and answers
+nothing at all: what arrived is only known from counts (run on 1.6.7 and 1.12.4).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from influxdb_backup.errors import ServerError, TargetError
+from influxdb_backup.influx.metadata1 import metadata
+from influxdb_backup.influx.shard_sending import archive_chunks
+from influxdb_backup.influx.snapshot_port1 import SnapshotPort
+from influxdb_backup.model import RetentionPolicy, Window, printable
+
+_MAGIC = 0x59590101
+_MOST_NUMBERS = 1 << 20
+
+
+class NewShards1:
+    """See ``protocol.NewShards``."""
+
+    def __init__(self, port: SnapshotPort, database: str, numbers: Mapping[tuple[str, Window], int]) -> None:
+        self._port = port
+        self._database = database
+        self._numbers = numbers
+        self.created: tuple[str, ...] = (database,)
+        self.scratch_id = database
+
+    def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
+        """See ``protocol.NewShards.send``. The connection's end says only that the server is done."""
+        number = self._numbers[retention_policy, group]
+        folder = f"{self._database}/{retention_policy}/{number}"
+        self._port.send_shard(number, archive_chunks(files, folder))
+
+
+def create(
+    port: SnapshotPort,
+    database: str,
+    policies: Sequence[RetentionPolicy],
+    groups: Mapping[str, Sequence[Window]],
+    name: str,
+) -> NewShards1:
+    """
+    Creates the database with a shard in each group. Durations of the policies must be those of the groups.
+
+    Raises TargetError when the server refuses, which it does without a reason, mostly since the name exists.
+    """
+    pairs = [(policy.name, group) for policy in policies for group in groups.get(policy.name, ())]
+    wanted = {pair: number for number, pair in enumerate(pairs, start=1)}
+    listed = {
+        policy.name: [(group, wanted[policy.name, group]) for group in groups.get(policy.name, ())]
+        for policy in policies
+    }
+    reply = port.update_metadata(database, metadata(database, policies, listed), limit=16 * (len(wanted) + 1))
+    magic, count = struct.unpack(">QQ", reply[:16]) if len(reply) >= 16 else (0, 0)
+    if magic != _MAGIC or len(reply) != 16 * (count + 1):
+        raise ServerError(f"The backup port of {name} answers in a form that is not known ({len(reply)} bytes).")
+    found = dict(struct.iter_unpack(">QQ", reply[16:]))
+    if set(found) != set(wanted.values()):
+        raise TargetError(
+            f"{name} did not create the database {printable(database)} through its backup port.",
+            hint="Does it exist already? The server's log may say more.",
+        )
+    return NewShards1(port, database, {pair: found[number] for pair, number in wanted.items()})

@@ -1,0 +1,124 @@
+"""
+The backup port of InfluxDB 1.x (``bind-address``, 8088): no credentials, no TLS.
+
+A connection begins with the byte 3 (which service), a type byte and a request in JSON with an end of line; the reply
+ends with the connection. A failure only ends it too (source of 1.7.11 and 1.12.4: ``services/snapshotter``).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
+from influxdb_backup.model import encode_name
+
+_SERVICE = b"\x03"
+_SHARD_BACKUP, _DATABASE_INFO, _METADATA_UPDATE, _SHARD_UPDATE = 0, 3, 6, 7
+_LONGEST_LISTING = 64 << 20
+_SEND_SECONDS = 1800.0
+"""a server builds its index of a shard before it ends the connection: some 100,000 series a second (run on 1.12.4)"""
+_BLOCK = 1 << 16
+
+Request = Mapping[str, object]
+
+
+class SnapshotPort:
+    """One backup port at ``address`` (host:port); ``name`` is what messages call its server."""
+
+    def __init__(self, address: str, timeout: float, name: str) -> None:
+        self.address = address
+        self._timeout = timeout
+        self._name = name
+
+    def try_connection(self) -> None:
+        """Raises ServerUnavailableError when nothing listens."""
+        with self._connected(self._timeout):
+            pass
+
+    def database_info(self, database: str) -> set[int]:
+        """The numbers of all shards of a database; none when it is unknown. Raises IncompleteReadError."""
+        with self._asked(_DATABASE_INFO, {"BackupDatabase": database}) as stream:
+            reply = self._whole(stream, _LONGEST_LISTING)
+        if not reply:
+            return set()
+        try:
+            return {int(path.rsplit("/", 1)[-1]) for path in json.loads(reply)["Paths"] or []}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IncompleteReadError(
+                f"What answers at {self.address} is no backup port of InfluxDB 1.x.", hint="Correct snapshot_address."
+            ) from error
+
+    @contextmanager
+    def shard(self, request: Request) -> Iterator[socket.socket]:
+        """The archive of a shard as it arrives; ``receive`` reads it."""
+        with self._asked(_SHARD_BACKUP, request) as stream:
+            yield stream
+
+    def receive(self, stream: socket.socket, what: str, size: int = _BLOCK) -> bytes:
+        """The next bytes, b"" at the end. Raises IncompleteReadError calling it ``what``."""
+        try:
+            return stream.recv(size)
+        except OSError as error:
+            raise IncompleteReadError(f"The copy of {what} broke off: {error}.", kind="shard-copy") from error
+
+    def update_metadata(self, database: str, metadata: bytes, limit: int) -> bytes:
+        """Has the server create the database that ``metadata`` describes; its answer, of at most ``limit`` bytes."""
+        request = {"BackupDatabase": database, "RestoreDatabase": database, "UploadSize": len(metadata)}
+        with self._asked(_METADATA_UPDATE, request, metadata) as stream:
+            return self._whole(stream, limit)
+
+    def send_shard(self, number: int, archive: Iterable[bytes]) -> None:
+        """Sends the archive to a shard and waits until the server is done with it. Raises ServerUnavailableError."""
+        with self._connected(_SEND_SECONDS) as stream:
+            try:
+                stream.sendall(_SERVICE + bytes([_SHARD_UPDATE]) + number.to_bytes(8, "big"))
+                for block in archive:
+                    stream.sendall(block)
+                stream.shutdown(socket.SHUT_WR)
+                while stream.recv(_BLOCK):
+                    pass
+            except OSError as error:
+                raise ServerUnavailableError(
+                    f"The backup port {self.address} of {self._name} did not take a shard: {error}.",
+                    hint="The server's log may say why.",
+                ) from error
+
+    @contextmanager
+    def _asked(self, kind: int, request: Request, payload: bytes = b"") -> Iterator[socket.socket]:
+        line = json.dumps({"Type": kind, **request}, ensure_ascii=False)
+        with self._connected(self._timeout) as stream:
+            try:
+                stream.sendall(_SERVICE + bytes([kind]) + encode_name(line) + b"\n" + payload)
+            except OSError as error:
+                raise self._unreachable(error) from error
+            yield stream
+
+    @contextmanager
+    def _connected(self, timeout: float) -> Iterator[socket.socket]:
+        host, _, port = self.address.rpartition(":")
+        try:
+            stream = socket.create_connection((host.strip("[]"), int(port)), timeout=self._timeout)
+        except OSError as error:
+            raise self._unreachable(error) from error
+        with stream:
+            stream.settimeout(timeout)
+            yield stream
+
+    def _whole(self, stream: socket.socket, limit: int) -> bytes:
+        parts: list[bytes] = []
+        left = limit
+        while block := self.receive(stream, f"a listing of {self._name}"):
+            left -= len(block)
+            if left < 0:
+                raise IncompleteReadError(f"The backup port {self.address} of {self._name} does not stop answering.")
+            parts.append(block)
+        return b"".join(parts)
+
+    def _unreachable(self, error: OSError) -> ServerUnavailableError:
+        return ServerUnavailableError(
+            f"The backup port {self.address} of {self._name} cannot be reached: {error.strerror or error}.",
+            hint="It listens on the server's own host only, unless bind-address says otherwise; a tunnel helps.",
+        )

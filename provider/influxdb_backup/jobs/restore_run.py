@@ -1,0 +1,86 @@
+"""One running restore: what it was asked, where it writes, and what was written so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.columns import batch_columns
+from influxdb_backup.influx.protocol import WriteOptions, WriteResult
+from influxdb_backup.jobs.progress import ProgressCallback
+from influxdb_backup.jobs.read_back import Expected
+from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit
+from influxdb_backup.jobs.restore_target import Target
+from influxdb_backup.model import Role, Table
+
+
+@dataclass
+class Totals:
+    """What was written so far."""
+
+    rows: int = 0
+    values: int = 0
+    rejects: int = 0
+    reasons: tuple[str, ...] = ()
+    reject_file: str | None = None
+    late: bool = False
+    dropped: int = 0
+    expected: Expected = field(default_factory=Expected)
+
+    def absorb(self, result: WriteResult) -> None:
+        """Adds what a writer of line protocol refused."""
+        self.rejects += result.rejects
+        self.reasons = tuple(dict.fromkeys([*self.reasons, *result.reject_reasons]))[:5]
+        if result.reject_file and result.rejects:
+            self.reject_file = str(result.reject_file)
+        self.late = self.late or result.late_visibility
+
+    def count(self, table: Table, batch: pa.RecordBatch) -> None:
+        """Adds the rows and values of a batch that goes to ``table``."""
+        self.rows += batch.num_rows
+        for position, column in enumerate(batch_columns(batch.schema)):
+            if column.role is Role.FIELD:
+                array = batch.column(position + 1)
+                present = len(array) - array.null_count
+                self.values += present
+                self.expected.add(table, column.name, present)
+
+
+@dataclass(frozen=True)
+class RestoreRun:
+    """One running restore."""
+
+    request: RestoreRequest
+    repository: Repository
+    reads: Reads
+    target: Target
+    options: WriteOptions
+    progress: ProgressCallback
+    restore_id: str
+    started: float
+
+    def cutoff(self, policy: str) -> int | None:
+        """The instant before which points of a policy are left out by now: a retention's edge moves on."""
+        edge = self.target.cutoffs.get(policy)
+        return None if edge is None else edge + int((time.monotonic() - self.started) * 1e9)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was written; times are seconds of ``time.monotonic``."""
+
+    totals: Totals
+    created: tuple[str, ...]
+    checked: float
+    """when everything had been read and found writable"""
+    written: float
+
+
+def batches(run: RestoreRun, unit: Unit) -> Iterator[pa.RecordBatch]:
+    """The points of a unit that the request asks for."""
+    tags = dict(run.request.tags) or None
+    return iter(run.repository.read_part(unit.part, window=None if unit.whole else unit.window, tags=tags))

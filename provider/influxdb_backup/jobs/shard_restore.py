@@ -1,0 +1,202 @@
+"""A restore into a new database by the files of its shards; line protocol takes over where that does not work."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from influxdb_backup.errors import (
+    ServerError,
+    StoreError,
+    TargetError,
+    UnrepresentableError,
+)
+from influxdb_backup.fast import why_not_fast
+from influxdb_backup.influx.protocol import NewShards
+from influxdb_backup.jobs.progress import Progress
+from influxdb_backup.jobs.read_back import read_back
+from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals, batches
+from influxdb_backup.jobs.shard_building import BuiltGroup, Group, GroupBuilder, needed_groups
+from influxdb_backup.model import RetentionPolicy, printable
+from influxdb_backup.shard_groups import default_duration
+from influxdb_backup.windows import intersect
+
+logger = logging.getLogger(__name__)
+
+_ROOM = 2
+"""free bytes for each byte of parts: shard files are a little larger than Parquet"""
+_SENDERS = 2
+
+WRITER = "shard-writer"
+"""kind of errors that line protocol does not have"""
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A restore that makes its own database, of these policies, and tells its id as soon as it exists."""
+
+    policies: tuple[RetentionPolicy, ...]
+    created: Callable[[str], None]
+
+
+def why_not_shards(run: RestoreRun) -> str | None:
+    """Why this restore is written by line protocol, in a few words; None when shards are possible."""
+    request, target = run.request, run.target
+    if request.writer == "lines":
+        return "the request says so"
+    if target.exists:
+        return f"the database {printable(target.database)} exists already"
+    if request.unsigned_as_integer:
+        return "unsigned fields are to become integers"
+    reason = why_not_fast() or target.server.shard_door_closed()
+    if reason:
+        return reason
+    try:
+        needed_groups(run.reads.units, target.policies, _durations(run))
+    except OverflowError as error:
+        return str(error)
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < _ROOM * run.reads.bytes:
+        return f"{tempfile.gettempdir()} has {free // 10**6} MB free, less than the shard files need"
+    return None
+
+
+def restore_by_shards(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | None) -> Outcome | None:
+    """
+    Builds all files, then creates the database and sends them, and proves by counts that every group arrived.
+
+    None when that did not work and the database is gone again, so that line protocol can take over; with
+    ``writer: shard`` that is a TargetError of the kind ``shard-writer``. Raises IntegrityError for damaged parts,
+    AccessError and the store's errors.
+    """
+    reason = why_not_shards(run)
+    if reason is None:
+        try:
+            return _restored(run, claim, scratch)
+        except (UnrepresentableError, _FailedError) as error:
+            reason = str(error)
+    if run.request.writer == "shard":
+        raise TargetError(
+            f"{printable(run.target.database)} cannot be restored by shards: {reason.rstrip('.')}.",
+            kind=WRITER,
+            hint="Restore it with writer auto or lines.",
+        )
+    if run.request.writer == "auto":
+        logger.info("%s is restored by line protocol: %s", printable(run.target.database), reason)
+    return None
+
+
+class _FailedError(Exception):
+    """Nothing was written, or it did not arrive and the database was dropped."""
+
+
+def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | None) -> Outcome:
+    with tempfile.TemporaryDirectory(prefix="influxdb-backup-restore-") as folder:
+        built = _built(run, Path(folder))
+        checked = time.monotonic()
+        if not built:
+            raise _FailedError("there are no points")
+        claim()
+        made = _created(run, built)
+        try:
+            if scratch is not None:
+                scratch.created(made.scratch_id)
+            _send(run, made, built)
+            written = time.monotonic()
+            _prove(run, built)
+        except (ServerError, TargetError) as error:
+            logger.warning("Shards sent to %s did not arrive, so it is dropped: %s", run.target.server.name, error)
+            run.target.server.drop_scratch(run.target.database, made.scratch_id)
+            raise _FailedError(f"the shards that were sent did not arrive: {error.message}") from error
+    totals = Totals()
+    for group in built:
+        totals.rows += group.totals.rows
+        totals.values += group.totals.values
+        totals.expected.absorb(group.totals.expected)
+    return Outcome(totals, made.created, checked, written)
+
+
+def _policies(run: RestoreRun) -> list[RetentionPolicy]:
+    durations = _durations(run)
+    return [policy.model_copy(update={"shard_duration": durations[policy.name]}) for policy in run.target.create]
+
+
+def _durations(run: RestoreRun) -> dict[str, int]:
+    return {policy.name: policy.shard_duration or default_duration(policy.duration) for policy in run.target.create}
+
+
+def _built(run: RestoreRun, folder: Path) -> list[BuiltGroup]:
+    done = 0
+
+    def on_unit(unit: object) -> None:
+        nonlocal done
+        done += 1
+        run.progress(Progress("check", done, len(run.reads.units), 0, 0, str(getattr(unit, "table", ""))))
+
+    builder = GroupBuilder(
+        run.reads.units,
+        run.target.policies,
+        _durations(run),
+        batches=partial(batches, run),
+        generation=run.target.server.info.generation,
+        folder=folder,
+    )
+    try:
+        return list(builder.groups(on_unit))
+    except OSError as error:
+        raise StoreError(
+            f"The shard files of this restore cannot be kept in {folder.parent}: {error.strerror}.",
+            kind="disk-full",
+            hint="Set TMPDIR to a folder with more room, or restore with --writer lines.",
+        ) from error
+
+
+def _created(run: RestoreRun, built: Sequence[BuiltGroup]) -> NewShards:
+    groups: dict[str, list[Group]] = {}
+    for group in built:
+        groups.setdefault(group.policy, []).append((group.policy, group.window))
+    windows = {policy: [window for _, window in listed] for policy, listed in groups.items()}
+    return run.target.server.create_with_shards(run.target.database, _policies(run), windows)
+
+
+def _send(run: RestoreRun, made: NewShards, built: Sequence[BuiltGroup]) -> None:
+    rows = 0
+    with ThreadPoolExecutor(_SENDERS, thread_name_prefix="shards") as pool:
+        futures = [(group, pool.submit(made.send, group.policy, group.window, group.files)) for group in built]
+        try:
+            for position, (group, future) in enumerate(futures, start=1):
+                future.result()
+                rows += group.totals.rows
+                run.progress(Progress("write", position, len(built), rows, 0, printable(group.policy)))
+                for file in group.files:
+                    with suppress(OSError):  # the folder is removed at the end in any case
+                        file.unlink()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _prove(run: RestoreRun, built: Sequence[BuiltGroup]) -> None:
+    for group in built:
+        window = intersect(group.window, run.reads.window)
+        if window is not None:
+            read_back(
+                run.target.server,
+                run.target.database,
+                window,
+                group.totals.expected,
+                mixed=frozenset(),
+                exact=True,
+                progress=run.progress,
+            )
+
+
+__all__ = ["WRITER", "Scratch", "restore_by_shards", "why_not_shards"]

@@ -1,0 +1,230 @@
+"""A restore by whole shards leaves a new database in which every query answers as at the source."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, assume, given, settings
+
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.errors import NotVisibleError, TargetError
+from influxdb_backup.influx.protocol import NewShards, Server
+from influxdb_backup.jobs.drill import drill
+from influxdb_backup.model import RetentionPolicy, Window
+from tests.jobs.support import (
+    DAY,
+    DAY_NS,
+    HOUR,
+    WEEK,
+    Wrapped,
+    back_up,
+    create_policy,
+    fingerprints,
+    local_repository,
+    manifest_of,
+    memory_repository,
+    new_database,
+    new_name,
+    opened,
+    plan,
+    restore_into,
+    window,
+)
+from tests.jobs.test_round_trip import NAME_SETS, POINTS, expected_and_body
+from tests.servers import RunningServer
+
+MONTH = window(WEEK.start - 7 * DAY_NS, WEEK.end + 14 * DAY_NS)
+
+
+@pytest.fixture(autouse=True)
+def compiled() -> None:
+    """Shards are written by compiled loops only."""
+    from influxdb_backup.fast import why_not_fast
+
+    if why_not_fast():
+        pytest.skip(str(why_not_fast()))
+
+
+@pytest.fixture
+def server(any_influx: RunningServer) -> Iterator[Server]:
+    """Each kind of server at hand, with its backup door."""
+    with opened(any_influx, snapshot_address=any_influx.backup_address) as found:
+        yield found
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """A new repository in a folder."""
+    return local_repository(tmp_path)
+
+
+def filled(running: RunningServer) -> str:
+    """A database with four weeks of two tables, written in an order that is not that of time."""
+    database = new_database(running)
+    times = [time for start in range(3) for time in range(MONTH.start + start * HOUR, MONTH.end, 3 * HOUR)]
+    rows = [f'm,host=h{n % 5} f={n * 0.37},i={n}i,s="text {n}" {time}' for n, time in enumerate(times)]
+    rows += [f"other,a=b,c=d b={'true' if n % 3 else 'false'} {time + 1}" for n, time in enumerate(times[::7])]
+    running.write("\n".join(rows), database)
+    return database
+
+
+def test_every_table_has_the_fingerprint_of_its_source(
+    any_influx: RunningServer, server: Server, repository: Repository
+) -> None:
+    """Several shard groups and tables, types and tags, backed up again from the restored database."""
+    database = filled(any_influx)
+    first = back_up(repository, server, plan(database), MONTH)
+    target = new_name("target")
+    report = restore_into(repository, server, target, refs=(first.ref,), writer="shard")
+    assert (report.writer, report.rows, report.rejects) == ("shard", first.rows, 0)
+    for reader in ("query", "shard"):
+        second = back_up(memory := memory_repository(), server, plan(target, name="again", reader=reader), MONTH)
+        assert fingerprints(manifest_of(memory, second.ref)) == fingerprints(manifest_of(repository, first.ref))
+
+
+@settings(max_examples=12, phases=(Phase.generate,))
+@given(points=POINTS, names=NAME_SETS)
+def test_hostile_points(any_influx: RunningServer, server: Server, points: list, names: dict) -> None:
+    """Names and values of every kind, to the bit; what a shard cannot hold is written by line protocol."""
+    database = new_database(any_influx)
+    expected, body = expected_and_body(points, names, unsigned=any_influx.generation == 2)
+    assume(expected)
+    any_influx.write(body, database)
+    repository = memory_repository()
+    first = back_up(repository, server, plan(database, reader="query"))
+    target = new_name("target")
+    report = restore_into(repository, server, target, plan="telemetry", window=DAY)
+    assert report.writer == "shard"
+    second = back_up(repository, server, plan(target, name="again", reader="query"))
+    assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
+
+
+def test_the_database_lives_on(any_influx: RunningServer, server: Server, repository: Repository) -> None:
+    """Restored shards take new points, also in groups of their own, and refuse another type."""
+    database = filled(any_influx)
+    first = back_up(repository, server, plan(database), MONTH)
+    target = new_name("target")
+    restore_into(repository, server, target, refs=(first.ref,), writer="shard")
+    any_influx.write(f"m,host=new f=1.5 {DAY.start + 7}\nm,host=new f=2.5 {MONTH.end + 70 * DAY_NS}", target)
+    (row,) = server.select(target, "autogen", "SELECT count(f) FROM m WHERE host = 'new'")
+    assert row["count"] == 2
+    assert {policy.name for policy in server.retention_policies(target)} == {"autogen"}
+
+
+def test_policies_and_other_shard_durations(
+    influx1: RunningServer, influx2: RunningServer, repository: Repository
+) -> None:
+    """From 1.x with two policies and short shards to 2.x and back, into the policies' own shard durations."""
+    database = filled(influx1)
+    create_policy(influx1, database, "long", "DURATION INF REPLICATION 1 SHARD DURATION 2h")
+    influx1.write("\n".join(f"m,x=y v={n}i {DAY.start + n * HOUR}" for n in range(24)), database, "long")
+    with opened(influx1, snapshot_address=influx1.backup_address) as one, opened(influx2) as two:
+        first = back_up(repository, one, plan(database), MONTH)
+        before = fingerprints(manifest_of(repository, first.ref))
+        target = new_name("target")
+        assert restore_into(repository, two, target, refs=(first.ref,), writer="shard").writer == "shard"
+        assert {policy.name: policy.shard_duration for policy in two.retention_policies(target)}["long"] == 2 * HOUR
+        second = back_up(repository, two, plan(target, name="second"), MONTH)
+        assert fingerprints(manifest_of(repository, second.ref)) == before
+        again = new_name("again")
+        assert restore_into(repository, one, again, refs=(second.ref,), writer="shard").writer == "shard"
+        third = back_up(repository, one, plan(again, name="third"), MONTH)
+        assert fingerprints(manifest_of(repository, third.ref)) == before
+
+
+def test_ranges_tags_and_a_renamed_policy(any_influx: RunningServer, server: Server, repository: Repository) -> None:
+    """A part of the backup under other names is the same by shards and by line protocol."""
+    database = filled(any_influx)
+    first = back_up(repository, server, plan(database), MONTH)
+    found = []
+    part = window(DAY.start + 1, DAY.end + 5 * DAY_NS + 17)
+    for writer in ("shard", "lines"):
+        target = new_name("target")
+        report = restore_into(
+            repository, server, target, refs=(first.ref,), window=part, tags={"host": "h1"}, measurements=("m",),
+            target_retention_policy="renamed", writer=writer,
+        )  # fmt: skip
+        assert report.writer == writer
+        result = back_up(memory := memory_repository(), server, plan(target, name="again", reader="query"), MONTH)
+        found.append(fingerprints(manifest_of(memory, result.ref)))
+    assert found[0] == found[1] != {}
+
+
+def test_an_existing_database_is_written_by_lines(
+    any_influx: RunningServer, server: Server, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`auto` says why; `shard` refuses and leaves the database alone."""
+    database = filled(any_influx)
+    first = back_up(repository, server, plan(database), MONTH)
+    target = new_database(any_influx, "target")
+    with pytest.raises(TargetError, match="exists already") as caught:
+        restore_into(repository, server, target, refs=(first.ref,), writer="shard")
+    assert caught.value.kind == "shard-writer"
+    with caplog.at_level(logging.INFO):
+        assert restore_into(repository, server, target, refs=(first.ref,)).writer == "lines"
+    assert "exists already" in caplog.text
+
+
+class Losing(Wrapped):
+    """Loses the files of one shard group on their way, as 2.9.1 does with files that it cannot open: without a word."""
+
+    made: NewShards
+
+    def create_with_shards(
+        self, database: str, policies: Sequence[RetentionPolicy], groups: Mapping[str, Sequence[Window]]
+    ) -> NewShards:
+        """The real shards, sent to by way of this one."""
+        self.made = self.server.create_with_shards(database, policies, groups)
+        self.created, self.scratch_id = self.made.created, self.made.scratch_id
+        return self  # type: ignore[return-value]
+
+    def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
+        """All but the group in the middle."""
+        for file in files:
+            if group.start == WEEK.start:
+                file.write_bytes(file.read_bytes()[:-30])
+        self.made.send(retention_policy, group, files)
+
+
+def test_files_that_do_not_arrive_are_written_by_lines(
+    any_influx: RunningServer, server: Server, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Counts of each group are read back: the database is dropped, loudly, and line protocol writes all of it."""
+    database = filled(any_influx)
+    first = back_up(repository, server, plan(database), MONTH)
+    target = new_name("target")
+    losing = Losing(server)
+    with pytest.raises(TargetError, match="did not arrive"):
+        restore_into(repository, losing, target, refs=(first.ref,), writer="shard")  # type: ignore[arg-type]
+    with pytest.raises(NotVisibleError):
+        server.retention_policies(target)
+    report = restore_into(repository, losing, target, refs=(first.ref,))  # type: ignore[arg-type]
+    assert (report.writer, report.rows) == ("lines", first.rows)
+    assert "is dropped" in caplog.text
+    second = back_up(repository, server, plan(target, name="again"), MONTH)
+    assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
+
+
+@pytest.mark.parametrize("way", ["auto", "lines", "shard"])
+def test_drills(any_influx: RunningServer, server: Server, repository: Repository, way: str) -> None:
+    """A drill fills its scratch as the plan says, compares fingerprints and leaves nothing behind."""
+    database = filled(any_influx)
+    chosen = plan(database, drill={"writer": way})
+    back_up(repository, server, chosen, MONTH)
+    report = drill(chosen, repository=repository, server=server)
+    assert (report.ok, report.problems, report.scratch_dropped) == (True, (), True)
+    assert report.writer == ("lines" if way == "lines" else "shard")
+    assert not [name for name in server.databases() if name.startswith(report.scratch)]
+
+
+def test_a_drill_goes_on_by_lines(any_influx: RunningServer, server: Server, repository: Repository) -> None:
+    """Shards that do not arrive are no fault of the backup: a second scratch is filled by line protocol."""
+    database = filled(any_influx)
+    back_up(repository, server, plan(database), MONTH)
+    report = drill(plan(database), repository=repository, server=Losing(server))  # type: ignore[arg-type]
+    assert (report.ok, report.writer) == (True, "lines")
+    left = [name for name in server.databases() if name.startswith("influxdb_backup_drill")]
+    assert left == []
