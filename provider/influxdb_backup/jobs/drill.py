@@ -18,12 +18,10 @@ from influxdb_backup.errors import DrillError, InfluxdbBackupError, TargetError
 from influxdb_backup.fingerprint import TableFingerprint, add_fingerprints
 from influxdb_backup.influx.protocol import ReadOptions, Server
 from influxdb_backup.jobs.drill_checks import run_check
+from influxdb_backup.jobs.drill_scratch import SCRATCH_PREFIX, DrillRun, DrillScratch, clean, new_scratch_name
 from influxdb_backup.jobs.drills import (
     CheckResult,
     DrillReport,
-    ScratchCreated,
-    ScratchDropped,
-    ScratchStarted,
     TableResult,
     pick_ref,
     reports,
@@ -67,22 +65,6 @@ class _Findings:
         self.problems.append(Problem(kind=kind, object=name, message=message))
 
 
-@dataclass(frozen=True)
-class _Drill:
-    """One running drill."""
-
-    plan: Plan
-    repository: Repository
-    server: Server
-    ref: Ref
-    drill_id: str
-    scratch: str
-    progress: ProgressCallback
-
-    def key(self, stage: str) -> str:
-        return layout.drill_stage_key(self.ref.plan, self.ref.window, self.ref.revision, self.scratch, stage)
-
-
 def drill(
     plan: Plan,
     *,
@@ -105,14 +87,14 @@ def drill(
         how = plan.drill.pick if plan.drill else "latest"
         refs = repository.refs(plan.name)
         ref = pick_ref(plan.name, refs, reports(repository, plan.name), how, secrets.randbits(32))
-    suffix = secrets.token_hex(8)
-    run = _Drill(
+    scratch = new_scratch_name()
+    run = DrillRun(
         plan=plan,
         repository=repository,
         server=server,
         ref=ref,
-        drill_id=drill_id or suffix,
-        scratch=f"influxdb_backup_drill_{suffix}",
+        drill_id=drill_id or scratch.removeprefix(SCRATCH_PREFIX),
+        scratch=scratch,
         progress=progress,
     )
     findings = _Findings()
@@ -131,68 +113,48 @@ def drill(
     return report
 
 
-def _drilled(run: _Drill, manifest: Manifest) -> tuple[_Drill, _Findings]:
-    """By shards where that works; else in a second scratch by line protocol."""
+def _drilled(run: DrillRun, manifest: Manifest) -> tuple[DrillRun, _Findings]:
+    """By shards where that works; else by line protocol, in a scratch of another name."""
     writer = run.plan.drill.writer if run.plan.drill else "auto"
     if writer != "lines" and manifest.tables:
         findings = _Findings()
-        try:
-            _with_scratch(run, manifest, findings, "shard")
-        except TargetError as error:
-            if error.kind != WRITER or writer == "shard":
-                raise
-            logger.info("%s is drilled by line protocol: %s", run.ref.id, error)
-            run = replace(run, scratch=f"{run.scratch}_lines")
-        else:
+        if _with_scratch(run, manifest, findings, "shard"):
             return run, findings
+        if writer == "shard":
+            findings.note(WRITER, run.ref.id, "It cannot be restored by shards; the log says why.")
+            return run, findings
+        run = replace(run, scratch=new_scratch_name())
     findings = _Findings()
     _with_scratch(run, manifest, findings, "lines")
     return run, findings
 
 
-def _with_scratch(run: _Drill, manifest: Manifest, findings: _Findings, writer: Literal["lines", "shard"]) -> None:
-    """Restores into a new scratch, proves the backup in it, and drops it, also when the proof was interrupted."""
+def _with_scratch(run: DrillRun, manifest: Manifest, findings: _Findings, writer: Literal["lines", "shard"]) -> bool:
+    """
+    Restores into a new scratch, proves the backup in it, and drops it, also when the proof was interrupted.
+
+    False when that writer cannot do it, and nothing of the scratch is left.
+    """
+    scratch = DrillScratch(run)
     policies = _scratch_policies(manifest, findings)
-    run.repository.put_document(
-        run.key("started"),
-        ScratchStarted(
-            drill_id=run.drill_id,
-            ref=run.ref.id,
-            server=run.server.name,
-            database=run.scratch,
-            started_at=time.time_ns(),
-        ),
-    )
-    scratch_id: str | None = None
-
-    def created(found: str) -> None:
-        nonlocal scratch_id
-        scratch_id = found
-        run.repository.put_document(run.key("created"), ScratchCreated(drill_id=run.drill_id, scratch_id=found))
-
     try:
         if not manifest.tables:
-            created(run.server.create_scratch(run.scratch, policies))
-        _prove(run, manifest, findings, Scratch(policies, created), writer)
+            scratch.announce()
+            scratch.created(run.server.create_scratch(run.scratch, policies))
+        _prove(run, manifest, findings, scratch, policies, writer)
+    except TargetError as error:
+        if error.kind != WRITER:
+            raise
+        logger.info("%s is not drilled by shards: %s", run.ref.id, error)
+        return False
     finally:
-        findings.dropped = _drop(run, scratch_id)
+        findings.dropped = scratch.drop()
         if not findings.dropped:
             findings.note(
                 "scratch",
                 run.scratch,
                 f"The scratch database could not be dropped; run `influxdb-backup drill {run.plan.name} --clean`.",
             )
-
-
-def _drop(run: _Drill, scratch_id: str | None) -> bool:
-    try:
-        if scratch_id is not None:
-            run.server.drop_scratch(run.scratch, scratch_id)
-        elif run.scratch in run.server.databases():
-            return False
-    except InfluxdbBackupError:
-        return False
-    run.repository.put_document(run.key("dropped"), ScratchDropped(drill_id=run.drill_id, dropped_at=time.time_ns()))
     return True
 
 
@@ -212,7 +174,12 @@ def _scratch_policies(manifest: Manifest, findings: _Findings) -> tuple[Retentio
 
 
 def _prove(
-    run: _Drill, manifest: Manifest, findings: _Findings, scratch: Scratch, writer: Literal["lines", "shard"]
+    run: DrillRun,
+    manifest: Manifest,
+    findings: _Findings,
+    scratch: DrillScratch,
+    policies: tuple[RetentionPolicy, ...],
+    writer: Literal["lines", "shard"],
 ) -> None:
     started = time.monotonic()
     try:
@@ -221,14 +188,14 @@ def _prove(
                 RestoreRequest(refs=(run.ref.id,), target_database=run.scratch, allow_gaps=False, writer=writer),
                 repository=run.repository,
                 target=run.server,
-                scratch=scratch,
+                scratch=Scratch(policies, scratch.announce, scratch.created),
                 progress=run.progress,
             )
             if manifest.tables
             else None
         )
     except InfluxdbBackupError as error:
-        if error.retryable or error.kind == WRITER:
+        if error.retryable or error.kind == WRITER or scratch.is_in_doubt:
             raise
         findings.note(error.kind, run.ref.id, str(error))
         for problem in getattr(error, "problems", ()):
@@ -243,7 +210,9 @@ def _prove(
     _run_checks(run, manifest, findings)
 
 
-def _in_scratch(run: _Drill, manifest: Manifest) -> Iterator[tuple[TableEntry, TableSchema | None, tuple[Window, ...]]]:
+def _in_scratch(
+    run: DrillRun, manifest: Manifest
+) -> Iterator[tuple[TableEntry, TableSchema | None, tuple[Window, ...]]]:
     """Each table with what the scratch lists of it; None when it lists nothing."""
     for policy in dict.fromkeys(entry.table.retention_policy for entry in manifest.tables):
         listed = {schema.table: schema for schema in run.server.schema(run.scratch, policy).tables}
@@ -253,7 +222,7 @@ def _in_scratch(run: _Drill, manifest: Manifest) -> Iterator[tuple[TableEntry, T
                 yield entry, listed.get(entry.table), pieces
 
 
-def _seen(run: _Drill, schema: TableSchema, pieces: tuple[Window, ...]) -> list[TableFingerprint]:
+def _seen(run: DrillRun, schema: TableSchema, pieces: tuple[Window, ...]) -> list[TableFingerprint]:
     """What a table of the scratch holds, read piece by piece."""
 
     def read(known: TableSchema, piece: Window) -> TableFingerprint:
@@ -270,7 +239,7 @@ def _seen(run: _Drill, schema: TableSchema, pieces: tuple[Window, ...]) -> list[
 
 
 def _compare(
-    run: _Drill, entry: TableEntry, schema: TableSchema | None, pieces: tuple[Window, ...], findings: _Findings
+    run: DrillRun, entry: TableEntry, schema: TableSchema | None, pieces: tuple[Window, ...], findings: _Findings
 ) -> TableResult:
     """Reads a table back from the scratch and compares it with the manifest, field by field."""
     name = str(entry.table)
@@ -296,7 +265,7 @@ def _compare(
     return TableResult(table=name, ok=before == len(findings.problems), rows=rows, fingerprint=fingerprint)
 
 
-def _run_checks(run: _Drill, manifest: Manifest, findings: _Findings) -> None:
+def _run_checks(run: DrillRun, manifest: Manifest, findings: _Findings) -> None:
     default = next((policy.name for policy in manifest.source.retention_policies if policy.default), None)
     checks: Iterable[Check] = run.plan.drill.checks if run.plan.drill else ()
     for check in checks:
@@ -307,7 +276,7 @@ def _run_checks(run: _Drill, manifest: Manifest, findings: _Findings) -> None:
             findings.note("check", check.query, result.message)
 
 
-def _report(run: _Drill, findings: _Findings, started_at: int, seconds: float) -> DrillReport:
+def _report(run: DrillRun, findings: _Findings, started_at: int, seconds: float) -> DrillReport:
     restored = findings.restored
     return DrillReport(
         drill_id=run.drill_id,
@@ -342,60 +311,6 @@ def raise_unless_ok(report: DrillReport) -> None:
         f"{f' ({len(report.problems) - 1} more)' if len(report.problems) > 1 else ''}",
         hint="Verify the backup with `influxdb-backup verify`, and export the window again while the source has it.",
     )
-
-
-def clean(plan: str, *, repository: Repository, server: Server, drill_id: str | None = None) -> tuple[str, ...]:
-    """
-    Drops scratch databases that drills of the plan recorded and did not drop, on this server. Returns their names.
-
-    With ``drill_id`` only that drill's. What no record names is never touched. Raises DrillError for one that cannot
-    be dropped, after the others were, and the server's errors.
-    """
-    prefix = layout.report_prefix(layout.DRILLS, plan)
-    dropped = {key.removesuffix(".dropped.json") for key, _ in repository.read_documents(prefix, ScratchDropped)}
-    ids = {
-        key.removesuffix(".created.json"): document.scratch_id
-        for key, document in repository.read_documents(prefix, ScratchCreated)
-    }
-    names: list[str] = []
-    stuck: list[DrillError] = []
-    for key, record in repository.read_documents(prefix, ScratchStarted):
-        stem = key.removesuffix(".started.json")
-        wanted = drill_id is None or record.drill_id == drill_id
-        if stem in dropped or not wanted or record.server != server.name:
-            continue
-        try:
-            _drop_leftover(record.database, ids.get(stem), server)
-        except DrillError as error:
-            stuck.append(error)
-            continue
-        repository.put_document(
-            f"{stem}.dropped.json", ScratchDropped(drill_id=record.drill_id, dropped_at=time.time_ns())
-        )
-        names.append(record.database)
-    if stuck:
-        raise stuck[0]
-    return tuple(names)
-
-
-def _drop_leftover(database: str, scratch_id: str | None, server: Server) -> None:
-    """A drill that was killed between creating a scratch and recording its id leaves only the recorded name."""
-    if scratch_id is not None:
-        server.drop_scratch(database, scratch_id)
-        return
-    refusal: InfluxdbBackupError | None = None
-    if database in server.databases():
-        try:
-            server.drop_scratch(database, database)
-        except InfluxdbBackupError as error:
-            if error.retryable:
-                raise
-            refusal = error
-    if database in server.databases():
-        raise DrillError(
-            f"The scratch database {printable(database)!r} is on {server.name}, and no record says its id there.",
-            hint="Look at it and delete it by hand; nothing but a killed drill has ever used this name.",
-        ) from refusal
 
 
 __all__ = ["DrillReport", "clean", "drill", "raise_unless_ok"]

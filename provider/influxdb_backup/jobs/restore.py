@@ -162,6 +162,7 @@ def _restore_by_lines(run: RestoreRun, done: Sequence[RestoreProgress], scratch:
 def _prepared(run: RestoreRun, scratch: Scratch | None) -> tuple[str, ...]:
     if scratch is None:
         return prepare(run.target)
+    scratch.announce()
     scratch.created(run.target.server.create_scratch(run.target.database, scratch.policies))
     return (run.target.database,)
 

@@ -41,10 +41,13 @@ WRITER = "shard-writer"
 
 @dataclass(frozen=True)
 class Scratch:
-    """A restore that makes its own database, of these policies, and tells its id as soon as it exists."""
+    """A restore that makes its own database, of these policies."""
 
     policies: tuple[RetentionPolicy, ...]
+    announce: Callable[[], None]
+    """called before anything is created"""
     created: Callable[[str], None]
+    """called with its id as soon as it exists"""
 
 
 def why_not_shards(run: RestoreRun) -> str | None:
@@ -105,6 +108,8 @@ def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | Non
         if not built:
             raise _FailedError("there are no points")
         claim()
+        if scratch is not None:
+            scratch.announce()
         made = _created(run, built)
         try:
             if scratch is not None:
