@@ -75,6 +75,36 @@ def walks(measurement: str = "cpu", rows: int = ROWS, series: int = SERIES, days
     return DataSet(measurement, tuple(batches), Window(start=START, end=START + days * DAY))
 
 
+def narrow(series: int, points: int, measurement: str = "many", fields: int = 2) -> DataSet:
+    """Many series of a few points, one field each of floats and integers in turn."""
+    random = np.random.default_rng(3)
+    columns = [Column(role=Role.TAG, name=name, type=InfluxType.TAG) for name in ("host", "region")]
+    kinds = [(InfluxType.FLOAT, InfluxType.INTEGER)[number % 2] for number in range(fields)]
+    columns += [Column(role=Role.FIELD, name=f"{kind.value}_{n}", type=kind) for n, kind in enumerate(kinds)]
+    schema = arrow_schema(columns)
+    batches = []
+    for first in range(0, series, 10_000):
+        count = min(10_000, series - first)
+        times = np.tile(START + np.arange(points, dtype=np.int64) * 600 * 10**9, count)
+        hosts = pa.array([f"host_{number:07d}" for number in range(first, first + count)])
+        codes = np.repeat(np.arange(count, dtype=np.int32), points)
+        regions = pa.array([f"region_{number}" for number in range(5)])
+        tags = [
+            pa.DictionaryArray.from_arrays(pa.array(codes), hosts),
+            pa.DictionaryArray.from_arrays(pa.array(codes % 5), regions),
+        ]
+        total = count * points
+        values = [
+            pa.array(np.round(random.normal(50, 9, total), 3))
+            if kind is InfluxType.FLOAT
+            else pa.array(random.integers(0, 1000, total))
+            for kind in kinds
+        ]
+        arrays = [pa.array(times).cast(TIME_TYPE), *tags, *values]
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    return DataSet(measurement, tuple(batches), Window(start=START, end=START + DAY))
+
+
 def texts(rows: int, size: int, measurement: str = "log") -> DataSet:
     """Points with one string field of ``size`` bytes each, hard to compress."""
     random = np.random.default_rng(2)

@@ -8,9 +8,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import archive, export, memory, restore
+from benchmarks import archive, export, memory, restore, shards
 from benchmarks.bed import bed
 from benchmarks.table import Result, show
+
+
+def measure_shards(folder: Path, runs: int) -> list[Result]:
+    """Whole shards, on each kind of server at hand."""
+    folder.mkdir()
+    with shards.beds(folder) as found:
+        return [result for bed in found for result in shards.measure(bed, runs)]
 
 
 def main() -> int:
@@ -25,6 +32,7 @@ def main() -> int:
         measurements: dict[str, Callable[[], list[Result]]] = {
             "export": lambda: export.measure(table, arguments.runs),
             "restore": lambda: restore.measure(table, max(3, arguments.runs // 2)),
+            "shards": lambda: measure_shards(Path(folder) / "shards", arguments.runs),
             "tables": lambda: export.measure_small_tables(table, max(3, arguments.runs // 2)),
             "memory": lambda: memory.measure(table, arguments.quick),
             "verify": lambda: archive.measure_verify(Path(folder), arguments.runs),

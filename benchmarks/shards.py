@@ -1,0 +1,250 @@
+"""Whole shards against the server's own raw copies and text exports, and against line protocol."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.data import DataSet, narrow, walks
+from benchmarks.data import send as send_prepared
+from benchmarks.table import Result, ratio
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.store import open_store
+from influxdb_backup.config.model import Plan
+from influxdb_backup.influx.connection import connect
+from influxdb_backup.influx.protocol import Server, ServerSettings
+from influxdb_backup.jobs.drill import drill
+from influxdb_backup.jobs.export import export
+from influxdb_backup.jobs.restore import restore
+from influxdb_backup.jobs.restore_documents import RestoreReport
+from influxdb_backup.jobs.restore_request import RestoreRequest
+from influxdb_backup.model import Window
+from tests.servers import (
+    CACHE,
+    RunningServer,
+    find_influxd1,
+    find_influxd2,
+    find_newer_influxd1,
+    start_influxdb1,
+    start_influxdb2,
+)
+
+
+class Counted:
+    """A Server that adds up the seconds of its counts."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.seconds = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.server, name)
+
+    def counts(
+        self, database: str, policy: str, measurement: str, window: Window, fields: Sequence[str]
+    ) -> Mapping[str, int]:
+        """The server's counts."""
+        started = time.perf_counter()
+        found = self.server.counts(database, policy, measurement, window, fields)
+        self.seconds += time.perf_counter() - started
+        return found
+
+
+@dataclass(frozen=True)
+class ShardBed:
+    """One server with its backup door open."""
+
+    name: str
+    running: RunningServer
+    server: Server
+    folder: Path
+    inspect: Path | None
+    """the server's own tool for text exports"""
+    created: list[str] = field(default_factory=list)
+
+    def repository(self, name: str) -> Repository:
+        """A new empty repository."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        return Repository.init(open_store(f"file://{self.folder / name}"))
+
+    def plan(self, database: str, reader: str = "shard", **more: object) -> Plan:
+        """A plan of the whole database."""
+        settings = {"name": database, "database": database, "repositories": ["bench"], "reader": reader, **more}
+        return Plan.model_validate(settings)
+
+    def fill(self, database: str, data: DataSet) -> None:
+        """A database with these points, all of them written to files."""
+        self.running.create_database(database)
+        if self.running.generation == 1:
+            send_prepared(self.running.url, database, data.bodies())
+        else:
+            for body in data.bodies():
+                self.running.write(body, database)
+        export(self.plan(database), data.window, server=self.server, repository=self.repository("flush"))
+
+    def drop(self, database: str) -> None:
+        """Drops a database that a restore made."""
+        if self.running.generation == 1:
+            self.running.query(f'DROP DATABASE "{database}"')
+
+
+@contextmanager
+def beds(folder: Path) -> Iterator[list[ShardBed]]:
+    """Every kind of server at hand."""
+    found: list[ShardBed] = []
+    starts: list[tuple[str, str | None, Callable[..., Any]]] = [
+        ("1.6", find_influxd1(), start_influxdb1),
+        ("1.12", find_newer_influxd1(), start_influxdb1),
+        ("2.9", find_influxd2(), start_influxdb2),
+    ]
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+        for name, binary, start in starts:
+            if binary is None:
+                continue
+            running = stack.enter_context(start(folder / name, binary))
+            settings = ServerSettings(
+                url=running.url, name=name, token=running.token, snapshot_address=running.backup_address, timeout=600
+            )
+            server = connect(settings)
+            stack.callback(server.close)
+            tools = sorted(CACHE.glob("influx_inspect-1.*"))
+            inspect = (tools[-1] if tools else None) if running.generation == 1 else Path(binary)
+            (folder / f"{name}-work").mkdir()
+            found.append(ShardBed(name, running, server, folder / f"{name}-work", inspect))
+        yield found
+
+
+def measure(bed: ShardBed, runs: int) -> list[Result]:
+    """Every figure of one server."""
+    data = walks()
+    bed.fill("telemetry", data)
+    return [*_exports(bed, data, runs), *_restores(bed, data, runs), *_many_series(bed, max(1, runs // 2))]
+
+
+def _exports(bed: ShardBed, data: DataSet, runs: int) -> list[Result]:
+    raw, ratios, speeds, ours = [], [], [], []
+    text = [_text_export(bed, "telemetry") for _ in range(2)] if bed.inspect else []
+    for number in range(runs + 1):
+        copied = _raw_copy(bed, "telemetry")
+        counted = Counted(bed.server)
+        result = export(
+            bed.plan("telemetry"),
+            data.window,
+            server=counted,  # type: ignore[arg-type]
+            repository=bed.repository(f"export-{number}"),
+        )
+        if result.rows != data.rows:
+            raise RuntimeError(f"{result.rows} rows of {data.rows} were exported")
+        if number:  # the first run touches fresh memory
+            raw.append(copied)
+            ratios.append((result.seconds - counted.seconds) / copied)
+            ours.append(result.seconds)
+            speeds.append(min(text) / result.seconds if text else 0.0)
+    what = f"{bed.name}: export by shards, counts apart / native raw copy ({min(ours):.2f} s whole, {min(raw):.3f} s)"
+    found = [ratio(what, ratios, most=8)]
+    if text:
+        tool = "influx_inspect export" if bed.running.generation == 1 else "influxd inspect export-lp"
+        found.append(
+            ratio(f"{bed.name}: {tool} -compress / export by shards, counted ({min(text):.2f} s)", speeds, least=8)
+        )
+    return found
+
+
+def _raw_copy(bed: ShardBed, database: str) -> float:
+    target = bed.folder / "raw"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    if bed.running.generation == 1:
+        binary = Path(f"/proc/{bed.running.pid}/exe").readlink()
+        command = [str(binary), "backup", "-portable", "-host", str(bed.running.backup_address)]
+        started = time.perf_counter()
+        subprocess.run([*command, "-db", database, str(target)], check=True, capture_output=True)
+        return time.perf_counter() - started
+    bucket = next(shard for shard in _shards2(bed, database))
+    header = f"Authorization: Token {bed.running.token}"
+    started = time.perf_counter()
+    url = f"{bed.running.url}/api/v2/backup/shards/{bucket}"
+    subprocess.run(["curl", "--silent", "--fail", "-H", header, "--output", str(target / "shard"), url], check=True)
+    return time.perf_counter() - started
+
+
+def _shards2(bed: ShardBed, database: str) -> list[int]:
+    folder = bed.running.folder
+    assert folder is not None
+    bucket = _bucket2(bed, database)
+    return sorted(int(path.name) for path in (folder / "engine" / "data" / bucket / "autogen").iterdir())
+
+
+def _bucket2(bed: ShardBed, database: str) -> str:
+    import json
+
+    return str(json.loads(bed.running.get(f"/api/v2/buckets?name={database}"))["buckets"][0]["id"])
+
+
+def _text_export(bed: ShardBed, database: str) -> float:
+    folder, out = bed.running.folder, bed.folder / "text.gz"
+    assert folder is not None
+    if bed.running.generation == 1:
+        command = [str(bed.inspect), "export", "-datadir", f"{folder}/data", "-waldir", f"{folder}/wal"]
+        command += ["-database", database, "-compress", "-out", str(out)]
+    else:
+        command = [str(bed.inspect), "inspect", "export-lp", "--engine-path", f"{folder}/engine", "--compress"]
+        command += ["--bucket-id", _bucket2(bed, database), "--output-path", str(out)]
+    out.unlink(missing_ok=True)
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def _restored(bed: ShardBed, repository: Repository, database: str, window: Window, writer: str, name: str) -> float:
+    """Seconds from the archive to queryable and counted."""
+    request = RestoreRequest(plan=database, window=window, target_database=name, writer=writer)  # type: ignore[arg-type]
+    report: RestoreReport = restore(request, repository=repository, target=bed.server)
+    if report.writer != writer:
+        raise RuntimeError(f"restored by {report.writer}")
+    bed.drop(name)
+    return report.seconds
+
+
+def _restores(bed: ShardBed, data: DataSet, runs: int) -> list[Result]:
+    repository = bed.repository("restore")
+    export(bed.plan("telemetry"), data.window, server=bed.server, repository=repository)
+    arguments = (bed, repository, "telemetry", data.window)
+    shards = [_restored(*arguments, "shard", f"shards_{number}") for number in range(runs + 1)][1:]
+    lines = [_restored(*arguments, "lines", f"lines_{number}") for number in range(max(2, runs // 2))]
+    ratios = [min(lines) / seconds for seconds in shards]
+    what = f"{bed.name}: restore by line protocol / by shards, 100 series ({min(lines):.2f} s, {min(shards):.2f} s)"
+    drills = []
+    for _ in range(runs):
+        report = drill(bed.plan("telemetry"), repository=repository, server=bed.server)
+        if not report.ok or report.writer != "shard":
+            raise RuntimeError(f"the drill did not hold: {report.problems}")
+        drills.append(report.seconds_total)
+    return [
+        ratio(what, ratios, least=10),
+        ratio(f"{bed.name}: whole drill of {data.rows * 10:,} values, seconds", drills, most=3),
+    ]
+
+
+def _many_series(bed: ShardBed, runs: int) -> list[Result]:
+    data = narrow(100_000, 10)
+    bed.fill("many_series", data)
+    repository = bed.repository("many")
+    export(bed.plan("many_series"), data.window, server=bed.server, repository=repository)
+    arguments = (bed, repository, "many_series", data.window)
+    shards = [_restored(*arguments, "shard", f"many_shards_{number}") for number in range(runs)]
+    lines = [_restored(*arguments, "lines", f"many_lines_{number}") for number in range(runs)]
+    ratios = [line / shard for line, shard in zip(lines, shards, strict=True)]
+    seconds = f"{min(lines):.2f} s, {min(shards):.2f} s"
+    return [ratio(f"{bed.name}: the same, 100,000 series of 10 points x 2 fields ({seconds})", ratios, least=3)]
+
+
+__all__ = ["ShardBed", "beds", "measure"]
