@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -92,10 +92,10 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 
 
 class _Door:
-    """Answers as told: file names, and whether the reply begins at once."""
+    """Answers as told: file names (None: it breaks off), and whether the reply begins at once."""
 
-    def __init__(self, replies: list[tuple[list[str], bool]]) -> None:
-        self.replies: Iterator[tuple[list[str], bool]] = iter(replies)
+    def __init__(self, replies: Sequence[tuple[list[str] | None, bool]]) -> None:
+        self.replies: Iterator[tuple[list[str] | None, bool]] = iter(replies)
         self.asked: list[int | None] = []
 
     def closed(self) -> str | None:
@@ -110,6 +110,8 @@ class _Door:
         """The next reply."""
         self.asked.append(since)
         names, quick = next(self.replies)
+        if names is None:
+            raise IncompleteReadError("The connection ended.", kind="shard-copy")
         return Spooled(tuple(SpooledFile(name, path, 0, 1) for name in names), quick)
 
 
@@ -130,6 +132,15 @@ def test_a_busy_server_is_asked_until_its_cache_is_in_the_files() -> None:
     door = _Door([(["1-1.tsm"], True), (["2-1.tsm"], False), (["2-1.tsm", "3-1.tsm"], True), ([], True)])
     assert fetch_all(door) == {("1-1.tsm", "0"), ("2-1.tsm", "2"), ("3-1.tsm", "2")}
     assert door.asked == [None, *[10**18 - 10 * 10**9] * 3]
+
+
+def test_a_reply_that_breaks_off_is_asked_for_again() -> None:
+    """The same question, twice more at most; then it is an error."""
+    door = _Door([(None, True), (["1-1.tsm"], True), (None, True), (None, True), ([], True)])
+    assert fetch_all(door) == {("1-1.tsm", "0")}
+    assert [since is None for since in door.asked] == [True, True, False, False, False]
+    with pytest.raises(IncompleteReadError, match="The connection ended"):
+        fetch_all(_Door([(None, True)] * 3))
 
 
 def test_a_server_that_stays_busy_is_an_error() -> None:

@@ -155,7 +155,7 @@ def limited_token(running: RunningServer) -> str:
     """A token that may read all buckets, without the operator's rights."""
     import json
 
-    organization = json.loads(running.get("/api/v2/orgs"))["orgs"][0]["id"]
+    organization = json.loads(running.get(f"/api/v2/orgs?org={running.organization}"))["orgs"][0]["id"]
     rights = [{"action": "read", "resource": {"type": kind}} for kind in ("buckets", "orgs", "dbrp")]
     body = json.dumps({"orgID": organization, "permissions": rights}).encode()
     return str(json.loads(running._post("/api/v2/authorizations", body, "application/json"))["token"])

@@ -200,6 +200,7 @@ class _TableReader:
         self._lowest = lowest
         self._highest = highest
         self._binary = frozenset(tag.column for tag in plan.tags if not _is_utf8(tag.values))
+        self._scratch: dict[str, U8] = {}
 
     def read(self, part: I64, counts: I64, rooms: I64, stretch: Window) -> Iterator[pa.RecordBatch]:
         """The rows of these blocks (positions in the plan) within the stretch, as at most one batch."""
@@ -209,11 +210,13 @@ class _TableReader:
             return
         firsts, text_firsts = np.cumsum(counts) - counts, np.cumsum(rooms) - rooms
         total = int(counts.sum())
-        times, bits = np.empty(total, np.int64), np.empty(total, np.uint64)
-        kept = np.ones(total, np.uint8)
-        texts = np.empty(int(rooms.sum()), np.uint8)
+        times, bits = self._room("times", 8 * total).view(np.int64), self._room("bits", 8 * total).view(np.uint64)
+        kept, texts = self._room("kept", total), self._room("texts", int(rooms.sum()))
+        kept[:] = 1
         for file, index in enumerate(self._indexes):
             own = np.flatnonzero(self._plan.block_file[part] == file)
+            if not len(own):
+                continue
             self._decode(file, index, part[own], counts[own], firsts[own], text_firsts[own], times, bits, kept, texts)
         yield from self._rows(part, counts, firsts, times, bits, kept, texts, stretch)
 
@@ -234,7 +237,7 @@ class _TableReader:
         kinds = np.array([kind for _, kind in self._plan.fields], np.int64)[self._plan.block_field[part]]
         bad = points.decode_blocks(
             index.data, index.block_at[numbers], index.block_size[numbers], kinds, index.block_min[numbers],
-            index.block_max[numbers], counts, firsts, text_firsts, times, bits, texts,
+            index.block_max[numbers], self._alike(part), counts, firsts, text_firsts, times, bits, texts,
         )  # fmt: skip
         _refuse(index, numbers, bad)
         if self._deleted[file]:
@@ -243,6 +246,26 @@ class _TableReader:
                 ranges = self._deleted[file].get(key)
                 if ranges:
                     points.keep_undeleted(times, int(firsts[position]), int(counts[position]), *ranges, kept)
+
+    def _room(self, name: str, size: int) -> U8:
+        """Memory that the next group uses again: first use of fresh memory costs more than decoding into it."""
+        held = self._scratch.get(name)
+        if held is None or len(held) < size:
+            held = self._scratch[name] = np.empty(size, np.uint8)
+        return held[:size]
+
+    def _alike(self, part: I64) -> I64:
+        """For each block the one at the same place in the field before of its series, -1 where there is none."""
+        key = self._plan.block_series[part] * len(self._plan.fields) + self._plan.block_field[part]
+        begins = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+        lengths = np.diff(np.append(begins, len(key)))
+        before = np.append(-1, begins[:-1])
+        series = self._plan.block_series[part][begins]
+        before[1:][series[1:] != series[:-1]] = -1
+        place = np.arange(len(key)) - np.repeat(begins, lengths)
+        owner = np.repeat(before, lengths)
+        fits = (owner >= 0) & (place < np.repeat(np.append(0, lengths[:-1]), lengths))
+        return np.where(fits, owner + place, -1)
 
     def _rows(
         self,
@@ -270,8 +293,8 @@ class _TableReader:
         total = int(rows.sum())
         if not total:
             return
-        moments = np.empty(total, np.int64)
-        cells, nulls = np.empty((fields, total), np.uint64), np.empty((fields, total), np.uint8)
+        moments, cells = _pooled(total).view(np.int64), _pooled(fields * total).reshape(fields, total)
+        nulls = self._room("nulls", fields * total).reshape(fields, total)
         points.fill_rows(times, bits, starts, stops, fields, rows, moments, cells, nulls)
         yield self._batch(series, rows, moments, cells, nulls, texts)
 
@@ -296,6 +319,11 @@ class _TableReader:
                     binary.add(column)
             arrays.append(array)
         return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(self._plan.columns, frozenset(binary)))
+
+
+def _pooled(count: int) -> npt.NDArray[np.uint64]:
+    """Words in memory of Arrow's pool, which takes it back with the batches that are made of it."""
+    return np.frombuffer(pa.allocate_buffer(8 * count), np.uint64)
 
 
 def _is_utf8(values: Any) -> bool:

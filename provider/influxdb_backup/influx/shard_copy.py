@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from influxdb_backup.errors import IncompleteReadError
+from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
 from influxdb_backup.influx import shard_files
 from influxdb_backup.influx.protocol import ReadOptions, Server, ShardReport
 from influxdb_backup.influx.shard_batches import ShardFile, ShardPoints
-from influxdb_backup.influx.shard_door import ShardDoor, ShardInfo, SpooledFile
+from influxdb_backup.influx.shard_door import ShardDoor, ShardInfo, Spooled, SpooledFile
 from influxdb_backup.influx.tsm.index import CorruptShardError
 from influxdb_backup.model import MAX_END, MIN_TIME, TableSchema, Window, printable
 
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 _EVER = Window(start=MIN_TIME, end=MAX_END)
 _REPLIES = 5
 """of the door for one shard, until two in a row are quick"""
+_PAUSES = (0.2, 1.0)
+"""seconds before a reply that broke off is asked for again"""
 _MARGIN = 10 * 10**9
 """before the first reply: the stamps of the server's files are taken from its clock, which may be set"""
 
@@ -122,7 +126,8 @@ def fetch_settled(
     quick = False
     for number in range(_REPLIES):
         since = began - _MARGIN if number else None
-        spooled = door.fetch(database, retention_policy, shard, since, folder / f"{number}.tar")
+        path = folder / f"{number}.tar"
+        spooled = _fetched(partial(door.fetch, database, retention_policy, shard, since, path), shard)
         files.update({file.name: file for file in spooled.files})
         if quick and spooled.quick:
             return list(files.values())
@@ -132,6 +137,23 @@ def fetch_settled(
         hint="Back up at a quieter time, or set reader: query in the plan.",
         kind="shard-copy",
     )
+
+
+def _fetched(fetch: Callable[[], Spooled], shard: ShardInfo) -> Spooled:
+    """
+    A whole reply, asked for again when it broke off.
+
+    A server that is just writing the shard's cache may refuse (run on 1.6.7: the connection ends; 2.9.1: status 500).
+    """
+    for pause in _PAUSES:
+        try:
+            return fetch()
+        except (IncompleteReadError, ServerUnavailableError) as error:
+            if error.kind == "spool":
+                raise
+            logger.info("Shard %d is asked for again: %s", shard.id, error.message)
+        time.sleep(pause)
+    return fetch()
 
 
 def opened(files: Sequence[SpooledFile]) -> ShardPoints:

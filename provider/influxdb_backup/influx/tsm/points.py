@@ -50,6 +50,22 @@ def measure_blocks(data: U8, places: I64, sizes: I64, kinds: I64, counts: I64, r
 
 
 @kernel
+def _same_times_section(
+    data: U8, places: I64, sizes: I64, kinds: I64, number: int, other: int, begin: int, stop: int
+) -> bool:
+    """Whether block ``other`` comes before and has byte for byte the times that stand from ``begin`` to ``stop``."""
+    if other < 0 or other >= number:
+        return False
+    first, last = _sections(data, places[other], sizes[other], kinds[other])
+    if last - first != stop - begin:
+        return False
+    position = 0
+    while position < stop - begin and data[first + position] == data[begin + position]:
+        position += 1
+    return position == stop - begin
+
+
+@kernel
 def decode_blocks(
     data: U8,
     places: I64,
@@ -57,6 +73,7 @@ def decode_blocks(
     kinds: I64,
     lowest: I64,
     highest: I64,
+    alike: I64,
     counts: I64,
     firsts: I64,
     text_firsts: I64,
@@ -69,6 +86,7 @@ def decode_blocks(
 
     ``bits`` are those of a number, or the place in ``texts`` where a string's length stands. ``lowest`` and ``highest``
     are the block's bounds by the index, ``counts`` and the room for texts from ``text_firsts`` on by measure_blocks.
+    ``alike`` names an earlier block that may have the same times, as the fields of one series mostly do, or is -1.
     """
     clock = times.view(np.uint64)
     for number in range(len(places)):
@@ -76,13 +94,20 @@ def decode_blocks(
         limit = first + count
         begin, stop = _sections(data, at, sizes[number], kinds[number])
         end = at + sizes[number]
-        if begin < 0 or get_times(data, begin, stop, clock, first, limit) != count:
+        if begin < 0:
             return number
+        if _same_times_section(data, places, sizes, kinds, number, alike[number], begin, stop):
+            other = firsts[alike[number]]
+            for position in range(count):
+                times[first + position] = times[other + position]
+        else:
+            if get_times(data, begin, stop, clock, first, limit) != count:
+                return number
+            for position in range(first + 1, limit):
+                if times[position] <= times[position - 1]:
+                    return number
         if times[first] != lowest[number] or times[limit - 1] != highest[number]:
             return number
-        for position in range(first + 1, limit):
-            if times[position] <= times[position - 1]:
-                return number
         kind = kinds[number]
         found = -1
         if kind == _FLOAT:
@@ -119,6 +144,14 @@ def settle(times: I64, bits: U64, kept: U8, starts: I64, stops: I64, begin: int,
     Of points with equal times the last one counts; ``stops`` becomes the end of what remains.
     """
     for key in range(len(starts)):
+        settled = True
+        for position in range(starts[key], stops[key]):
+            inside = begin <= times[position] < end and kept[position] == 1
+            if not inside or (position > starts[key] and times[position] <= times[position - 1]):
+                settled = False
+                break
+        if settled:
+            continue
         last = starts[key]
         ordered = True
         for position in range(starts[key], stops[key]):
