@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import Phase, assume, given, settings
+from hypothesis import strategies as st
 
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.errors import NotVisibleError, TargetError
-from influxdb_backup.influx.protocol import NewShards, Server
+from influxdb_backup.fingerprint import TableFingerprint
+from influxdb_backup.influx.protocol import NewShards, ReadOptions, Server, ShardCopy
 from influxdb_backup.jobs.drill import drill
-from influxdb_backup.model import RetentionPolicy, Window
+from influxdb_backup.jobs.drill_reading import sample_of
+from influxdb_backup.model import RetentionPolicy, TableSchema, Window
 from tests.jobs.support import (
     DAY,
     DAY_NS,
@@ -228,3 +234,69 @@ def test_a_drill_goes_on_by_lines(any_influx: RunningServer, server: Server, rep
     report = drill(plan(database), repository=repository, server=Losing(server))  # type: ignore[arg-type]
     assert (report.ok, report.writer) == (True, "lines")
     assert server.databases() == before
+
+
+class Forgetting(Wrapped):
+    """A server whose queries leave one point out of each answer."""
+
+    def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+        """All rows but the first."""
+        for number, batch in enumerate(self.server.read(database, schema, piece, options)):
+            yield batch.slice(0 if number else 1)
+
+
+class Changing(Wrapped):
+    """A server whose shards hold other values than were sent."""
+
+    @contextmanager
+    def copy_shard(
+        self, database: str, retention_policy: str, piece: Window, least_share: float
+    ) -> Iterator[ShardCopy | None]:
+        """The copy, with one flag turned round."""
+        with self.server.copy_shard(database, retention_policy, piece, least_share) as copy:
+            assert copy is not None
+            yield ChangedCopy(copy)
+
+
+class ChangedCopy(Wrapped):
+    """See Changing."""
+
+    def read(self, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+        """The points, the first flag of each batch turned round."""
+        for batch in self.server.read(schema, piece, options):
+            if "b" in batch.schema.names:
+                flags = batch.column("b").to_pylist()
+                column = batch.schema.get_field_index("b")
+                yield batch.set_column(column, batch.schema.field(column), pa.array([not flags[0], *flags[1:]]))
+            else:
+                yield batch
+
+
+@pytest.mark.parametrize(("faulty", "kinds"), [(Forgetting, {"query"}), (Changing, {"fingerprint", "query"})])
+def test_a_drill_by_shards_sees_what_differs(
+    any_influx: RunningServer,
+    server: Server,
+    repository: Repository,
+    faulty: type[Wrapped],
+    kinds: set[str],
+) -> None:
+    """Every value of the shards is compared with the manifest, and queries with the shards."""
+    database = filled(any_influx)
+    chosen = plan(database, drill={"writer": "shard"})
+    back_up(repository, server, chosen, MONTH)
+    report = drill(chosen, repository=repository, server=faulty(server))  # type: ignore[arg-type]
+    assert (report.ok, report.writer, report.scratch_dropped) == (False, "shard", True)
+    assert {problem.kind for problem in report.problems} <= kinds
+    assert report.problems
+
+
+@settings(max_examples=200)
+@given(rows=st.integers(1, 10**9), start=st.integers(-(2**63) + 2, 2**63 - 2), length=st.integers(0, 2**62))
+def test_the_sample_of_a_table_is_a_stretch_of_its_time(rows: int, start: int, length: int) -> None:
+    """It begins and ends between the first and the last point, whatever those are."""
+    found = TableFingerprint("m")
+    found.rows, found.min_time, found.max_time = rows, start, min(start + length, 2**63 - 2)
+    sample = sample_of(found, random.Random(rows))
+    assert sample is not None
+    assert found.min_time <= sample.start < sample.end <= found.max_time + 1
+    assert sample_of(TableFingerprint("m"), random.Random(0)) is None

@@ -108,6 +108,8 @@ class ControlPlane:
                 f"The connection {settings.name or settings.url} has no token, which InfluxDB 2.x needs.",
                 hint="Give it the token as its own setting.",
             )
+        self.sees_all = False
+        """set once the token was seen to be an operator's: nothing is hidden from it, and a short page is the last"""
         self._name = settings.name or settings.url
         retries = urllib3.Retry(
             total=_TRIES,
@@ -165,7 +167,9 @@ class ControlPlane:
             found.update((entry.id, _bucket(entry)) for entry in entries)
             empty = 0 if entries else empty + 1
             page += 1
-        if organization_id is not None:
+            if self.sees_all and len(entries) < _PAGE:
+                break
+        if organization_id is not None and not self.sees_all:
             for mapping in self.mappings(organization_id):
                 if mapping.bucket_id not in found and (bucket := self.bucket(mapping.bucket_id)):
                     found[bucket.id] = bucket

@@ -158,7 +158,9 @@ class Server2:
 
     def shard_door_closed(self) -> str | None:
         """Why the backup API cannot be used; None when it can."""
-        return self._door.closed()
+        reason = self._door.closed()
+        self._control.sees_all = reason is None
+        return reason
 
     def copy_shard(
         self, database: str, retention_policy: str, piece: Window, least_share: float

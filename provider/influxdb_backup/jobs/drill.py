@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -15,9 +16,10 @@ from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Check, Plan
 from influxdb_backup.errors import DrillError, InfluxdbBackupError, TargetError
-from influxdb_backup.fingerprint import TableFingerprint, add_fingerprints
-from influxdb_backup.influx.protocol import ReadOptions, Server
+from influxdb_backup.fingerprint import add_fingerprints
+from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.drill_checks import run_check
+from influxdb_backup.jobs.drill_reading import ScratchReader, Seen
 from influxdb_backup.jobs.drill_scratch import SCRATCH_PREFIX, DrillRun, DrillScratch, clean, new_scratch_name
 from influxdb_backup.jobs.drills import (
     CheckResult,
@@ -27,7 +29,6 @@ from influxdb_backup.jobs.drills import (
     reports,
 )
 from influxdb_backup.jobs.identity import refuse_other_plan
-from influxdb_backup.jobs.piece import read_whole
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.restore import restore
 from influxdb_backup.jobs.restore_documents import RestoreReport
@@ -41,8 +42,6 @@ from influxdb_backup.model import (
     Ref,
     RetentionPolicy,
     TableEntry,
-    TableSchema,
-    Window,
     printable,
 )
 
@@ -203,47 +202,28 @@ def _prove(
         return
     findings.restore_seconds = time.monotonic() - started
     compared = time.monotonic()
-    for number, (entry, schema, pieces) in enumerate(_in_scratch(run, manifest), start=1):
-        findings.tables.append(_compare(run, entry, schema, pieces, findings))
-        run.progress(Progress("compare", number, len(manifest.tables), entry.rows, 0, str(entry.table)))
+    _compare_all(run, manifest, findings)
     findings.read_back_seconds = time.monotonic() - compared
     _run_checks(run, manifest, findings)
 
 
-def _in_scratch(
-    run: DrillRun, manifest: Manifest
-) -> Iterator[tuple[TableEntry, TableSchema | None, tuple[Window, ...]]]:
-    """Each table with what the scratch lists of it; None when it lists nothing."""
+def _compare_all(run: DrillRun, manifest: Manifest, findings: _Findings) -> None:
+    by_shards = findings.restored is not None and findings.restored.writer == "shard"
+    reader = ScratchReader(run.server, run.scratch, run.ref.window, by_shards, random.SystemRandom())
+    number = 0
     for policy in dict.fromkeys(entry.table.retention_policy for entry in manifest.tables):
-        listed = {schema.table: schema for schema in run.server.schema(run.scratch, policy).tables}
-        pieces = run.server.pieces(run.scratch, policy, run.ref.window)
-        for entry in manifest.tables:
-            if entry.table.retention_policy == policy:
-                yield entry, listed.get(entry.table), pieces
+        entries = [entry for entry in manifest.tables if entry.table.retention_policy == policy]
+        seen = reader.read(policy, [entry.table for entry in entries])
+        for entry in entries:
+            number += 1
+            findings.tables.append(_compare(entry, seen.get(entry.table, Seen()), findings))
+            run.progress(Progress("compare", number, len(manifest.tables), entry.rows, 0, str(entry.table)))
 
 
-def _seen(run: DrillRun, schema: TableSchema, pieces: tuple[Window, ...]) -> list[TableFingerprint]:
-    """What a table of the scratch holds, read piece by piece."""
-
-    def read(known: TableSchema, piece: Window) -> TableFingerprint:
-        found = TableFingerprint(known.table.measurement)
-        for batch in run.server.read(run.scratch, known, piece, ReadOptions()):
-            found.add(batch)
-        return found
-
-    def refresh() -> TableSchema:
-        listed = run.server.schema(run.scratch, schema.table.retention_policy).tables
-        return next((one for one in listed if one.table == schema.table), schema)
-
-    return [one for piece in pieces for one in read_whole(read, schema, refresh, piece)[0]]
-
-
-def _compare(
-    run: DrillRun, entry: TableEntry, schema: TableSchema | None, pieces: tuple[Window, ...], findings: _Findings
-) -> TableResult:
-    """Reads a table back from the scratch and compares it with the manifest, field by field."""
+def _compare(entry: TableEntry, held: Seen, findings: _Findings) -> TableResult:
+    """Compares what the scratch holds of a table with the manifest, field by field."""
     name = str(entry.table)
-    seen = _seen(run, schema, pieces) if schema else []
+    seen = held.found
     rows, fingerprint = sum(one.rows for one in seen), add_fingerprints(one.hexadecimal for one in seen)
     before = len(findings.problems)
     if rows != entry.rows:
@@ -262,6 +242,8 @@ def _compare(
             )
     if fingerprint != entry.fingerprint and before == len(findings.problems):
         findings.note("fingerprint", name, "Counts agree, but the content differs from what was backed up.")
+    for difference in held.differences:
+        findings.note("query", name, difference)
     return TableResult(table=name, ok=before == len(findings.problems), rows=rows, fingerprint=fingerprint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.parts import PartWriter
 from influxdb_backup.errors import IncompleteReadError
 from influxdb_backup.influx.protocol import ReadOptions, Server
+from influxdb_backup.jobs.ahead import ahead
 from influxdb_backup.model import Column, Part, SourceCount, TableSchema, Window, printable
 from influxdb_backup.windows import format_window, halve
 
@@ -147,11 +149,12 @@ class PieceReader:
     def _read_once(self, schema: TableSchema, piece: Window, *, from_shard: bool) -> tuple[Part, ...]:
         writer: PartWriter | None = None
         try:
-            for batch in self._batches(schema, piece, from_shard=from_shard):
-                if writer is None:
-                    writer = self.attempt.part_writer(self.number, schema.table, batch.schema, piece)
-                writer.write(batch)
-                self.on_batch(batch.num_rows, batch.nbytes)
+            with closing(ahead(self._batches(schema, piece, from_shard=from_shard))) as batches:
+                for batch in batches:
+                    if writer is None:
+                        writer = self.attempt.part_writer(self.number, schema.table, batch.schema, piece)
+                    writer.write(batch)
+                    self.on_batch(batch.num_rows, batch.nbytes)
             return writer.close() if writer is not None else ()
         except BaseException:
             if writer is not None:

@@ -25,8 +25,9 @@ class ShardReading:
     ``reader`` is the plan's key. ``reason`` says why nothing is read from shards; None when it is.
     """
 
-    def __init__(self, server: Server, database: str, reader: str) -> None:
+    def __init__(self, server: Server, database: str, reader: str, least_share: float = LEAST_SHARE) -> None:
         self._server = server
+        self._least_share = least_share
         self._database = database
         self.reason = self._why_not(reader)
         if self.reason and reader == "shard":
@@ -53,7 +54,7 @@ class ShardReading:
             copy = None
             try:
                 copy = stack.enter_context(
-                    self._server.copy_shard(self._database, retention_policy, piece, LEAST_SHARE)
+                    self._server.copy_shard(self._database, retention_policy, piece, self._least_share)
                 )
             except ServerError as error:
                 logger.warning("%s is read by queries: %s", format_window(piece), error)

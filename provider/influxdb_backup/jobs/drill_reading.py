@@ -1,0 +1,123 @@
+"""
+What a scratch holds, read back.
+
+A scratch that was written as whole shards is read back as whole shards, every value. The restore has counted all fields
+by query before; a stretch of each table is read by query as well, so that what the engine of the server makes of the
+files is part of the proof. Everything else is read by query.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from influxdb_backup.errors import IncompleteReadError
+from influxdb_backup.fingerprint import TableFingerprint
+from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy
+from influxdb_backup.jobs.ahead import ahead
+from influxdb_backup.jobs.piece import read_whole
+from influxdb_backup.jobs.shard_reading import ShardReading
+from influxdb_backup.model import Table, TableSchema, Window
+from influxdb_backup.windows import format_window
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_ROWS = 10_000
+"""about so many rows of each table and shard group are asked by query too"""
+SAMPLE_SHARE = 1 / 50
+"""and no more than this share of them, but a few"""
+_FEWEST = 100
+
+
+@dataclass
+class Seen:
+    """What one table of the scratch holds."""
+
+    found: list[TableFingerprint] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+    """stretches in which queries give other points than the shard's files hold"""
+
+
+@dataclass(frozen=True)
+class ScratchReader:
+    """Reads tables of a scratch ``database``; ``by_shards`` where it was written by shards."""
+
+    server: Server
+    database: str
+    window: Window
+    by_shards: bool
+    randomness: random.Random
+
+    def read(self, retention_policy: str, tables: Iterable[Table]) -> dict[Table, Seen]:
+        """What the scratch holds of each of these tables of one policy; nothing for a table that it does not list."""
+        listed = self._listed(retention_policy)
+        wanted = {table: listed[table] for table in tables if table in listed}
+        seen = {table: Seen() for table in wanted}
+        shards = ShardReading(self.server, self.database, "auto" if self.by_shards else "query", least_share=0)
+        for piece in self.server.pieces(self.database, retention_policy, self.window):
+            with shards.opened(retention_policy, piece) as copy:
+                for table, schema in wanted.items():
+                    if copy is None or not self._by_shard(copy, schema, piece, seen[table]):
+                        seen[table].found += self._by_query(schema, piece)
+        return seen
+
+    def _listed(self, retention_policy: str) -> dict[Table, TableSchema]:
+        return {schema.table: schema for schema in self.server.schema(self.database, retention_policy).tables}
+
+    def _by_shard(self, copy: ShardCopy, schema: TableSchema, piece: Window, seen: Seen) -> bool:
+        try:
+            found = _from_copy(copy, schema, piece)
+            sample = sample_of(found, self.randomness)
+            expected = _from_copy(copy, schema, sample) if sample else None
+        except IncompleteReadError as error:
+            logger.info("%s in %s is read back by queries: %s", schema.table, format_window(piece), error)
+            return False
+        seen.found.append(found)
+        if sample and expected:
+            asked = self._by_query(schema, sample)
+            if _content(asked) != _content([expected]):
+                rows = sum(one.rows for one in asked)
+                seen.differences.append(
+                    f"In {format_window(sample)} a query gives {rows} rows, with another content than the "
+                    f"{expected.rows} rows in the shard's files."
+                )
+        return True
+
+    def _by_query(self, schema: TableSchema, piece: Window) -> list[TableFingerprint]:
+        def read(known: TableSchema, part: Window) -> TableFingerprint:
+            found = TableFingerprint(known.table.measurement)
+            for batch in ahead(self.server.read(self.database, known, part, ReadOptions())):
+                found.add(batch)
+            return found
+
+        def refresh() -> TableSchema:
+            return self._listed(schema.table.retention_policy).get(schema.table, schema)
+
+        return read_whole(read, schema, refresh, piece)[0]
+
+
+def sample_of(found: TableFingerprint, randomness: random.Random) -> Window | None:
+    """A stretch of time that holds about as many rows as are to be asked by query; None when there is no row."""
+    if found.min_time is None or found.max_time is None:
+        return None
+    length = found.max_time - found.min_time + 1
+    rows = min(found.rows, SAMPLE_ROWS, max(_FEWEST, int(found.rows * SAMPLE_SHARE)))
+    width = max(1, length * rows // found.rows)
+    start = found.min_time + randomness.randrange(length - width + 1)
+    return Window(start=start, end=start + width)
+
+
+def _from_copy(copy: ShardCopy, schema: TableSchema, piece: Window) -> TableFingerprint:
+    found = TableFingerprint(schema.table.measurement)
+    for batch in ahead(copy.read(schema, piece, ReadOptions())):
+        found.add(batch)
+    return found
+
+
+def _content(parts: Sequence[TableFingerprint]) -> tuple[int, int]:
+    return sum(part.rows for part in parts), sum(part.value for part in parts) % 2**128
+
+
+__all__ = ["SAMPLE_ROWS", "ScratchReader", "Seen", "sample_of"]
