@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -104,13 +105,8 @@ class PieceReader:
         difference = ""
         for attempt in range(_ATTEMPTS):
             from_shard = self.read_shard is not None and attempt == 0
-            parts = self._read_once(schema, piece, from_shard=from_shard)
+            parts, after = (self._read_and_count if from_shard else self._read_then_count)(schema, piece)
             read = _totals(parts)
-            try:
-                after = self._counts(schema, piece)
-            except BaseException:
-                self.attempt.withdraw(parts)
-                raise
             moved = before is not None and _between(before, read, after)
             if read == after or moved:
                 counts = tuple((name, after[name]) for name in sorted(after))
@@ -136,6 +132,25 @@ class PieceReader:
             f"{difference}",
             hint="If the window is still being written, wait for it to settle; otherwise look at the server's log.",
         )
+
+    def _read_then_count(self, schema: TableSchema, piece: Window) -> tuple[tuple[Part, ...], dict[str, int]]:
+        parts = self._read_once(schema, piece, from_shard=False)
+        try:
+            return parts, self._counts(schema, piece)
+        except BaseException:
+            self.attempt.withdraw(parts)
+            raise
+
+    def _read_and_count(self, schema: TableSchema, piece: Window) -> tuple[tuple[Part, ...], dict[str, int]]:
+        """Both at once: the server counts what it holds after the copy was made, while the copy is decoded here."""
+        with ThreadPoolExecutor(1, thread_name_prefix="count") as pool:
+            counting = pool.submit(self._counts, schema, piece)
+            parts = self._read_once(schema, piece, from_shard=True)
+            try:
+                return parts, counting.result()
+            except BaseException:
+                self.attempt.withdraw(parts)
+                raise
 
     def is_still_true(self, result: PieceResult) -> bool:
         """Whether the server counts what it counted when the piece was read, after a new tag or field appeared."""
