@@ -142,7 +142,8 @@ def _exports(bed: ShardBed, data: DataSet, runs: int) -> list[Result]:
             ratios.append(apart / copied)
             whole.append(counted)
             speeds.append(min(text) / counted if text else 0.0)
-    what = f"{bed.name}: export by shards, counts apart / native raw copy ({min(whole):.2f} s with counts, {min(raw):.3f} s)"
+    seconds = f"{min(whole):.2f} s with counts, {min(raw):.3f} s"
+    what = f"{bed.name}: export by shards, counts apart / native raw copy ({seconds})"
     found = [ratio(what, ratios, most=8)]
     if text:
         tool = "influx_inspect export" if bed.running.generation == 1 else "influxd inspect export-lp"
