@@ -163,7 +163,7 @@ def opened(files: Sequence[SpooledFile]) -> ShardPoints:
     for file in files:
         if file.name.endswith(".tsm"):
             grave = tombstones.get(file.name.removesuffix(".tsm"))
-            found.append(ShardFile(file.name, _mapped(file), _mapped(grave).tobytes() if grave else None))
+            found.append(ShardFile(file.name, _mapped(file), _mapped(grave) if grave else None))
     return ShardPoints(found)
 
 
@@ -181,9 +181,11 @@ def exercise() -> None:
             name = f"{value:09d}-000000001.tsm"
             path = shard_files.exercise(Path(folder), name, value)
             files.append(SpooledFile(name, path, 0, path.stat().st_size))
-        grave = Path(folder) / "000000001-000000001.tombstone"
-        grave.write_bytes(b"m,t=a#!~#boolean\n")
-        files.append(SpooledFile(grave.name, grave, 0, grave.stat().st_size))
+        entry = b"\0\0\0\x0em,t=a#!~#float" + bytes(16)
+        for number, content in ((1, b"m,t=a#!~#boolean\n"), (2, b"\0\0\x15\2" + entry)):
+            grave = Path(folder) / f"{number:09d}-000000001.tombstone"
+            grave.write_bytes(content)
+            files.append(SpooledFile(grave.name, grave, 0, grave.stat().st_size))
         rows = [
             row
             for batch in opened(files).batches("m", Window(start=0, end=2), ReadOptions())

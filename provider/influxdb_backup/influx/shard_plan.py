@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from influxdb_backup.influx.tsm.format import SEPARATOR, BlockType
-from influxdb_backup.influx.tsm.index import TsmIndex, corrupt
+from influxdb_backup.influx.tsm.index import CorruptShardError, TsmIndex, corrupt
 from influxdb_backup.influx.tsm.keys import measurement_ends, tag_places
 from influxdb_backup.model import Column, InfluxType, Role, decode_name
 
@@ -29,11 +29,17 @@ KINDS = {
 
 @dataclass(frozen=True)
 class TagColumn:
-    """One tag of a measurement: for each of its series the position in ``values`` (binary), -1 for none."""
+    """One tag of a measurement: the series that have it, ascending, and of each the position in ``values`` (binary)."""
 
     column: Column
-    codes: I64
+    owners: npt.NDArray[np.int32]
+    codes: npt.NDArray[np.int32]
     values: Any
+
+    def of(self, series: I64) -> I64:
+        """The positions in ``values`` of these series, -1 for those without the tag."""
+        place = np.minimum(np.searchsorted(self.owners, series.astype(np.int32)), len(self.owners) - 1)
+        return np.where(self.owners[place] == series, self.codes[place], -1).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,13 @@ class _Keys:
     fields: tuple[tuple[bytes, int], ...]
     file_of: I64
     key_of: I64
+    indexes: Sequence[TsmIndex]
+
+    def error(self, series: int, what: str) -> CorruptShardError:
+        """The error for the first key of a series."""
+        key = int(np.flatnonzero(self.series_of == series)[0])
+        index, number = self.indexes[self.file_of[key]], int(self.key_of[key])
+        return corrupt(index.name, what, key=index.key(number), place=int(index.key_at[number]))
 
 
 def _all_keys(indexes: Sequence[TsmIndex]) -> _Keys:
@@ -107,7 +120,8 @@ def _all_keys(indexes: Sequence[TsmIndex]) -> _Keys:
     known, field_of = np.unique(combined, return_inverse=True)
     raw = names.to_pylist()
     pairs = tuple((raw[code // len(KINDS)], int(code % len(KINDS))) for code in known.tolist())
-    return _Keys(series_of, distinct, field_of.astype(np.int64), pairs, np.concatenate(files), np.concatenate(numbers))
+    owners, own = np.concatenate(files), np.concatenate(numbers)
+    return _Keys(series_of, distinct, field_of.astype(np.int64), pairs, owners, own, indexes)
 
 
 def plan_tables(indexes: Sequence[TsmIndex]) -> Mapping[bytes, TablePlan]:
@@ -134,9 +148,10 @@ def plan_tables(indexes: Sequence[TsmIndex]) -> Mapping[bytes, TablePlan]:
     found = {}
     for position, name in enumerate(names.to_pylist()):
         part = slice(int(cuts[position]), int(cuts[position + 1]))
-        found[_unescaped_measurement(name)] = _plan_table(
-            keys, data, offsets, ends, tag_counts, block_key[part], number[part], indexes[0].name
-        )
+        plain = _unescaped_measurement(name)
+        if plain in found:
+            raise keys.error(int(keys.series_of[block_key[part.start]]), "its measurement is written in two ways")
+        found[plain] = _plan_table(keys, data, offsets, ends, tag_counts, block_key[part], number[part])
     return found
 
 
@@ -148,7 +163,6 @@ def _plan_table(
     tag_counts: I64,
     block_key: I64,
     number: I64,
-    file: str,
 ) -> TablePlan:
     series, block_series = np.unique(keys.series_of[block_key], return_inverse=True)
     used, block_field = np.unique(keys.field_of[block_key], return_inverse=True)
@@ -166,7 +180,7 @@ def _plan_table(
         for rank in ranks
     )
     return TablePlan(
-        tags=_tags(data, offsets, ends, tag_counts, series, file),
+        tags=_tags(keys, data, offsets, ends, tag_counts, series),
         fields=fields,
         series=len(series),
         block_series=block_series[order].astype(np.int64),
@@ -177,28 +191,32 @@ def _plan_table(
 
 
 def _tags(
-    data: npt.NDArray[np.uint8], offsets: I64, ends: I64, tag_counts: I64, series: I64, file: str
+    keys: _Keys, data: npt.NDArray[np.uint8], offsets: I64, ends: I64, tag_counts: I64, series: I64
 ) -> tuple[TagColumn, ...]:
     total = int(tag_counts[series].sum())
     owner = np.empty(total, np.int64)
     names, values = np.empty((2, total), np.int64), np.empty((2, total), np.int64)
     bad = tag_places(data, offsets, ends, series, owner, names, values)
     if bad >= 0:
-        key = data[offsets[series[bad]] : offsets[series[bad] + 1]].tobytes()
-        raise corrupt(file, "its key has a tag without a value", key=key)
+        raise keys.error(int(series[bad]), "its key has a tag without a value")
     if not total:
         return ()
     code_of, distinct = _codes(_pieces(data, *names))
     texts = _pieces(data, *values)
-    columns = []
-    for code, name in sorted(enumerate(distinct.to_pylist()), key=lambda item: _unescaped_tag(item[1])):
-        chosen = np.flatnonzero(code_of == code)
+    order = np.argsort(code_of, kind="stable")
+    cuts = np.searchsorted(code_of[order], np.arange(len(distinct) + 1))
+    found: dict[bytes, TagColumn] = {}
+    for code, raw in enumerate(distinct.to_pylist()):
+        chosen = order[cuts[code] : cuts[code + 1]]
+        owners, name = owner[chosen], _unescaped_tag(raw)
+        twice = np.flatnonzero(owners[1:] == owners[:-1])
+        if len(twice) or name in found:
+            place = int(twice[0]) if len(twice) else 0
+            raise keys.error(int(series[owners[place]]), "its key has a tag twice, or written in two ways")
         own, kinds = _codes(texts.take(pa.array(chosen)))
-        codes = np.full(len(series), -1, np.int64)
-        codes[owner[chosen]] = own
-        column = Column(role=Role.TAG, name=decode_name(_unescaped_tag(name)), type=InfluxType.TAG)
-        columns.append(TagColumn(column, codes, _unescaped_tags(kinds)))
-    return tuple(columns)
+        column = Column(role=Role.TAG, name=decode_name(name), type=InfluxType.TAG)
+        found[name] = TagColumn(column, owners.astype(np.int32), own.astype(np.int32), _unescaped_tags(kinds))
+    return tuple(found[name] for name in sorted(found))
 
 
 def _buffers(array: Any) -> tuple[npt.NDArray[np.uint8], I64]:

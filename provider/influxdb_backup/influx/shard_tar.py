@@ -8,16 +8,17 @@ or is appended to it (2.9.1), so its end has to be the two empty records with no
 from __future__ import annotations
 
 import re
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 from influxdb_backup.errors import IncompleteReadError
 from influxdb_backup.influx.shard_door import SpooledFile
+from influxdb_backup.influx.tar import RECORD, TarError, members
 from influxdb_backup.model import printable
 
 _BLOCK = 1 << 20
-_WANTED = re.compile(r"\d+-\d+\.(tsm|tombstone)\Z")
+_ENDINGS = (".tsm", ".tombstone")
+_WANTED = re.compile(r"[0-9]{1,19}-[0-9]{1,19}\.(tsm|tombstone)\Z")
 _LONGEST_WORDS = 300
 
 
@@ -46,18 +47,19 @@ def archived_files(path: Path, name: str) -> tuple[SpooledFile, ...]:
     files: list[SpooledFile] = []
     end = 0
     try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                end = member.offset_data + (-(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
-                if member.isdir():
-                    end = member.offset_data
+        with path.open("rb") as stream:
+            for member in members(stream, size):
+                end = member.end
                 base = member.name.rsplit("/", 1)[-1]
-                if member.isreg() and "/index/" not in member.name and _WANTED.match(base):
-                    files.append(SpooledFile(base, path, member.offset_data, member.size))
-    except (tarfile.TarError, ValueError) as error:
-        raise _not_whole(path, name, f"it is no archive ({printable(str(error))})") from error
-    if end > size:
-        raise _not_whole(path, name, "it ends inside of a file")
+                if not member.regular or "/index/" in member.name or not base.endswith(_ENDINGS):
+                    continue
+                if not _WANTED.match(base):
+                    raise _not_whole(
+                        path, name, f"the name {printable(base[:_LONGEST_WORDS])} is not of a server's file"
+                    )
+                files.append(SpooledFile(base, path, member.offset, member.size))
+    except TarError as error:
+        raise _not_whole(path, name, str(error)) from error
     _prove_end(path, name, end, size)
     if len({file.name for file in files}) < len(files):
         raise _not_whole(path, name, "it names a file twice")
@@ -71,7 +73,9 @@ def _prove_end(path: Path, name: str, end: int, size: int) -> None:
     if rest.strip(b"\0"):
         words = rest.strip(b"\0")[:_LONGEST_WORDS].decode("utf-8", "replace")
         raise _not_whole(path, name, f"behind its files stands {printable(words)}")
-    if size - end < 2 * tarfile.BLOCKSIZE:
+    if size - end > _BLOCK:
+        raise _not_whole(path, name, f"behind its files stand {size - end} bytes more")
+    if size - end < 2 * RECORD:
         raise _not_whole(path, name, "its end is missing")
 
 

@@ -13,13 +13,17 @@ I64 = npt.NDArray[np.int64]
 
 _LARGEST = 1 << 31
 """no block of strings is larger; what says it is, is no block"""
+_SHORTEST_COPY, _LONGEST_COPY = 3, 64
+"""bytes that a copy takes at least to give that many plain ones, which is the most that any stretch can grow"""
 
 
 @kernel
 def plain_size(data: U8, at: int, stop: int) -> int:
     """How many bytes a compressed stretch says it holds; -1 when it cannot hold that many."""
     place, size = get_uvarint(data, at, stop)
-    if place < 0 or size > np.uint64(_LARGEST) or size > np.uint64(stop - at) * np.uint64(64):
+    if place < 0 or size > np.uint64(_LARGEST):
+        return -1
+    if size * np.uint64(_SHORTEST_COPY) > np.uint64(stop - place) * np.uint64(_LONGEST_COPY):
         return -1
     return int(np.int64(size))
 

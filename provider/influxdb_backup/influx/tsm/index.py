@@ -164,8 +164,8 @@ def _read_index(
             number += 1
         at = entry
     first_block[keys] = number
-    if following != index_start and keys > 0:
-        return keys - 1, 6
+    if following != index_start:
+        return max(keys - 1, 0), 6
     return -1, 0
 
 
@@ -209,8 +209,8 @@ def read_index(name: str, data: U8) -> TsmIndex:
     bad, wrong = _read_index(data, start, keys, start, mark, key_table, first_block, block_table)
     key_at, key_size, separators, kinds = key_table
     if bad >= 0:
-        at, size = int(key_at[bad]), int(key_size[bad])
-        raise corrupt(name, _WRONG[wrong], key=data[at : at + size].tobytes())
+        at, size = (int(key_at[bad]), int(key_size[bad])) if keys else (start, 0)
+        raise corrupt(name, _WRONG[wrong], key=data[at : at + size].tobytes(), place=at)
     flags = np.zeros(blocks, np.uint8)
     _bad_checksums(data, block_table[2], block_table[3], flags)
     damaged = np.flatnonzero(flags)

@@ -128,15 +128,6 @@ def decode_blocks(
 
 
 @kernel
-def keep_undeleted(times: I64, first: int, count: int, low: I64, high: I64, kept: U8) -> None:
-    """Marks with 0 the points of one block that lie in one of the ranges, whose ends belong to them."""
-    for position in range(first, first + count):
-        for number in range(len(low)):
-            if low[number] <= times[position] <= high[number]:
-                kept[position] = 0
-
-
-@kernel
 def settle(times: I64, bits: U64, kept: U8, starts: I64, stops: I64, begin: int, end: int) -> None:
     """
     Makes each stretch ``starts[k]`` to ``stops[k]`` the ascending points of one key in ``begin`` to ``end`` (excluded).
@@ -231,7 +222,11 @@ def count_rows(times: I64, starts: I64, stops: I64, fields: int, rows: I64) -> N
 def fill_rows(
     times: I64, bits: U64, starts: I64, stops: I64, fields: int, rows: I64, moments: I64, cells: U64, nulls: U8
 ) -> None:
-    """Writes each row's time to ``moments`` and each field's bits to ``cells[field]``, 1 to ``nulls`` where none."""
+    """
+    Writes each row's time to ``moments`` and each field's bits to ``cells[field]``, 1 to ``nulls`` where none.
+
+    Moves ``starts`` on behind the ``rows`` that are written of each series, so that it can be called for the next ones.
+    """
     at = np.zeros(fields, np.int64)
     row = 0
     for series in range(len(rows)):
@@ -244,19 +239,19 @@ def fill_rows(
                 for position in range(rows[series]):
                     cells[field, row + position] = bits[place + position]
                     nulls[field, row + position] = 0
+                starts[first + field] += rows[series]
             row += rows[series]
             continue
-        at[:] = 0
         for _ in range(rows[series]):
             _, moment = _next_row(times, starts, stops, first, fields, at)
             moments[row] = moment
             for field in range(fields):
-                place = starts[first + field] + at[field]
+                place = starts[first + field]
                 has = place < stops[first + field] and times[place] == moment
                 nulls[field, row] = 0 if has else 1
                 cells[field, row] = bits[place] if has else np.uint64(0)
                 if has:
-                    at[field] += 1
+                    starts[first + field] += 1
             row += 1
 
 
