@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports pytest bench docs clean influxd
+.PHONY: help demo test lint types imports pytest bench fuzz docs clean influxd
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: lint types imports pytest  ## everything that must hold
 bench: $(READY) influxd  ## measure speed and memory, as ratios taken in one run
 	@$(BIN)/influxdb-backup warm
 	@exec $(BIN)/python -m benchmarks.run $(ARGS)
+
+fuzz: $(READY)  ## throw mutated bytes at what reads shards (ARGS="--seconds 600 tombstone")
+	@exec $(BIN)/python -m tests.fuzz.run $(ARGS)
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

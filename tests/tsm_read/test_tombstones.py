@@ -7,7 +7,6 @@ import struct
 import time
 import tracemalloc
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
