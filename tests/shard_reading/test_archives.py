@@ -84,6 +84,53 @@ def test_a_reply_that_is_no_archive_is_refused(tmp_path: Path) -> None:
             archived_files(spooled(tmp_path, raw), "shard 1")
 
 
+def header(name: bytes, size: bytes, kind: bytes) -> bytes:
+    """One header with its checksum, whatever stands in it."""
+    head = bytearray(name.ljust(100, b"\0") + bytes(24) + size.ljust(12, b"\0") + bytes(12) + b" " * 8 + kind)
+    head += b"\0" * (512 - len(head))
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head)
+
+
+END = bytes(1024)
+HOSTILE = {
+    "negative size": header(b"a", b"\xff" * 12, b"0"),
+    "size beyond all": header(b"a", b"\x80" + b"\xff" * 11, b"0"),
+    "size that is no number": header(b"a", b"12x", b"0"),
+    "a large header": header(b"a", b"%o" % (1 << 20), b"x") + bytes(1 << 20),
+    "headers of headers": (header(b"a", b"10", b"x") + b"8 path=\n".ljust(512, b"\0")) * 5000,
+    "a record of another length": header(b"a", b"12", b"x") + b"99 path=a\n".ljust(512, b"\0"),
+    "a negative size in words": header(b"a", b"14", b"x") + b"12 size=-512\n"[:12].ljust(512, b"\0"),
+    "a link": header(b"a/b/1/1-1.tsm", b"0", b"2"),
+    "a name without its file": header(b"a", b"10", b"L") + bytes(512),
+    "a file that no server names so": header(b"a/b/1/one-1.tsm", b"0", b"0"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_headers_that_no_server_writes_are_refused(tmp_path: Path, case: str) -> None:
+    """Sizes below zero, headers without end and links: an error at once, and no file is left out in silence."""
+    with pytest.raises(IncompleteReadError, match="shard 1"):
+        archived_files(spooled(tmp_path, HOSTILE[case] + END), "shard 1")
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_are_read(tmp_path: Path, form: int) -> None:
+    """A database may have a long name, which takes a header of its own."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as tar:
+        entry = tarfile.TarInfo(
+            "d" * (90 if form == tarfile.USTAR_FORMAT else 250) + "é/autogen/1/000000001-000000002.tsm"
+        )
+        entry.size = 3
+        tar.addfile(entry, io.BytesIO(b"one"))
+        end = tar.offset
+    path = spooled(tmp_path, out.getvalue()[: end + 1024])
+    (file,) = archived_files(path, "shard 1")
+    assert file.name == "000000001-000000002.tsm"
+    assert path.read_bytes()[file.offset : file.offset + file.size] == b"one"
+
+
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     """The error names the folder and what to set."""
     with pytest.raises(IncompleteReadError, match="No space left") as caught:
