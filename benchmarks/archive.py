@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -36,22 +38,18 @@ from influxdb_backup.model import (
 GIB = 2**30
 
 
-def _big_backup(repository: Repository, size: int) -> Ref:
-    """A backup of about ``size`` bytes of floats that do not compress."""
-    random = np.random.default_rng(3)
-    schema = arrow_schema([Column(role=Role.FIELD, name=f"f{n}", type=InfluxType.FLOAT) for n in range(16)])
-    table = Table(retention_policy="autogen", measurement="noise")
-    rows, batch_rows = size // (16 * 8), 65_536
-    window = Window(start=START, end=START + (rows + batch_rows) * 10**9)
-    with repository.begin("verify", window) as attempt:
-        writer = attempt.part_writer(0, table, schema, window)
-        for start in range(0, rows, batch_rows):
-            times = pa.array(START + (start + np.arange(batch_rows, dtype=np.int64)) * 10**9).cast(TIME_TYPE)
-            values = [pa.array(random.random(batch_rows)) for _ in range(16)]
-            writer.write(pa.RecordBatch.from_arrays([times, *values], schema=schema))
-        entry = table_entry(0, table, batch_columns(schema), writer.close())
+def commit_table(repository: Repository, measurement: str, batches: Iterable[pa.RecordBatch], window: Window) -> Ref:
+    """A backup of one table."""
+    table = Table(retention_policy="autogen", measurement=measurement)
+    stream = iter(batches)
+    first = next(stream)
+    with repository.begin("bench", window) as attempt:
+        writer = attempt.part_writer(0, table, first.schema, window)
+        for batch in chain([first], stream):
+            writer.write(batch)
+        entry = table_entry(0, table, batch_columns(first.schema), writer.close())
         draft = ManifestDraft(
-            source=Source(product="influxdb", version="1", generation=1, database="noise"),
+            source=Source(product="influxdb", version="1", generation=1, database="bench"),
             scope=Scope(),
             evidence=Evidence(
                 predicate="",
@@ -66,6 +64,22 @@ def _big_backup(repository: Repository, size: int) -> Ref:
             tables=(entry,),
         )
         return attempt.commit(draft).ref
+
+
+def _big_backup(repository: Repository, size: int) -> Ref:
+    """A backup of about ``size`` bytes of floats that do not compress."""
+    random = np.random.default_rng(3)
+    schema = arrow_schema([Column(role=Role.FIELD, name=f"f{n}", type=InfluxType.FLOAT) for n in range(16)])
+    rows, batch_rows = size // (16 * 8), 65_536
+    window = Window(start=START, end=START + (rows + batch_rows) * 10**9)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in range(0, rows, batch_rows):
+            times = pa.array(START + (start + np.arange(batch_rows, dtype=np.int64)) * 10**9).cast(TIME_TYPE)
+            values = [pa.array(random.random(batch_rows)) for _ in range(16)]
+            yield pa.RecordBatch.from_arrays([times, *values], schema=schema)
+
+    return commit_table(repository, "noise", batches(), window)
 
 
 def measure_verify(folder: Path, runs: int) -> list[Result]:

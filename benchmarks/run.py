@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import archive, export, memory, restore, shards
+from benchmarks import archive, encoding, export, memory, restore, shards
 from benchmarks.bed import bed
 from benchmarks.table import Result, show
 
@@ -37,6 +37,7 @@ def main() -> int:
             "memory": lambda: memory.measure(table, arguments.quick),
             "verify": lambda: archive.measure_verify(Path(folder), arguments.runs),
             "fingerprint": lambda: archive.measure_fingerprint(arguments.runs),
+            "encoding": lambda: encoding.measure(Path(folder), arguments.runs),
             "plans": lambda: archive.measure_plans(3),
         }
         unknown = set(arguments.only) - set(measurements)

@@ -218,7 +218,7 @@ def all_points(repository: Repository, found: Sequence[Part]) -> Counter[tuple[o
 def test_parts_roll_over(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a size, each with its own counts, bounds and fingerprint, and together they are everything."""
     monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 50)
-    monkeypatch.setattr(parts, "PART_BYTES", 3_000)
+    monkeypatch.setattr(parts, "PART_BYTES", 1_000)
     written = [batch(COLUMNS, rows(seed, start=DAY.start + seed * 100 * SECOND)) for seed in range(10)]
     with repository.begin("telemetry", DAY) as attempt:
         writer = attempt.part_writer(3, TABLE, written[0].schema, DAY)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import influxdb_backup
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.documents import content_id, parse, scope_hash, sha256, to_bytes
-from influxdb_backup.archive.parquet import CODEC
+from influxdb_backup.archive.encoding import CODEC
 from influxdb_backup.archive.parts import part_path
 from influxdb_backup.archive.verify import verify_ref
 from influxdb_backup.errors import (

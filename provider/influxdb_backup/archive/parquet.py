@@ -1,14 +1,15 @@
 """
 One part as a local Parquet file: how it is encoded, and how it is read back in batches of bounded size.
 
-Encoding: zstd level 1; ``BYTE_STREAM_SPLIT`` for floats, ``DELTA_BINARY_PACKED`` for time and integers, dictionary
-for tags and strings. Row groups are bounded by rows and by bytes, so that reading one never needs much memory.
+``encoding`` chooses how values are encoded. Row groups are bounded by rows and by bytes, so that reading one never
+needs much memory.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -16,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from influxdb_backup.archive.encoding import choose_encodings, writer_options
 from influxdb_backup.archive.order import OrderProof
 from influxdb_backup.columns import TIME, arrow_schema, batch_columns
 from influxdb_backup.errors import FormatError
 from influxdb_backup.model import Column, InfluxType, Role, Table, Window, printable
 
-CODEC = "zstd-1"
 ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 16 << 20
 SLICE_BYTES = 4 << 20
@@ -31,11 +32,6 @@ _FEW_ROWS = 4096
 _SPARE_ENTRIES = 1024
 PART_KEY = b"influxdb-backup:part"
 ORDER_KEY = b"influxdb-backup:order"
-_ENCODINGS = {
-    InfluxType.FLOAT: "BYTE_STREAM_SPLIT",
-    InfluxType.INTEGER: "DELTA_BINARY_PACKED",
-    InfluxType.UNSIGNED: "DELTA_BINARY_PACKED",
-}
 
 
 class Normaliser:
@@ -111,26 +107,30 @@ class ParquetFile:
     """
     Writes batches of one schema to one local file, a row group at a time.
 
-    Holds at most one row group and one batch in memory. ``close`` finishes the file; ``abandon`` gives up on it.
+    A thread of its own encodes a row group while the next one is gathered, so that at most two row groups and one batch
+    are in memory; its errors are raised by the next call. ``close`` finishes the file; ``abandon`` gives up on it.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, *, plan: str, window: Window, table: Table, piece: Window):
         self.path = path
         self.schema = schema
+        self._size = 0
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._pending_bytes = 0
         columns = batch_columns(schema)
         self.columns = columns
         self._order = OrderProof([n for n, column in enumerate(columns, start=1) if column.role is Role.TAG])
+        self._metadata = _file_metadata(plan, window, table, piece, schema)
         self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pq.ParquetWriter(self._sink, schema, **_writer_options(schema))
-        self._writer.add_key_value_metadata(_file_metadata(plan, window, table, piece, schema))
+        self._writer: pq.ParquetWriter | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._encoding: Future[pq.ParquetWriter] | None = None
 
     @property
     def size(self) -> int:
-        """Bytes in the file so far; what waits for the next row group is not counted."""
-        return int(self._sink.tell())
+        """Bytes in the file so far, without the last row group that was passed on and what waits for the next."""
+        return self._size
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Adds rows, at least one. The batch must have the file's schema and come from ``sliced``."""
@@ -146,37 +146,66 @@ class ParquetFile:
             return
         size = row_bytes(rows) + _dictionary_bytes(rows, self._pending[-1] if self._pending else None)
         if self._pending and self._pending_bytes + size > ROW_GROUP_BYTES:
-            self._write_row_group()
+            self._pass_on()
         self._pending.append(rows)
         self._pending_rows += rows.num_rows
         self._pending_bytes += size
         if self._pending_rows >= ROW_GROUP_ROWS:
-            self._write_row_group()
+            self._pass_on()
 
-    def _write_row_group(self) -> None:
-        if not self._pending:
-            return
+    def _taken(self) -> list[pa.RecordBatch]:
+        pending, self._pending, self._pending_rows, self._pending_bytes = self._pending, [], 0, 0
+        return pending
+
+    def _pass_on(self) -> None:
+        """Has what waits encoded by the thread, once it is done with the row group before."""
+        self._settle()
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._encoding = self._thread.submit(self._write_row_group, self._taken())
+
+    def _settle(self) -> None:
+        encoding, self._encoding = self._encoding, None
+        if encoding is not None:
+            encoding.result()
+            self._size = int(self._sink.tell())  # here, so that where parts end does not depend on the thread's luck
+
+    def _write_row_group(self, batches: list[pa.RecordBatch]) -> pq.ParquetWriter:
         # one dictionary for each tag, or the encoder falls back to plain values in mid-column
-        table = pa.Table.from_batches(self._pending, schema=self.schema).unify_dictionaries()
-        self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
-        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
+        table = pa.Table.from_batches(batches, schema=self.schema).unify_dictionaries()
+        batches.clear()
+        writer = self._writer = self._writer or _new_writer(self._sink, table)
+        writer.write_table(table, row_group_size=max(table.num_rows, 1))
         rows = table.num_rows
         del table
         _give_back(rows)
+        return writer
 
     def close(self) -> None:
         """Writes what waits, and the footer."""
-        self._write_row_group()
+        self._settle()
+        writer = self._writer
+        if self._pending or writer is None:
+            writer = self._write_row_group(self._taken())
         if self._order.holds:
-            self._writer.add_key_value_metadata({ORDER_KEY.decode(): "series-contiguous,time-ascending"})
-        self._writer.close()
+            self._metadata[ORDER_KEY.decode()] = "series-contiguous,time-ascending"
+        writer.add_key_value_metadata(self._metadata)
+        writer.close()
         self._sink.close()
+        self._end_thread()
 
     def abandon(self) -> None:
         """Closes the file without finishing it."""
         self._pending = []
-        self._writer.is_open = False  # or its finaliser writes a footer into the closed file
+        self._end_thread()
+        if self._writer is not None:
+            self._writer.is_open = False  # or its finaliser writes a footer into the closed file
         self._sink.close()
+
+    def _end_thread(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
+            self._thread = None
 
     def __enter__(self) -> ParquetFile:
         return self
@@ -190,24 +219,12 @@ class ParquetFile:
             self.abandon()
 
 
-def _writer_options(schema: pa.Schema) -> dict[str, object]:
-    dictionary, statistics, encodings = [], [TIME], {TIME: "DELTA_BINARY_PACKED"}
-    for column, field in zip(batch_columns(schema), list(schema)[1:], strict=True):
-        if column.role is Role.TAG or column.type is InfluxType.STRING:
-            dictionary.append(field.name)
-        if column.type is not InfluxType.STRING:
-            statistics.append(field.name)
-        if column.type in _ENCODINGS:
-            encodings[field.name] = _ENCODINGS[column.type]
-    return {
-        "compression": "zstd",
-        "compression_level": 1,
-        "use_dictionary": dictionary or False,
-        "column_encoding": encodings,
-        "write_statistics": statistics,
-        "version": "2.6",
-        "store_schema": True,
-    }
+def _new_writer(sink: pa.NativeFile, first: pa.Table) -> pq.ParquetWriter:
+    """A writer whose encodings fit the first row group."""
+    columns = zip(batch_columns(first.schema), list(first.schema)[1:], strict=True)
+    statistics = [TIME, *(field.name for column, field in columns if column.type is not InfluxType.STRING)]
+    options = writer_options(choose_encodings(first), statistics)
+    return pq.ParquetWriter(sink, first.schema, store_schema=True, **options)
 
 
 def row_bytes(batch: pa.RecordBatch) -> int:
