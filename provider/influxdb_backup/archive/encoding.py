@@ -23,7 +23,7 @@ SAMPLE_ROWS = 16_384
 _FEWEST_ROWS = 4096
 """a smaller first row group is not worth a trial"""
 _STRETCHES = 8
-_FEW_OF = 4
+_FEW_OF = 2
 """a dictionary is tried when each value of the sample comes this many times on average"""
 _WORTH = 0.8
 """``PLAIN`` takes zstd twice the time of the others, and must save a fifth"""
