@@ -1,38 +1,102 @@
-"""Restore by line protocol against the same server fed prepared line protocol."""
+"""Restore by line protocol against the same server fed the same line protocol, prepared."""
 
 from __future__ import annotations
 
-from benchmarks.bed import Bed
+import json
+import urllib.request
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from benchmarks.data import DataSet, walks
 from benchmarks.data import send as send_prepared
-from benchmarks.data import walks
+from benchmarks.shards import ShardBed
 from benchmarks.table import Result, ratio
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.influx.protocol import WriteOptions
+from influxdb_backup.influx.writer import LineProtocolWriter, SendResult
 from influxdb_backup.jobs.export import export
 from influxdb_backup.jobs.restore import restore
 from influxdb_backup.jobs.restore_request import RestoreRequest
 
+CONNECTIONS = 2
 
-def measure(bed: Bed, runs: int) -> list[Result]:
-    """Rows per second of the writing part of a restore over those of prepared bodies, two connections each."""
+
+def measure(bed: ShardBed, runs: int) -> list[Result]:
+    """
+    Rows per second of the writing part of a restore over those of prepared bodies, two connections each.
+
+    The bodies are those of the restore, byte for byte, and the two take turns.
+    """
     data = walks()
-    bodies = data.bodies()
     bed.running.create_database("restored")
-    send_prepared(bed.running.url, "restored", bodies)
+    _feed(bed, "restored", data.bodies())
     repository = bed.repository("restore")
-    plan = bed.plan("restored")
-    export(plan, data.window, server=bed.server, repository=repository)
-    bed.running.query('DROP DATABASE "restored"')
+    export(bed.plan("restored", "query"), data.window, server=bed.server, repository=repository)
+    _drop(bed, "restored")
+    bodies = _bodies(bed, repository, data)
     ratios, speeds = [], []
     for number in range(runs):
-        prepared, copy = f"prepared_{number}", f"copy_{number}"
-        bed.running.create_database(prepared)
-        fed = send_prepared(bed.running.url, prepared, bodies)
-        bed.running.query(f'DROP DATABASE "{prepared}"')
-        request = RestoreRequest(plan=plan.name, window=data.window, target_database=copy, connections=2)
-        report = restore(request, repository=repository, target=bed.server)
-        bed.running.query(f'DROP DATABASE "{copy}"')
-        if report.rows != data.rows:
-            raise RuntimeError(f"{report.rows} rows of {data.rows} were restored")
-        ratios.append(fed / report.write_seconds)
-        speeds.append(report.rows / report.write_seconds)
-    what = f"restore, 2 connections / prepared line protocol, 2 connections (best {max(speeds):,.0f} rows/s)"
-    return [ratio(what, ratios, least=0.75)]
+        # a server is faster every second time, so each comes first and second, and the sums are compared
+        fed = _prepared(bed, bodies, f"prepared_{number}_0")
+        written = [_restored(bed, repository, data, f"copy_{number}_{turn}") for turn in range(2)]
+        fed += _prepared(bed, bodies, f"prepared_{number}_1")
+        ratios.append(fed / sum(written))
+        speeds.append(data.rows / min(written))
+    what = f"{bed.name}: restore by line protocol, 2 connections / the same bodies, prepared"
+    return [ratio(f"{what} (best {max(speeds):,.0f} rows/s)", ratios, least=0.95)]
+
+
+def _feed(bed: ShardBed, database: str, bodies: list[bytes]) -> float:
+    running = bed.running
+    return send_prepared(running.url, database, bodies, CONNECTIONS, running.token, running.organization)
+
+
+def _prepared(bed: ShardBed, bodies: list[bytes], name: str) -> float:
+    bed.running.create_database(name)
+    seconds = _feed(bed, name, bodies)
+    _drop(bed, name)
+    return seconds
+
+
+def _restored(bed: ShardBed, repository: Repository, data: DataSet, name: str) -> float:
+    request = RestoreRequest(
+        plan="restored", window=data.window, target_database=name, connections=CONNECTIONS, writer="lines"
+    )
+    report = restore(request, repository=repository, target=bed.server)
+    if report.rows != data.rows:
+        raise RuntimeError(f"{report.rows} rows of {data.rows} were restored")
+    _drop(bed, name)
+    return report.write_seconds
+
+
+def _bodies(bed: ShardBed, repository: Repository, data: DataSet) -> list[bytes]:
+    """What a restore sends."""
+    found: list[bytes] = []
+
+    def keep(body: bytes) -> SendResult:
+        found.append(bytes(body))
+        return SendResult(204, "")
+
+    with LineProtocolWriter(keep, bed.server.dialect, WriteOptions(connections=1)) as writer:
+        for batch in _batches(repository):
+            writer.write(data.measurement, batch)
+    return found
+
+
+def _batches(repository: Repository) -> Iterator[pa.RecordBatch]:
+    (ref,) = repository.refs("restored")
+    for table in repository.manifest(ref).tables:
+        for part in table.parts:
+            yield from repository.read_part(part)
+
+
+def _drop(bed: ShardBed, database: str) -> None:
+    running = bed.running
+    if running.generation == 1:
+        running.query(f'DROP DATABASE "{database}"')
+        return
+    (bucket,) = json.loads(running.get(f"/api/v2/buckets?name={database}"))["buckets"]
+    headers = {"Authorization": f"Token {running.token}"}
+    url = f"{running.url}/api/v2/buckets/{bucket['id']}"
+    urllib.request.urlopen(urllib.request.Request(url, method="DELETE", headers=headers)).close()

@@ -20,6 +20,13 @@ def measure_shards(folder: Path, runs: int) -> list[Result]:
         return [result for bed in found for result in shards.measure(bed, runs)]
 
 
+def measure_restores(folder: Path, runs: int) -> list[Result]:
+    """Restores by line protocol, on each kind of server at hand, one after the other."""
+    folder.mkdir()
+    with shards.beds(folder) as found:
+        return [result for bed in found for result in restore.measure(bed, runs)]
+
+
 def main() -> int:
     """Exit status 1 when a figure is not what it must be."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -31,7 +38,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="influxdb-backup-bench-") as folder, bed(Path(folder) / "bed") as table:
         measurements: dict[str, Callable[[], list[Result]]] = {
             "export": lambda: export.measure(table, arguments.runs),
-            "restore": lambda: restore.measure(table, max(3, arguments.runs // 2)),
+            "restore": lambda: measure_restores(Path(folder) / "restores", max(3, arguments.runs // 2)),
             "shards": lambda: measure_shards(Path(folder) / "shards", arguments.runs),
             "tables": lambda: export.measure_small_tables(table, max(3, arguments.runs // 2)),
             "memory": lambda: memory.measure(table, arguments.quick),

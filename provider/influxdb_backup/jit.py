@@ -18,3 +18,8 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     numba checks no index: a kernel bounds every place that it computes from the bytes of a file.
     """
     return cast("Callable[P, R]", numba.njit(cache=True, nogil=True)(function))
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """A small kernel that becomes part of each that calls it: a call with arrays costs more than some do."""
+    return cast("Callable[P, R]", numba.njit(cache=True, nogil=True, forceinline=True)(function))

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import math
 import re
+import struct
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influxdb_backup.columns import arrow_schema
 from influxdb_backup.errors import UnrepresentableError
+from influxdb_backup.fast import is_installed
+from influxdb_backup.influx import arrow_lines
 from influxdb_backup.influx.dialect import DIALECT_1X, DIALECT_2X
-from influxdb_backup.influx.line_protocol import Lines, encode, join_lines, unrepresentable
+from influxdb_backup.influx.line_protocol import Renderer, encode, unrepresentable
+from influxdb_backup.influx.lines import Lines, join_lines
 from influxdb_backup.influx.protocol import Conflict, WriteOptions
 from influxdb_backup.model import InfluxType
 from tests.influx_write.support import Rows, batch_of, field, tag
+
+RENDERERS: list[Renderer] = [arrow_lines.renderer]
+if is_installed():
+    from influxdb_backup.influx import fast_lines, line_kernels
+
+    RENDERERS.append(fast_lines.renderer)
+both_ways = pytest.mark.parametrize("make", RENDERERS, ids=["arrow", "compiled"][: len(RENDERERS)])
 
 COLUMNS = [
     tag("z tag"),
@@ -94,12 +106,15 @@ def normal(line: bytes) -> bytes:
     return key + b" " + b",".join(sorted(parts)) + b" " + time
 
 
+@both_ways
 @given(POINTS, st.integers(0, 5), st.integers(1, 9), st.integers(1, 400))
-def test_the_encoder_writes_what_a_plain_one_writes(points: list, skip: int, lines: int, size: int) -> None:
+def test_the_encoder_writes_what_a_plain_one_writes(
+    make: Renderer, points: list, skip: int, lines: int, size: int
+) -> None:
     """Whatever the nulls, the slice and the bounds: the same lines in the same order, in stretches within bounds."""
     batch = batch_of(COLUMNS, points).slice(skip)
     options = WriteOptions(batch_lines=lines, batch_bytes=size)
-    parts = list(encode("m 1", batch, DIALECT_2X, options))
+    parts = list(encode("m 1", batch, DIALECT_2X, options, make=make))
     wanted = plain(points[skip:])
     assert split(parts) == [normal(line) for line in wanted]
     assert all(0 < len(part) <= lines for part in parts)
@@ -111,24 +126,128 @@ def test_the_encoder_writes_what_a_plain_one_writes(points: list, skip: int, lin
         assert split([whole.part(0, 1), whole.part(1, len(whole))]) == split(parts)
 
 
+@both_ways
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=60), st.integers(100, 5000))
-def test_stretches_are_bounded_in_bytes(lengths: list[int], size: int) -> None:
+def test_stretches_are_bounded_in_bytes(make: Renderer, lengths: list[int], size: int) -> None:
     """A stretch exceeds the bound in bytes only when it is a single line."""
     columns = [field("s", InfluxType.STRING)]
     batch = batch_of(columns, [(time, {}, {"s": 'x"'[time % 2] * length}) for time, length in enumerate(lengths)])
-    parts = list(encode("m", batch, DIALECT_1X, WriteOptions(batch_bytes=size)))
+    parts = list(encode("m", batch, DIALECT_1X, WriteOptions(batch_bytes=size), make=make))
     assert sum(map(len, parts)) == len(lengths)
     assert all(len(part.body) <= size or len(part) == 1 for part in parts)
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
-def test_floats_are_exact(values: list[float]) -> None:
-    """The decimal form of a float reads back to the same bits."""
-    batch = batch_of([field("f")], [(time, {}, {"f": value}) for time, value in enumerate(values)])
-    (lines,) = encode("m", batch, DIALECT_1X, WriteOptions(batch_lines=10**6))
-    found = [float(line.split(b"=")[1].split(b" ")[0]) for line in lines.body.splitlines()]
-    assert [math.copysign(1, value) for value in found] == [math.copysign(1, value) for value in values]
-    assert found == values
+DECIMALS = st.builds(
+    lambda digits, ten, sign: float(f"{sign}{digits}e{ten}"),
+    st.integers(0, 10**17),
+    st.integers(-330, 290),
+    st.sampled_from(["", "-"]),
+)
+SHORT = st.builds(
+    lambda digits, places: digits / 10.0**places,
+    st.integers(-(10**16), 10**16) | st.integers(-9999, 9999),
+    st.integers(0, 16),
+)
+BITS = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack("<d", bits.to_bytes(8, "little"))[0])
+FLOATS = st.floats(allow_nan=False, allow_infinity=False) | DECIMALS | SHORT | BITS.filter(math.isfinite)
+
+
+def float_texts(values: Sequence[float] | np.ndarray, make: Renderer) -> list[bytes]:
+    """The decimal form of each float, in the lines of one batch."""
+    schema = arrow_schema([field("f")])
+    arrays = [pa.array(np.arange(len(values))).cast(schema.field(0).type), pa.array(values, pa.float64())]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    options = WriteOptions(batch_lines=10**7, batch_bytes=2**30)
+    (lines,) = encode("m", batch, DIALECT_1X, options, make=make)
+    return [line.split(b"=")[1].split(b" ")[0] for line in lines.body.splitlines()]
+
+
+@both_ways
+@settings(max_examples=300)
+@given(st.lists(FLOATS, min_size=1))
+def test_floats_are_exact(make: Renderer, values: list[float]) -> None:
+    """The decimal form of a float reads back to the same bits and has no more digits than Python's."""
+    texts = float_texts(values, make)
+    assert [struct.pack("<d", float(text)) for text in texts] == [struct.pack("<d", value) for value in values]
+    for text, value in zip(texts, values, strict=True):
+        digits = [str(form).lower().partition("e")[0].replace(".", "").strip("-0") for form in (text.decode(), value)]
+        assert len(digits[0]) <= len(digits[1])
+
+
+def hostile_floats() -> Iterator[np.ndarray]:
+    """Powers of two and ten with their neighbours, subnormal, long, short and huge ones."""
+    random = np.random.default_rng(1)
+    twos, tens = np.ldexp(1.0, np.arange(-1074, 1024)), np.array([float(f"1e{power}") for power in range(-323, 309)])
+    for edges in (twos, tens):
+        yield from (edges, -edges, np.nextafter(edges, 0), np.nextafter(edges[:-1], np.inf))
+    yield np.array([0.0, -0.0, 2.0**53 - 1, 2.0**53, 1e15 - 0.125, 1e8, 99999999.99999999, 1e-6, 9.999999999999999e-7])
+    yield random.integers(1, 2**52, 50_000).view(np.float64)
+    yield np.arange(1, 20_000).view(np.float64)
+    bits = random.integers(0, 2**64, 500_000, np.uint64).view(np.float64)
+    yield bits[np.isfinite(bits)]
+    for places in range(17):
+        yield np.round(random.normal(0, 10.0 ** random.uniform(-3, 12, 20_000)), places)
+        yield random.integers(-(10**15), 10**15, 20_000) / 10.0**places
+    yield np.where(random.random(50_000) < 0.5, random.random(50_000), np.round(random.random(50_000), 3))
+
+
+@pytest.mark.skipif(len(RENDERERS) < 2, reason="the extra 'fast' is not installed")
+def test_compiled_floats_are_those_of_arrow() -> None:
+    """A million floats of every kind have the same bytes, whichever way they are written."""
+    for values in hostile_floats():
+        arrow, compiled = (float_texts(values, make) for make in RENDERERS)
+        assert arrow == compiled
+        assert np.array_equal(np.array([float(text) for text in compiled]).view(np.uint64), values.view(np.uint64))
+
+
+@pytest.mark.skipif(len(RENDERERS) < 2, reason="the extra 'fast' is not installed")
+@settings(max_examples=200)
+@given(POINTS, st.integers(0, 5), st.integers(1, 9), st.integers(1, 400))
+def test_both_ways_write_the_same_bytes(points: list, skip: int, lines: int, size: int) -> None:
+    """Bodies, ends and numbers of fields do not depend on whether loops are compiled."""
+    batch, options = batch_of(COLUMNS, points).slice(skip), WriteOptions(batch_lines=lines, batch_bytes=size)
+    found = [
+        [
+            (part.body, part.ends.tolist(), part.fields.tolist())
+            for part in encode("m", batch, DIALECT_2X, options, make=make)
+        ]
+        for make in RENDERERS
+    ]
+    assert found[0] == found[1]
+
+
+@both_ways
+def test_the_longest_lines_fit_their_bounds(make: Renderer) -> None:
+    """Numbers of the greatest length in many fields do not outgrow the room that is kept for them."""
+    longest = {
+        InfluxType.FLOAT: [-1.2345678901234567e-06, -2.2250738585072014e-308],
+        InfluxType.INTEGER: [-(2**63), -(2**63)],
+        InfluxType.UNSIGNED: [2**64 - 1, 2**64 - 1],
+        InfluxType.BOOLEAN: [False, False],
+        InfluxType.STRING: ["", '"' * 9],
+    }
+    kinds = list(longest) * 40
+    columns = [field(f"f{number}", kind) for number, kind in enumerate(kinds)]
+    rows = [
+        (-(2**63) + 2 + row, {}, {column.name: longest[kind][row] for column, kind in zip(columns, kinds, strict=True)})
+        for row in range(2)
+    ]
+    (lines,) = encode("m", batch_of(columns, rows), DIALECT_2X, WriteOptions(), make=make)
+    first, second, last = lines.body.split(b"\n")
+    assert not last
+    assert first.startswith(b"m f0=-0.0000012345678901234567,f1=-9223372036854775808i,")
+    assert first.count(b"=") == second.count(b"=") == len(columns)
+    assert second.endswith(b" -9223372036854775805")
+
+
+@pytest.mark.skipif(len(RENDERERS) < 2, reason="the extra 'fast' is not installed")
+def test_the_loop_is_compiled_once() -> None:
+    """Whatever the columns are: what ``warm`` compiled is enough."""
+    fast_lines.exercise()
+    batch = batch_of(COLUMNS, [(time, {"z tag": "x"}, {"f": 0.5, "b": True, "u": 1, 's" s': "y"}) for time in range(9)])
+    for part in (batch, batch.slice(3), batch.select([0, 3]), batch.select([0, 1, 6, 7])):
+        assert list(encode("m", part, DIALECT_2X, WriteOptions(), make=fast_lines.renderer))
+    assert len(line_kernels.put_lines.signatures) == 1
 
 
 def test_tags_need_not_be_dictionaries_of_what_occurs() -> None:

@@ -26,12 +26,14 @@ def warm() -> None:
         output.line("The loops are compiled.")
         return
     from influxdb_backup.fingerprint_kernels import exercise as exercise_fingerprint
+    from influxdb_backup.influx.fast_lines import exercise as exercise_lines
     from influxdb_backup.influx.fast_rows import exercise as exercise_rows
     from influxdb_backup.influx.shard_copy import exercise as exercise_shards
 
     started = time.perf_counter()
     exercise_fingerprint()
     exercise_rows()
+    exercise_lines()
     exercise_shards()
     leave_mark()
     output.line(f"The loops are compiled: it took {time.perf_counter() - started:.1f} s.")

@@ -1,17 +1,18 @@
 """
-Record batches to line protocol, column by column with Arrow's kernels: no Python per point or per series.
+Record batches to line protocol, column by column with Arrow's kernels or by a compiled loop, with the same result.
 
-Arrow writes floats as the shortest decimal that reads back to the same bits (``-0``, ``5e-324`` and
-``1.7976931348623157e+308`` included) and the servers take every form that it uses. A field that is null in a
+Floats are written as the shortest decimal that reads back to the same bits (``-0``, ``5e-324`` and
+``1.7976931348623157e+308`` included) in Arrow's forms, all of which the servers take. A field that is null in a
 row is left out of the line; a row without any field is no point and is left out. Tag values that are empty
 are the same as absent ones to InfluxDB and are left out.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,8 @@ import pyarrow.compute as pc
 
 from influxdb_backup.columns import batch_columns
 from influxdb_backup.errors import UnrepresentableError
+from influxdb_backup.fast import why_not_fast
+from influxdb_backup.influx import arrow_lines
 from influxdb_backup.influx.dialect import (
     KEY_SEPARATOR_BYTES,
     MAX_INTEGER,
@@ -31,57 +34,27 @@ from influxdb_backup.influx.dialect import (
     escape_tag,
     name_conflicts,
 )
+from influxdb_backup.influx.lines import FieldValues, Lines, Points, Render, Runs
 from influxdb_backup.influx.protocol import Conflict, Dialect, Unrepresentable, WriteOptions
 from influxdb_backup.model import Column, InfluxType, Role, encode_name, printable
 
-_NUMBER_BYTES = 26
-"""The longest float, integer, boolean or time with its suffix and separators."""
+logger = logging.getLogger(__name__)
+
 _SUFFIXES = {InfluxType.INTEGER: b"i", InfluxType.UNSIGNED: b"u", InfluxType.STRING: b'"'}
 _NO_BYTES = pa.scalar(b"", pa.binary())
 
-
-@dataclass(frozen=True)
-class Lines:
-    """A stretch of line protocol, every line with its newline."""
-
-    body: bytes
-    ends: npt.NDArray[np.int64]
-    """where each line ends in ``body``; string values may hold newlines, so that lines cannot be found by them"""
-    fields: npt.NDArray[np.int64]
-    """the number of field values of each line"""
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    @property
-    def values(self) -> int:
-        """Field values of all lines."""
-        return int(self.fields.sum())
-
-    def part(self, start: int, stop: int) -> Lines:
-        """The lines from ``start`` to before ``stop``."""
-        first = int(self.ends[start - 1]) if start else 0
-        last = int(self.ends[stop - 1]) if stop else 0
-        return Lines(self.body[first:last], self.ends[start:stop] - first, self.fields[start:stop])
+Renderer = Callable[[Points], Render]
 
 
-def join_lines(parts: Sequence[Lines]) -> Lines:
-    """All lines in order as one stretch."""
-    if len(parts) == 1:
-        return parts[0]
-    offsets = np.cumsum([0, *(len(part.body) for part in parts)])
-    ends = [part.ends + offset for part, offset in zip(parts, offsets, strict=False)]
-    return Lines(
-        b"".join(part.body for part in parts), np.concatenate(ends), np.concatenate([part.fields for part in parts])
-    )
-
-
-def encode(measurement: str, batch: pa.RecordBatch, dialect: Dialect, options: WriteOptions) -> Iterator[Lines]:
+def encode(
+    measurement: str, batch: pa.RecordBatch, dialect: Dialect, options: WriteOptions, *, make: Renderer | None = None
+) -> Iterator[Lines]:
     """
     The batch's points as stretches of at most ``options.batch_lines`` lines and ``options.batch_bytes`` bytes.
 
     A line that is longer than ``batch_bytes`` is a stretch of its own. Raises UnrepresentableError when the
-    dialect cannot carry a name, a type or a value: nothing is altered or left out for that.
+    dialect cannot carry a name, a type or a value: nothing is altered or left out for that. ``make`` is the way to
+    render, when it is not to be the fastest one there is.
     """
     columns = _written_columns(batch)
     problems = unrepresentable(measurement, [column for column, _ in columns], batch, dialect, options)
@@ -90,18 +63,31 @@ def encode(measurement: str, batch: pa.RecordBatch, dialect: Dialect, options: W
     fields = [(column, array) for column, array in columns if column.role is Role.FIELD]
     filled = _fields_per_row([array for _, array in fields], batch.num_rows)
     if not filled.all():
-        yield from encode(measurement, batch.filter(pa.array(filled > 0)), dialect, options)
+        yield from encode(measurement, batch.filter(pa.array(filled > 0)), dialect, options, make=make)
         return
     if not batch.num_rows:
         return
-    runs = _series_runs(measurement, [item for item in columns if item[0].role is Role.TAG], batch.num_rows)
-    times = _binary_text(_nanoseconds(batch.column(0)))
-    fields = [(column, _escaped(array) if column.type is InfluxType.STRING else array) for column, array in fields]
-    sizes = _row_bounds(runs, fields, batch.num_rows)
-    for start, stop in pairwise(_cuts(sizes, options)):
-        length = stop - start
-        part = [(column, array.slice(start, length)) for column, array in fields]
-        yield _join(runs.keys(start, stop), part, times.slice(start, length), filled[start:stop], dialect)
+    points = Points(
+        runs=_series_runs(measurement, [item for item in columns if item[0].role is Role.TAG], batch.num_rows),
+        fields=tuple(_as_field(column, array, dialect) for column, array in fields),
+        times=_nanoseconds(batch.column(0)),
+        filled=filled,
+    )
+    render = (make or _renderer())(points)
+    for start, stop in pairwise(_cuts(points.bounds(), options)):
+        yield render(start, stop)
+
+
+@lru_cache(1)
+def _renderer() -> Renderer:
+    """Compiled loops where there are any; both make the same bytes."""
+    reason = why_not_fast()
+    if reason:
+        logger.info("Line protocol is written without compiled loops: %s", reason)
+        return arrow_lines.renderer
+    from influxdb_backup.influx import fast_lines
+
+    return fast_lines.renderer
 
 
 def unrepresentable(
@@ -151,30 +137,7 @@ def _nanoseconds(times: Any) -> Any:
     return times.cast(pa.timestamp("ns", tz="UTC")).view(pa.int64())
 
 
-def _binary_text(array: Any) -> Any:
-    return array.cast(pa.string()).view(pa.binary())
-
-
 # --- tags ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Runs:
-    """Stretches of consecutive rows with equal tags, and the escaped ``measurement,tag=value`` of each."""
-
-    starts: npt.NDArray[np.int64]
-    escaped: Any
-    rows: int
-
-    def lengths(self) -> npt.NDArray[np.int64]:
-        return np.diff(self.starts, append=self.rows)
-
-    def keys(self, start: int, stop: int) -> Any:
-        """The key of every row from ``start`` to before ``stop``."""
-        first = int(np.searchsorted(self.starts, start, side="right")) - 1
-        last = int(np.searchsorted(self.starts, stop, side="left"))
-        edges = np.clip(np.append(self.starts[first:last], stop), start, stop)
-        return self.escaped.take(pa.array(np.repeat(np.arange(first, last), np.diff(edges))))
 
 
 def _dictionary(array: Any) -> Any:
@@ -196,7 +159,7 @@ def _tag_values(array: Any, rows: npt.NDArray[np.int64]) -> Any:
     return pc.if_else(pc.equal(pc.binary_length(values), 0), pa.scalar(None, pa.binary()), values)
 
 
-def _series_runs(measurement: str, columns: Sequence[tuple[Column, Any]], rows: int) -> _Runs:
+def _series_runs(measurement: str, columns: Sequence[tuple[Column, Any]], rows: int) -> Runs:
     ordered = sorted(columns, key=lambda item: encode_name(item[0].name))
     tags = [(column, _dictionary(array)) for column, array in ordered]
     starts = _run_starts([array for _, array in tags], rows)
@@ -208,7 +171,7 @@ def _series_runs(measurement: str, columns: Sequence[tuple[Column, Any]], rows: 
         key = pa.scalar(b"," + escape_tag(column.name) + b"=", pa.binary())
         pieces.append(pc.binary_join_element_wise(key, values, _NO_BYTES))
     escaped = pc.binary_join_element_wise(*pieces, _NO_BYTES, null_handling="replace", null_replacement="")
-    return _Runs(starts, escaped, rows)
+    return Runs(starts, escaped, rows)
 
 
 def _zeros(count: int) -> Any:
@@ -237,81 +200,16 @@ def _escaped(texts: Any) -> Any:
     return _replace(_replace(texts.cast(pa.binary()), b"\\", b"\\\\"), b'"', b'\\"')
 
 
-def _field_text(column: Column, array: Any) -> Any:
-    """A field's values as line protocol spells them, without quotes and suffix; strings are escaped already."""
-    return array if column.type is InfluxType.STRING else _binary_text(array)
-
-
-def _join(
-    keys: Any,
-    fields: Sequence[tuple[Column, Any]],
-    times: Any,
-    filled: npt.NDArray[np.int64],
-    dialect: Dialect,
-) -> Lines:
-    always = [item for item in fields if not item[1].null_count]
-    sometimes = [item for item in fields if item[1].null_count]
-    pieces: list[Any] = [keys]
-    constant = b" "
-    for column, array in always:
-        pieces += [constant + _opening(column), _field_text(column, array)]
-        constant = _suffix(column, dialect) + b","
-    if always:
-        constant = constant[:-1]
-        for column, array in sometimes:
-            pieces += [constant, _optional(column, array, b",", dialect)]
-            constant = b""
-    else:
-        optional = [_optional(column, array, b"", dialect) for column, array in sometimes]
-        comma = pa.scalar(b",", pa.binary())
-        pieces += [constant, pc.binary_join_element_wise(*optional, comma, null_handling="skip")]
-        constant = b""
-    pieces += [constant + b" ", times, b"\n"]
-    scalars = [pa.scalar(piece, pa.binary()) if isinstance(piece, bytes) else piece for piece in pieces if piece != b""]
-    lines = pc.binary_join_element_wise(*scalars, _NO_BYTES, null_handling="replace", null_replacement="")
-    return _as_lines(lines, filled)
-
-
-def _opening(column: Column) -> bytes:
-    return escape_field_key(column.name) + (b'="' if column.type is InfluxType.STRING else b"=")
-
-
-def _suffix(column: Column, dialect: Dialect) -> bytes:
+def _as_field(column: Column, array: Any, dialect: Dialect) -> FieldValues:
+    text = column.type is InfluxType.STRING
+    suffix = _SUFFIXES.get(column.type, b"")
     if column.type is InfluxType.UNSIGNED and not dialect.unsigned:
-        return _SUFFIXES[InfluxType.INTEGER]
-    return _SUFFIXES.get(column.type, b"")
+        suffix = _SUFFIXES[InfluxType.INTEGER]
+    opening = escape_field_key(column.name) + (b'="' if text else b"=")
+    return FieldValues(column.type, opening, suffix, _escaped(array) if text else array)
 
 
-def _optional(column: Column, array: Any, separator: bytes, dialect: Dialect) -> Any:
-    """``separator key=value`` of each row, null where the field is null."""
-    opening = pa.scalar(separator + _opening(column), pa.binary())
-    suffix = pa.scalar(_suffix(column, dialect), pa.binary())
-    return pc.binary_join_element_wise(opening, _field_text(column, array), suffix, _NO_BYTES)
-
-
-def _as_lines(lines: Any, filled: npt.NDArray[np.int64]) -> Lines:
-    _, offsets, data = lines.buffers()
-    bounds = np.frombuffer(offsets, np.int32)[lines.offset : lines.offset + len(lines) + 1].astype(np.int64)
-    body = data.slice(int(bounds[0]), int(bounds[-1] - bounds[0])).to_pybytes()
-    return Lines(body, bounds[1:] - bounds[0], filled)
-
-
-# --- bounds -------------------------------------------------------------------------------------------------
-
-
-def _row_bounds(runs: _Runs, fields: Sequence[tuple[Column, Any]], rows: int) -> npt.NDArray[np.int64]:
-    """For each row a size in bytes that its line cannot exceed; strings are escaped already."""
-    lengths = pc.binary_length(runs.escaped).cast(pa.int64()).to_numpy(zero_copy_only=False)
-    sizes: npt.NDArray[np.int64] = np.repeat(lengths, runs.lengths()) + _NUMBER_BYTES
-    assert len(sizes) == rows
-    for column, array in fields:
-        sizes += len(escape_field_key(column.name))
-        if column.type is InfluxType.STRING:
-            text = pc.binary_length(array).cast(pa.int64()).fill_null(0)
-            sizes += text.to_numpy(zero_copy_only=False) + 4
-        else:
-            sizes += _NUMBER_BYTES
-    return sizes
+# --- stretches ----------------------------------------------------------------------------------------------
 
 
 def _cuts(sizes: npt.NDArray[np.int64], options: WriteOptions) -> list[int]:

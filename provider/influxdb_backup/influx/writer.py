@@ -32,7 +32,8 @@ from influxdb_backup.errors import (
     ServerUnavailableError,
     WriteError,
 )
-from influxdb_backup.influx.line_protocol import Lines, encode, join_lines
+from influxdb_backup.influx.line_protocol import encode
+from influxdb_backup.influx.lines import Lines, join_lines
 from influxdb_backup.influx.protocol import Dialect, WriteOptions, WriteResult
 from influxdb_backup.influx.rejects import REASON_CHARACTERS, RejectFile
 from influxdb_backup.model import printable

@@ -1,0 +1,125 @@
+"""Stretches of line protocol, and the points that they are rendered from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from influxdb_backup.model import InfluxType
+
+_NUMBER_BYTES = 28
+"""The longest float, integer, boolean or time with its suffix and separators."""
+_TEXT_BYTES = 4
+"""Quotes, comma and equals sign."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A stretch of line protocol, every line with its newline."""
+
+    body: bytes
+    ends: npt.NDArray[np.int64]
+    """where each line ends in ``body``; string values may hold newlines, so that lines cannot be found by them"""
+    fields: npt.NDArray[np.int64]
+    """the number of field values of each line"""
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def values(self) -> int:
+        """Field values of all lines."""
+        return int(self.fields.sum())
+
+    def part(self, start: int, stop: int) -> Lines:
+        """The lines from ``start`` to before ``stop``."""
+        first = int(self.ends[start - 1]) if start else 0
+        last = int(self.ends[stop - 1]) if stop else 0
+        return Lines(self.body[first:last], self.ends[start:stop] - first, self.fields[start:stop])
+
+
+def join_lines(parts: Sequence[Lines]) -> Lines:
+    """All lines in order as one stretch."""
+    if len(parts) == 1:
+        return parts[0]
+    offsets = np.cumsum([0, *(len(part.body) for part in parts)])
+    ends = [part.ends + offset for part, offset in zip(parts, offsets, strict=False)]
+    return Lines(
+        b"".join(part.body for part in parts), np.concatenate(ends), np.concatenate([part.fields for part in parts])
+    )
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Stretches of consecutive rows with equal tags."""
+
+    starts: npt.NDArray[np.int64]
+    escaped: Any
+    """``measurement,tag=value`` of each; binary"""
+    rows: int
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """The rows of each."""
+        return np.diff(self.starts, append=self.rows)
+
+    def of(self, row: int) -> int:
+        """The number of the stretch that the row is in."""
+        return int(np.searchsorted(self.starts, row, side="right")) - 1
+
+    def keys(self, start: int, stop: int) -> Any:
+        """The key of every row from ``start`` to before ``stop``."""
+        first = self.of(start)
+        last = int(np.searchsorted(self.starts, stop, side="left"))
+        edges = np.clip(np.append(self.starts[first:last], stop), start, stop)
+        return self.escaped.take(pa.array(np.repeat(np.arange(first, last), np.diff(edges))))
+
+
+@dataclass(frozen=True)
+class FieldValues:
+    """One field of some points, and how line protocol spells it."""
+
+    type: InfluxType
+    opening: bytes
+    """``key=`` and the quote of a text"""
+    suffix: bytes
+    array: Any
+    """the values, null where a point has none; texts are binary and escaped already"""
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of a batch that line protocol can carry, each with at least one field."""
+
+    runs: Runs
+    fields: tuple[FieldValues, ...]
+    times: Any
+    """nanoseconds; int64"""
+    filled: npt.NDArray[np.int64]
+    """the number of field values of each"""
+
+    def bounds(self) -> npt.NDArray[np.int64]:
+        """For each point a size in bytes that its line cannot exceed."""
+        lengths = pc.binary_length(self.runs.escaped).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        sizes: npt.NDArray[np.int64] = np.repeat(lengths, self.runs.lengths()) + _NUMBER_BYTES
+        assert len(sizes) == len(self.times)
+        for field in self.fields:
+            if field.type is InfluxType.STRING:
+                text = pc.binary_length(field.array).cast(pa.int64()).fill_null(0)
+                sizes += text.to_numpy(zero_copy_only=False) + (len(field.opening) + _TEXT_BYTES)
+            else:
+                sizes += len(field.opening) + _NUMBER_BYTES
+        return sizes
+
+    def in_order(self) -> tuple[FieldValues, ...]:
+        """The fields as all lines have them: first those that no point lacks."""
+        return tuple(sorted(self.fields, key=lambda field: field.array.null_count > 0))
+
+
+Render = Callable[[int, int], Lines]
+"""The lines of the points from a first to before a last."""
