@@ -92,6 +92,18 @@ def test_a_row_that_is_cut_off_is_not_given(
         assert packed(rows[: walked.count]) == whole[: walked.end]
 
 
+@both_ways
+@pytest.mark.parametrize("last", [0, -33, 300, 2**63 - 1, -(2**63), 0.5, None, True, b"text", b"x" * 300])
+def test_no_place_of_a_cut_is_overlooked(walk: Walk, last: object) -> None:
+    """Rows of one to twelve fields, cut at every byte of the second one: only the first one is given."""
+    for fields in range(1, 13):
+        rows = [(1_700_000_000_000_000_000, *[value] * fields) for value in (None, last)]
+        first, whole = len(packed(rows[:1])), packed(rows)
+        for size in range(first + 1, len(whole)):
+            walked = walk(whole[:size], fields + 1, 2)
+            assert walked is None or (walked.count, walked.end) == (1, first), (fields, size)
+
+
 def one(walk: Walk, value: object, kind: InfluxType) -> pa.Array:
     """A value alone in its row, as a column of this type."""
     rows = walk(msgpack.packb([1_700_000_000_000_000_000, value], use_bin_type=False), 2, 1)

@@ -228,7 +228,7 @@ def walk(data: bytes, columns: int, limit: int) -> Rows | None:
     starts = []
     for _ in range(columns):
         starts.append(places)
-        places = places + _widths_at(data, places)
+        places = np.maximum(places + _widths_at(data, places), _NOWHERE)  # the sum of four would wrap to a place
     chain = _chain(candidates, places, len(data), limit)
     if not len(chain):
         return None

@@ -1,0 +1,6 @@
+"""``python -m influxdb_backup``: the command line, where its script is not on PATH."""
+
+from influxdb_backup.cli.main import run
+
+if __name__ == "__main__":
+    run()
