@@ -17,9 +17,10 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.errors import NotVisibleError, TargetError
 from influxdb_backup.fingerprint import TableFingerprint
 from influxdb_backup.influx.protocol import NewShards, ReadOptions, Server, ShardCopy
+from influxdb_backup.jobs import shard_proof
 from influxdb_backup.jobs.drill import drill
 from influxdb_backup.jobs.drill_reading import sample_of
-from influxdb_backup.model import RetentionPolicy, TableSchema, Window
+from influxdb_backup.model import RetentionPolicy, Table, TableSchema, Window
 from tests.jobs.support import (
     DAY,
     DAY_NS,
@@ -194,9 +195,66 @@ class Losing(Wrapped):
                 file.write_bytes(file.read_bytes()[:-30])
         self.made.send(retention_policy, group, files)
 
+    def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
+        """Those of the real shards."""
+        return self.made.digests(retention_policy, group)
+
+
+@pytest.fixture(params=["counts", "files"])
+def proof(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether counting seems cheap, as in small restores, or dear, as in large ones, which is then proved by files."""
+    if request.param == "files":
+        monkeypatch.setattr(shard_proof, "COUNTED_PER_SECOND", 0)
+    return str(request.param)
+
+
+class Asked(Wrapped):
+    """Notes what is counted."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.counted: list[tuple[str, str]] = []
+
+    def counts(
+        self, database: str, policy: str, measurement: str, window: Window, fields: Sequence[str]
+    ) -> Mapping[str, int]:
+        """All fields."""
+        self.counted.append((measurement, "*"))
+        return self.server.counts(database, policy, measurement, window, fields)
+
+    def count(self, database: str, table: Table, window: Window, field: str) -> int:
+        """One field."""
+        self.counted.append((table.measurement, field))
+        return self.server.count(database, table, window, field)
+
+
+def test_what_arrived_is_proved(
+    any_influx: RunningServer, server: Server, repository: Repository, proof: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By counts of every field, or by the files and one field that all rows have; sparse tables in every field."""
+    database = new_database(any_influx)
+    rows = [f"dense a={n},b={n}i {DAY.start + n}" for n in range(50)]
+    rows += [f"sparse {'ab'[n % 2]}={n} {DAY.start + n}" for n in range(50)]
+    any_influx.write("\n".join(rows), database)
+    first = back_up(repository, server, plan(database))
+    asked = Asked(server)
+    report = restore_into(repository, asked, new_name("target"), refs=(first.ref,), writer="shard")  # type: ignore[arg-type]
+    assert (report.writer, report.rows) == ("shard", 100)
+    dense = {field for measurement, field in asked.counted if measurement == "dense"}
+    assert dense == ({"*"} if proof == "counts" else {"a"})
+    assert {field for measurement, field in asked.counted if measurement == "sparse"} == {"*"}
+    monkeypatch.setattr(Asked, "count", lambda *_: 49)
+    asked.counted.clear()
+    restore_into(repository, asked, new_name("target"), refs=(first.ref,), writer="shard")  # type: ignore[arg-type]
+    assert ("dense", "*") in asked.counted  # a doubt is settled by a full count
+
 
 def test_files_that_do_not_arrive_are_written_by_lines(
-    any_influx: RunningServer, server: Server, repository: Repository, caplog: pytest.LogCaptureFixture
+    any_influx: RunningServer,
+    server: Server,
+    repository: Repository,
+    proof: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Counts of each group are read back: the database is dropped, loudly, and line protocol writes all of it."""
     database = filled(any_influx)

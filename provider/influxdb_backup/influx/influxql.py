@@ -93,6 +93,12 @@ def call_all(function: str, retention_policy: str, measurement: str, piece: Wind
     return f"SELECT {function}(*) FROM {source(retention_policy, measurement)} WHERE {between(piece)}"
 
 
+def call_one(function: str, retention_policy: str, measurement: str, piece: Window, field: str) -> str:
+    """``function`` of one field of a measurement in a piece: one row with the column ``<function>``."""
+    call = f"{function}({quote_ident(field)}::field)"
+    return f"SELECT {call} FROM {source(retention_policy, measurement)} WHERE {between(piece)}"
+
+
 def is_plain_select(query: str) -> bool:
     """
     Whether the text is a single SELECT without INTO, or a single SHOW: something that cannot write.

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from influxdb_backup.errors import ServerError, TargetError
 from influxdb_backup.influx.metadata1 import metadata
+from influxdb_backup.influx.shard_digests import held_digests
+from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.influx.shard_sending import archive_chunks
-from influxdb_backup.influx.snapshot_port1 import SnapshotPort
+from influxdb_backup.influx.snapshot1 import SnapshotDoor
 from influxdb_backup.model import RetentionPolicy, Window, printable
 
 _MAGIC = 0x59590101
@@ -24,8 +26,8 @@ _MOST_NUMBERS = 1 << 20
 class NewShards1:
     """See ``protocol.NewShards``."""
 
-    def __init__(self, port: SnapshotPort, database: str, numbers: Mapping[tuple[str, Window], int]) -> None:
-        self._port = port
+    def __init__(self, door: SnapshotDoor, database: str, numbers: Mapping[tuple[str, Window], int]) -> None:
+        self._door = door
         self._database = database
         self._numbers = numbers
         self.created: tuple[str, ...] = (database,)
@@ -35,11 +37,16 @@ class NewShards1:
         """See ``protocol.NewShards.send``. The connection's end says only that the server is done."""
         number = self._numbers[retention_policy, group]
         folder = f"{self._database}/{retention_policy}/{number}"
-        self._port.send_shard(number, archive_chunks(files, folder))
+        self._door.port.send_shard(number, archive_chunks(files, folder))
+
+    def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
+        """See ``protocol.NewShards.digests``."""
+        shard = ShardInfo(self._numbers[retention_policy, group], group)
+        return held_digests(self._door, self._database, retention_policy, shard)
 
 
 def create(
-    port: SnapshotPort,
+    door: SnapshotDoor,
     database: str,
     policies: Sequence[RetentionPolicy],
     groups: Mapping[str, Sequence[Window]],
@@ -56,7 +63,7 @@ def create(
         policy.name: [(group, wanted[policy.name, group]) for group in groups.get(policy.name, ())]
         for policy in policies
     }
-    reply = port.update_metadata(database, metadata(database, policies, listed), limit=16 * (len(wanted) + 1))
+    reply = door.port.update_metadata(database, metadata(database, policies, listed), limit=16 * (len(wanted) + 1))
     magic, count = struct.unpack(">QQ", reply[:16]) if len(reply) >= 16 else (0, 0)
     if magic != _MAGIC or len(reply) != 16 * (count + 1):
         raise ServerError(f"The backup port of {name} answers in a form that is not known ({len(reply)} bytes).")
@@ -66,4 +73,4 @@ def create(
             f"{name} did not create the database {printable(database)} through its backup port.",
             hint="Does it exist already? The server's log may say more.",
         )
-    return NewShards1(port, database, {pair: found[number] for pair, number in wanted.items()})
+    return NewShards1(door, database, {pair: found[number] for pair, number in wanted.items()})

@@ -14,7 +14,10 @@ from pathlib import Path
 from influxdb_backup.errors import ServerError
 from influxdb_backup.influx.control2 import AUTOGEN, bucket_name
 from influxdb_backup.influx.http import Http, Reply, status_error
+from influxdb_backup.influx.shard_digests import held_digests
+from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.influx.shard_sending import archive_chunks, archive_size
+from influxdb_backup.influx.shards2 import BackupApiDoor
 from influxdb_backup.model import RetentionPolicy, Window, printable
 from influxdb_backup.windows import format_instant
 
@@ -26,8 +29,17 @@ _SEND_SECONDS = 1800.0
 class NewShards2:
     """See ``protocol.NewShards``."""
 
-    def __init__(self, http: Http, buckets: Mapping[str, str], numbers: Mapping[tuple[str, Window], int]) -> None:
+    def __init__(
+        self,
+        http: Http,
+        door: BackupApiDoor,
+        database: str,
+        buckets: Mapping[str, str],
+        numbers: Mapping[tuple[str, Window], int],
+    ) -> None:
         self._http = http
+        self._door = door
+        self._database = database
         self._numbers = numbers
         self.created = tuple(f"{name}#{bucket}" for name, bucket in buckets.items())
         self.scratch_id = ",".join(buckets.values())
@@ -45,9 +57,15 @@ class NewShards2:
         if reply.status not in (200, 204):
             raise status_error(self._http.name, reply)
 
+    def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
+        """See ``protocol.NewShards.digests``."""
+        shard = ShardInfo(self._numbers[retention_policy, group], group)
+        return held_digests(self._door, self._database, retention_policy, shard)
+
 
 def create(
     http: Http,
+    door: BackupApiDoor,
     organization_id: str,
     database: str,
     policies: Sequence[RetentionPolicy],
@@ -83,7 +101,7 @@ def create(
     except BaseException:
         drop(list(buckets.values()))
         raise
-    return NewShards2(http, buckets, numbers)
+    return NewShards2(http, door, database, buckets, numbers)
 
 
 def _mapped(name: str, reply: Reply) -> tuple[str, dict[int, int]]:

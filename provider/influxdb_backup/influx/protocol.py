@@ -210,6 +210,9 @@ class NewShards(Protocol):
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
         """Sends the files of one group. Sending them again is safe. Raises the errors of a request."""
 
+    def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
+        """SHA-256 of each file that the group's shard has on the server now. Raises as ``Server.copy_shard``."""
+
 
 class Server(Protocol):
     """
@@ -255,6 +258,9 @@ class Server(Protocol):
         self, database: str, retention_policy: str, measurement: str, window: Window, fields: Sequence[str]
     ) -> Mapping[str, int]:
         """``count(*)`` by field name in a window that crosses no shard group. Fields without points are left out."""
+
+    def count(self, database: str, table: Table, window: Window, field: str) -> int:
+        """The values of one field in a window that crosses no shard group."""
 
     def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """

@@ -20,7 +20,7 @@ from influxdb_backup.errors import IncompleteReadError, QueryError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx import rows as plain_rows
 from influxdb_backup.influx.batches import BatchBuilder
-from influxdb_backup.influx.influxql import between, call_all, quote_ident, select_all, source
+from influxdb_backup.influx.influxql import between, call_all, call_one, quote_ident, select_all, source
 from influxdb_backup.influx.protocol import ReadOptions
 from influxdb_backup.influx.query import QueryApi, ResultStream, Rows, Series
 from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError
@@ -122,6 +122,14 @@ class Reader:
             if value:
                 counts[name] = value
         return counts
+
+    def count(self, database: str, table: Table, window: Window, field: str) -> int:
+        """See ``Server.count``."""
+        statement = call_one("count", table.retention_policy, table.measurement, window, field)
+        value = self._one_row(database, table, window, statement, b"count").get("", 0)
+        if type(value) is not int:
+            raise QueryError(f"{self._about(table, window)}: the count of {printable(field)} is no number.")
+        return value
 
     def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """The batches of one table in one piece; see ``Server.read``."""

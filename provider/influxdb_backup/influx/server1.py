@@ -134,6 +134,10 @@ class Server1:
         """``count(*)`` by field; a field with points that is not in ``fields`` is in the answer as well."""
         return self._reader.counts(database, Table(retention_policy=retention_policy, measurement=measurement), window)
 
+    def count(self, database: str, table: Table, window: Window, field: str) -> int:
+        """The values of one field; see ``protocol.Server.count``."""
+        return self._reader.count(database, table, window, field)
+
     def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """The points of one table in one piece; see ``protocol.Server.read``."""
         return self._reader.read(database, schema, piece, options)
@@ -199,7 +203,7 @@ class Server1:
         for name in (database, *(policy.name for policy in policies)):
             if not name or name in {".", ".."} or "/" in name or "\\" in name:
                 raise TargetError(f"{self.name}: {printable(name)!r} cannot be a name of 1.x.")
-        made = new_shards1.create(self._door.port, database, policies, groups, self.name)
+        made = new_shards1.create(self._door, database, policies, groups, self.name)
         self._prove_policies(database, policies)
         return made
 

@@ -151,6 +151,11 @@ class Server2:
         self._buckets.prove_once(database, retention_policy)
         return self._reader.counts(database, Table(retention_policy=retention_policy, measurement=measurement), window)
 
+    def count(self, database: str, table: Table, window: Window, field: str) -> int:
+        """The values of one field; see ``protocol.Server.count``."""
+        self._buckets.prove_once(database, table.retention_policy)
+        return self._reader.count(database, table, window, field)
+
     def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """The points of one table in one piece; see ``protocol.Server.read``."""
         self._buckets.prove_once(database, schema.table.retention_policy)
@@ -220,7 +225,7 @@ class Server2:
         def drop(ids: Sequence[str]) -> None:
             self._buckets.drop(database, ids)
 
-        made = new_shards2.create(self._http, self._organization_id, database, policies, groups, drop)
+        made = new_shards2.create(self._http, self._door, self._organization_id, database, policies, groups, drop)
         found = {policy.name: policy.shard_duration for policy in self.retention_policies(database)}
         wanted = {policy.name: policy.shard_duration for policy in policies}
         if found != wanted:

@@ -26,6 +26,10 @@ class Expected:
         key = table, name
         self.counts[key] = self.counts.get(key, 0) + count
 
+    def of(self, table: Table) -> dict[str, int]:
+        """Values by field of one table."""
+        return {name: count for (owner, name), count in self.counts.items() if owner == table and count}
+
     def absorb(self, other: Expected) -> None:
         """Adds all of another."""
         for (table, name), count in other.counts.items():

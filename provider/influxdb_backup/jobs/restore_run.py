@@ -15,7 +15,7 @@ from influxdb_backup.jobs.progress import ProgressCallback
 from influxdb_backup.jobs.read_back import Expected
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit
 from influxdb_backup.jobs.restore_target import Target
-from influxdb_backup.model import Role, Table
+from influxdb_backup.model import Column, Role, Table
 
 
 @dataclass
@@ -30,6 +30,9 @@ class Totals:
     late: bool = False
     dropped: int = 0
     expected: Expected = field(default_factory=Expected)
+    table_rows: dict[Table, int] = field(default_factory=dict)
+    table_fields: dict[Table, set[Column]] = field(default_factory=dict)
+    """fields that have values"""
 
     def absorb(self, result: WriteResult) -> None:
         """Adds what a writer of line protocol refused."""
@@ -42,12 +45,16 @@ class Totals:
     def count(self, table: Table, batch: pa.RecordBatch) -> None:
         """Adds the rows and values of a batch that goes to ``table``."""
         self.rows += batch.num_rows
+        self.table_rows[table] = self.table_rows.get(table, 0) + batch.num_rows
+        fields = self.table_fields.setdefault(table, set())
         for position, column in enumerate(batch_columns(batch.schema)):
             if column.role is Role.FIELD:
                 array = batch.column(position + 1)
                 present = len(array) - array.null_count
                 self.values += present
                 self.expected.add(table, column.name, present)
+                if present:
+                    fields.add(column)
 
 
 @dataclass(frozen=True)

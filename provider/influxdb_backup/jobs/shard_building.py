@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from influxdb_backup.influx.shard_digests import digests_of
 from influxdb_backup.jobs.restore_request import Unit
 from influxdb_backup.jobs.restore_run import Totals
 from influxdb_backup.model import Table, Window
@@ -34,6 +35,7 @@ class BuiltGroup:
     policy: str
     window: Window
     files: tuple[Path, ...]
+    digests: frozenset[str]
     totals: Totals
 
 
@@ -142,7 +144,7 @@ class GroupBuilder:
         if group is not None:
             files = group.builder.finish()
             if files:
-                yield BuiltGroup(key[0], key[1], files, group.totals)
+                yield BuiltGroup(key[0], key[1], files, digests_of(files), group.totals)
 
 
 def _split(batch: pa.RecordBatch, duration: int) -> Iterator[tuple[Window, pa.RecordBatch]]:

@@ -22,12 +22,11 @@ from influxdb_backup.errors import (
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import NewShards
 from influxdb_backup.jobs.progress import Progress
-from influxdb_backup.jobs.read_back import read_back
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals, batches
 from influxdb_backup.jobs.shard_building import BuiltGroup, Group, GroupBuilder, needed_groups
+from influxdb_backup.jobs.shard_proof import prove
 from influxdb_backup.model import RetentionPolicy, printable
 from influxdb_backup.shard_groups import default_duration
-from influxdb_backup.windows import intersect
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +113,10 @@ def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | Non
         try:
             if scratch is not None:
                 scratch.created(made.scratch_id)
+            sending = time.monotonic()
             _send(run, made, built)
             written = time.monotonic()
-            _prove(run, built)
+            prove(run, made, built, written - sending)
         except (ServerError, TargetError) as error:
             logger.warning("Shards sent to %s did not arrive, so it is dropped: %s", run.target.server.name, error)
             run.target.server.drop_scratch(run.target.database, made.scratch_id)
@@ -138,7 +138,7 @@ def _durations(run: RestoreRun) -> dict[str, int]:
     return {policy.name: policy.shard_duration or default_duration(policy.duration) for policy in run.target.create}
 
 
-def _built(run: RestoreRun, folder: Path) -> list[BuiltGroup]:
+def _built(run: RestoreRun, folder: Path) -> tuple[BuiltGroup, ...]:
     done = 0
 
     def on_unit(unit: object) -> None:
@@ -155,7 +155,7 @@ def _built(run: RestoreRun, folder: Path) -> list[BuiltGroup]:
         folder=folder,
     )
     try:
-        return list(builder.groups(on_unit))
+        return tuple(builder.groups(on_unit))
     except OSError as error:
         raise StoreError(
             f"The shard files of this restore cannot be kept in {folder.parent}: {error.strerror}.",
@@ -187,21 +187,6 @@ def _send(run: RestoreRun, made: NewShards, built: Sequence[BuiltGroup]) -> None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _prove(run: RestoreRun, built: Sequence[BuiltGroup]) -> None:
-    for group in built:
-        window = intersect(group.window, run.reads.window)
-        if window is not None:
-            read_back(
-                run.target.server,
-                run.target.database,
-                window,
-                group.totals.expected,
-                mixed=frozenset(),
-                exact=True,
-                progress=run.progress,
-            )
 
 
 __all__ = ["WRITER", "Scratch", "restore_by_shards", "why_not_shards"]

@@ -1,0 +1,38 @@
+"""What the files of a shard are on the server, as digests: equal ones prove that every byte arrived."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from influxdb_backup.influx.shard_door import ShardDoor, ShardInfo
+
+_BLOCK = 1 << 20
+
+
+def digests_of(files: Iterable[Path]) -> frozenset[str]:
+    """SHA-256 of each of these files. Raises OSError."""
+    return frozenset(_digest(file, 0, file.stat().st_size) for file in files)
+
+
+def held_digests(door: ShardDoor, database: str, retention_policy: str, shard: ShardInfo) -> frozenset[str]:
+    """
+    SHA-256 of each file that the server has in a shard, tombstones too, by a copy that is not kept.
+
+    Raises IncompleteReadError and the errors of a request.
+    """
+    with tempfile.TemporaryDirectory(prefix="influxdb-backup-proof-") as folder:
+        copy = door.fetch(database, retention_policy, shard, None, Path(folder) / "copy.tar")
+        return frozenset(_digest(file.path, file.offset, file.size) for file in copy.files)
+
+
+def _digest(path: Path, offset: int, size: int) -> str:
+    state = hashlib.sha256()
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        while size > 0 and (block := stream.read(min(_BLOCK, size))):
+            state.update(block)
+            size -= len(block)
+    return state.hexdigest()
