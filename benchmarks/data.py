@@ -50,8 +50,15 @@ class DataSet:
         ]
 
 
-def walks(measurement: str = "cpu", rows: int = ROWS, series: int = SERIES, days: int = 1, seed: int = 1) -> DataSet:
-    """``rows`` points over ``days`` days, the same for the same seed."""
+def walks(
+    measurement: str = "cpu",
+    rows: int = ROWS,
+    series: int = SERIES,
+    days: int = 1,
+    seed: int = 1,
+    start: int = START,
+) -> DataSet:
+    """``rows`` points over ``days`` days from ``start`` on, the same for the same seed."""
     random = np.random.default_rng(seed)
     columns = [
         Column(role=Role.TAG, name="host", type=InfluxType.TAG),
@@ -61,7 +68,7 @@ def walks(measurement: str = "cpu", rows: int = ROWS, series: int = SERIES, days
     ]
     schema = arrow_schema(columns)
     each = max(1, rows // series)
-    times = pa.array(START + np.arange(each, dtype=np.int64) * (days * DAY // each)).cast(TIME_TYPE)
+    times = pa.array(start + np.arange(each, dtype=np.int64) * (days * DAY // each)).cast(TIME_TYPE)
     codes = pa.array(np.zeros(each, dtype=np.int32))
     batches = []
     for number in range(series):
@@ -72,7 +79,7 @@ def walks(measurement: str = "cpu", rows: int = ROWS, series: int = SERIES, days
         floats = [pa.array(np.round(50 + np.cumsum(random.normal(0, 0.2, each)), 4)) for _ in range(5)]
         integers = [pa.array(random.integers(0, 101, each)) for _ in range(5)]
         batches.append(pa.RecordBatch.from_arrays([times, *tags, *floats, *integers], schema=schema))
-    return DataSet(measurement, tuple(batches), Window(start=START, end=START + days * DAY))
+    return DataSet(measurement, tuple(batches), Window(start=start, end=start + days * DAY))
 
 
 def narrow(series: int, points: int, measurement: str = "many", fields: int = 2) -> DataSet:
@@ -85,7 +92,7 @@ def narrow(series: int, points: int, measurement: str = "many", fields: int = 2)
     batches = []
     for first in range(0, series, 10_000):
         count = min(10_000, series - first)
-        times = np.tile(START + np.arange(points, dtype=np.int64) * 600 * 10**9, count)
+        times = np.tile(START + np.arange(points, dtype=np.int64) * min(600 * 10**9, DAY // points), count)
         hosts = pa.array([f"host_{number:07d}" for number in range(first, first + count)])
         codes = np.repeat(np.arange(count, dtype=np.int32), points)
         regions = pa.array([f"region_{number}" for number in range(5)])

@@ -1,77 +1,108 @@
-"""Peak memory of an export and of a restore, each in a process of its own."""
+"""
+Peak memory of every job, each in a process of its own.
+
+Without numba all resident memory counts; with it what is anonymous, since the copies of shards are mapped files, which
+the kernel drops when it needs the room.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
-
-from benchmarks.bed import Bed
-from benchmarks.data import ROWS, DataSet, texts, walks
-from benchmarks.data import send as send_prepared
-from benchmarks.table import Result
-
-LIMIT_MB = 400
-
-_CHILD = """
-import json, sys
 from pathlib import Path
+
+from benchmarks import archives, shards
+from benchmarks.archives import Shape
+from benchmarks.shards import ShardBed
+from benchmarks.table import Result
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.archive.store import open_store
-from influxdb_backup.config.model import Plan
-from influxdb_backup.influx.connection import connect
-from influxdb_backup.influx.protocol import ServerSettings
-from influxdb_backup.jobs.export import export
-from influxdb_backup.jobs.restore import restore
-from influxdb_backup.jobs.restore_request import RestoreRequest
-from influxdb_backup.model import Window
+from influxdb_backup.model import Ref
 
-job, url, root, database, start, end = sys.argv[1:]
-server = connect(ServerSettings(url=url, name="bench"))
-repository = Repository.open(open_store(root))
-window = Window(start=int(start), end=int(end))
-if job == "export":
-    plan = Plan(name=database, database=database, repositories=("bench",))
-    rows = export(plan, window, server=server, repository=repository).rows
-else:
-    request = RestoreRequest(plan=database, window=window, target_database=database + "_copy")
-    rows = restore(request, repository=repository, target=server).rows
-peak = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
-print(json.dumps({"rows": rows, "mb": int(peak) / 1024}))
-"""
+SERVER = "1.6"
+PLAIN_MB, FAST_MB = 400, 512
+MEGA = 10**6
+_BIG = 250_000_000
+"""values of the largest shard: 2 GB"""
+
+PLAIN = ("export by queries", "restore by lines")
+FAST = (
+    "export by queries",
+    "restore by lines",
+    "export by shards",
+    "restore by shards",
+    "drill by shards",
+    "scrub-server",
+)
+WHOLE = ("export by shards", "restore by shards", "drill by shards", "scrub-server")
+"""what handles whole shards: for sizes at which the others take many minutes and do nothing else than before"""
 
 
-def _run(bed: Bed, job: str, root: str, database: str, data: DataSet) -> float:
-    window = [str(data.window.start), str(data.window.end)]
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD, job, bed.running.url, root, database, *window],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    answer = json.loads(done.stdout.splitlines()[-1])
-    if answer["rows"] != data.rows:
-        raise RuntimeError(f"{job} of {database}: {answer['rows']} rows of {data.rows}")
-    return float(answer["mb"])
+def shapes(*, quick: bool) -> list[tuple[Shape, tuple[str, ...], tuple[str, ...]]]:
+    """What is measured, by which jobs without numba and with it."""
+    once = [(archives.dense(1), PLAIN, FAST), (archives.long_texts(3_000), PLAIN, FAST)]
+    if quick:
+        return once
+    return [
+        *once,
+        (archives.dense(10), ("export by queries",), ("export by queries", *WHOLE)),
+        (archives.many(1_000_000, 2_000_000), PLAIN, FAST),
+        (archives.noise(_BIG), (), WHOLE),
+    ]
 
 
-def measure(bed: Bed, quick: bool) -> list[Result]:
-    """Peak resident memory in MB at once and ten times the data, and with strings of 64 KB."""
-    shapes = {
-        "once": walks(),
-        **({} if quick else {"tenfold": walks(rows=10 * ROWS)}),
-        "strings": texts(3_000, 65_536),
-    }
+def measure(folder: Path, *, quick: bool) -> list[Result]:
+    """A row for each shape, job and kind of memory."""
+    folder.mkdir()
     results = []
-    for name, data in shapes.items():
-        database = f"memory_{name}"
-        bed.running.create_database(database)
-        send_prepared(bed.running.url, database, data.bodies(20_000 if name != "strings" else 100))
-        repository = bed.repository(database)
-        peaks = {job: _run(bed, job, repository.url, database, data) for job in ("export", "restore")}
-        for job, peak in peaks.items():
-            what = f"peak memory of {job}, {data.rows:,} points ({name}), MB"
-            results.append(Result(what, f"<= {LIMIT_MB}", f"{peak:.0f}", f"{peak:.0f}", peak <= LIMIT_MB))
-        bed.running.query(f'DROP DATABASE "{database}"')
-        bed.running.query(f'DROP DATABASE "{database}_copy"')
+    with shards.beds(folder, only=[SERVER]) as found:
+        for bed in found:
+            for shape, plain, fast in shapes(quick=quick):
+                results += measure_shape(bed, shape, plain, fast)
     return results
+
+
+def measure_shape(bed: ShardBed, shape: Shape, plain: tuple[str, ...], fast: tuple[str, ...]) -> list[Result]:
+    """The rows of one shape."""
+    repository = bed.repository("memory")
+    database = f"memory_{shape.measurement}"
+    ref = archives.fill(bed.server, repository, database, shape)
+    results = []
+    for jobs, compiled in ((plain, False), (fast, True)):
+        limit, kind = (FAST_MB, "anonymous") if compiled else (PLAIN_MB, "resident")
+        loops = "with numba" if compiled else "without numba"
+        for job in jobs:
+            peak = _peak(bed, job, repository, database, ref, shape, compiled=compiled)[kind] / MEGA
+            what = f"peak memory of {job}, {shape.name} ({shape.rows:,} points), {loops}, {kind}, MB"
+            short = f"peak memory of any job and shape, {loops}, {kind}, MB"
+            results.append(Result(what, f"<= {limit}", f"{peak:.0f}", f"{peak:.0f}", peak <= limit, short))
+    bed.drop(database)
+    return results
+
+
+def _peak(
+    bed: ShardBed, job: str, repository: Repository, database: str, ref: Ref, shape: Shape, *, compiled: bool
+) -> dict[str, int]:
+    root = repository.url
+    connection = {"url": bed.running.url}
+    if bed.running.backup_address:
+        connection["snapshot_address"] = bed.running.backup_address
+    if bed.running.token:
+        connection["token"] = bed.running.token
+    command = [sys.executable, "-m", "benchmarks.memory_child", job, json.dumps(connection), root, database, ref.id]
+    nothing = bed.folder / "no-loops"
+    nothing.mkdir(exist_ok=True)
+    environment = {**os.environ, **({} if compiled else {"NUMBA_CACHE_DIR": str(nothing)})}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{job} of {shape.name}: {done.stderr[-3000:]}")
+    answer: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    if answer["rows"] != shape.rows:
+        raise RuntimeError(f"{job} of {shape.name}: {answer['rows']} rows of {shape.rows}")
+    if job.startswith("export"):
+        shutil.rmtree(f"{root.removeprefix('file://')}-out")
+    if job.startswith("restore"):
+        bed.drop(f"{database}_copy")
+    return answer

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.data import DataSet, narrow, walks
 from benchmarks.data import send as send_prepared
-from benchmarks.table import Result, ratio
+from benchmarks.table import Result, ratio, seconds
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
 from influxdb_backup.config.model import Plan
@@ -89,25 +91,27 @@ class ShardBed:
         export(self.plan(database), data.window, server=self.server, repository=self.repository("flush"))
 
     def drop(self, database: str) -> None:
-        """Drops a database that a restore made."""
+        """Drops a database or bucket."""
         if self.running.generation == 1:
             self.running.query(f'DROP DATABASE "{database}"')
+            return
+        url = f"{self.running.url}/api/v2/buckets/{_bucket2(self, database)}"
+        headers = {"Authorization": f"Token {self.running.token}"}
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE", headers=headers)).close()
 
 
 @contextmanager
-def beds(folder: Path) -> Iterator[list[ShardBed]]:
-    """Every kind of server at hand."""
+def beds(folder: Path, only: Sequence[str] = ()) -> Iterator[list[ShardBed]]:
+    """Every kind of server at hand, or those named."""
     found: list[ShardBed] = []
     starts: list[tuple[str, str | None, Callable[..., Any]]] = [
         ("1.6", find_influxd1(), start_influxdb1),
         ("1.12", find_newer_influxd1(), start_influxdb1),
         ("2.9", find_influxd2(), start_influxdb2),
     ]
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
         for name, binary, start in starts:
-            if binary is None:
+            if binary is None or (only and name not in only):
                 continue
             running = stack.enter_context(start(folder / name, binary))
             settings = ServerSettings(
@@ -142,14 +146,26 @@ def _exports(bed: ShardBed, data: DataSet, runs: int) -> list[Result]:
             ratios.append(apart / copied)
             whole.append(counted)
             speeds.append(min(text) / counted if text else 0.0)
-    seconds = f"{min(whole):.2f} s with counts, {min(raw):.3f} s"
-    what = f"{bed.name}: export by shards, counts apart / native raw copy ({seconds})"
-    found = [ratio(what, ratios, most=8)]
+    native = "influxd backup -portable" if bed.running.generation == 1 else "curl of the shard"
+    what = f"{bed.name}: export by shards, counts apart / {native}"
+    short = "export by shards, counts apart / the server's raw copy of the shard"
+    found = [
+        ratio(what, ratios, most=8, short=f"{short} ({bed.name})"),
+        seconds(f"{bed.name}: {native}", raw),
+        seconds(f"{bed.name}: export by shards, counts included", whole),
+    ]
     if text:
-        tool = "influx_inspect export" if bed.running.generation == 1 else "influxd inspect export-lp"
-        found.append(
-            ratio(f"{bed.name}: {tool} -compress / export by shards, counted ({min(text):.2f} s)", speeds, least=8)
-        )
+        tools = {1: "influx_inspect export -compress", 2: "influxd inspect export-lp --compress"}
+        tool = tools[bed.running.generation]
+        found += [
+            ratio(
+                f"{bed.name}: {tool} / export by shards, counts included",
+                speeds,
+                least=8,
+                short=f"the server's compressed text export / export by shards, counts included ({bed.name})",
+            ),
+            seconds(f"{bed.name}: {tool}", text),
+        ]
     return found
 
 
@@ -188,8 +204,6 @@ def _shards2(bed: ShardBed, database: str) -> list[int]:
 
 
 def _bucket2(bed: ShardBed, database: str) -> str:
-    import json
-
     return str(json.loads(bed.running.get(f"/api/v2/buckets?name={database}"))["buckets"][0]["id"])
 
 
@@ -222,10 +236,10 @@ def _restores(bed: ShardBed, data: DataSet, runs: int) -> list[Result]:
     repository = bed.repository("restore")
     export(bed.plan("telemetry"), data.window, server=bed.server, repository=repository)
     arguments = (bed, repository, "telemetry", data.window)
-    shards = [_restored(*arguments, "shard", f"shards_{number}") for number in range(runs + 1)][1:]
+    shards = [_restored(*arguments, "shard", f"shards_{number}") for number in range(runs + 1)][1:]  # the first warms
     lines = [_restored(*arguments, "lines", f"lines_{number}") for number in range(max(2, runs // 2))]
-    ratios = [min(lines) / seconds for seconds in shards]
-    what = f"{bed.name}: restore by line protocol / by shards, 100 series ({min(lines):.2f} s, {min(shards):.2f} s)"
+    ratios = [min(lines) / taken for taken in shards]
+    what = f"{bed.name}: restore by line protocol / by shards, 100 series"
     drills = []
     for _ in range(runs):
         report = drill(bed.plan("telemetry"), repository=repository, server=bed.server)
@@ -233,8 +247,15 @@ def _restores(bed: ShardBed, data: DataSet, runs: int) -> list[Result]:
             raise RuntimeError(f"the drill did not hold: {report.problems}")
         drills.append(report.seconds_total)
     return [
-        ratio(what, ratios, least=10),
-        ratio(f"{bed.name}: whole drill of {data.rows * 10:,} values, seconds", drills, most=3),
+        ratio(what, ratios, least=10, short=f"restore by line protocol / by shards, 100 series ({bed.name})"),
+        ratio(
+            f"{bed.name}: whole drill of {data.rows * 10:,} values, seconds",
+            drills,
+            most=3,
+            short=f"whole drill of {data.rows * 10:,} values, seconds ({bed.name})",
+        ),
+        seconds(f"{bed.name}: restore by shards, 100 series", shards),
+        seconds(f"{bed.name}: restore by line protocol, 100 series", lines),
     ]
 
 
@@ -247,8 +268,17 @@ def _many_series(bed: ShardBed, runs: int) -> list[Result]:
     shards = [_restored(*arguments, "shard", f"many_shards_{number}") for number in range(runs)]
     lines = [_restored(*arguments, "lines", f"many_lines_{number}") for number in range(runs)]
     ratios = [line / shard for line, shard in zip(lines, shards, strict=True)]
-    seconds = f"{min(lines):.2f} s, {min(shards):.2f} s"
-    return [ratio(f"{bed.name}: the same, 100,000 series of 10 points x 2 fields ({seconds})", ratios, least=3)]
+    what = "100,000 series of 10 points x 2 fields"
+    return [
+        ratio(
+            f"{bed.name}: restore by line protocol / by shards, {what}",
+            ratios,
+            least=3,
+            short=f"restore by line protocol / by shards, 100,000 series ({bed.name})",
+        ),
+        seconds(f"{bed.name}: restore by shards, {what}", shards),
+        seconds(f"{bed.name}: restore by line protocol, {what}", lines),
+    ]
 
 
 __all__ = ["ShardBed", "beds", "measure"]

@@ -17,14 +17,41 @@ class Result:
     runs: str
     ok: bool | None
     """None: shown without a bound"""
+    short: str = ""
+    """its name in the README, where lines of one name are one; a line without a bound needs it to stand there"""
 
 
-def ratio(what: str, values: Sequence[float], *, most: float | None = None, least: float | None = None) -> Result:
+@dataclass(frozen=True)
+class Curve:
+    """Seconds against the size of what was done."""
+
+    figure: str
+    """the picture it is drawn in"""
+    label: str
+    sizes: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+
+def ratio(
+    what: str,
+    values: Sequence[float],
+    *,
+    most: float | None = None,
+    least: float | None = None,
+    short: str = "",
+    digits: int = 2,
+) -> Result:
     """A ratio taken several times; its median is judged."""
     middle = median(values)
     ok = (most is None or middle <= most) and (least is None or middle >= least)
     must = f"<= {most}" if most is not None else f">= {least}"
-    return Result(what, must, f"{middle:.2f}", " ".join(f"{value:.2f}" for value in values), ok)
+    return Result(what, must, f"{middle:.{digits}f}", " ".join(f"{value:.{digits}f}" for value in values), ok, short)
+
+
+def seconds(what: str, values: Sequence[float], short: str = "") -> Result:
+    """Seconds that are shown without a bound."""
+    runs = " ".join(f"{value:.3g}" for value in values)
+    return Result(f"{what}, seconds", "shown", f"{median(values):.3g}", runs, None, short)
 
 
 def show(results: Sequence[Result]) -> str:
