@@ -7,6 +7,7 @@ no server does (run on 1.6.7, 1.12.4 and 2.9.1). Needs numba.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,16 +17,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from influxdb_backup.influx.protocol import ReadOptions
+from influxdb_backup.influx.shard_chunks import TableOutline, chunked, outlines
 from influxdb_backup.influx.shard_plan import TablePlan, plan_tables
 from influxdb_backup.influx.shard_stretches import groups
 from influxdb_backup.influx.shard_tables import TableReader, refuse
 from influxdb_backup.influx.tsm import points
-from influxdb_backup.influx.tsm.index import CorruptShardError, TsmIndex, read_index
+from influxdb_backup.influx.tsm.index import MARK_KEYS, CorruptShardError, TsmFile, TsmIndex, open_file
 from influxdb_backup.influx.tsm.tombstones import DeletedRanges, read_tombstones
 from influxdb_backup.model import Column, Window, decode_name, encode_name
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
+
+_HELD = 4
+"""stretches of keys"""
+_TOMBSTONE_KEYS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,15 @@ class ShardFile:
     tombstone: bytes | U8 | None = None
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """One stretch of the shard's keys, read."""
+
+    indexes: Sequence[TsmIndex]
+    deleted: Sequence[DeletedRanges | None]
+    plans: Mapping[bytes, TablePlan]
+
+
 class ShardPoints:
     """
     The points of one shard. Thread-safe once it is made.
@@ -46,61 +61,94 @@ class ShardPoints:
 
     def __init__(self, files: Sequence[ShardFile]) -> None:
         ordered = sorted(files, key=lambda file: _generation(file.name))
-        self._indexes = [read_index(file.name, file.data) for file in ordered]
-        self._deleted = [_deleted(file, index) for file, index in zip(ordered, self._indexes, strict=True)]
+        self._files = [open_file(file.name, file.data) for file in ordered]
+        self._deleted = [_deleted(file, opened) for file, opened in zip(ordered, self._files, strict=True)]
+        self._chunks = chunked(self._files)
+        self._held: dict[int, _Opened] = {}
+        self._lock = threading.Lock()
+
+    def _opened(self, number: int) -> _Opened:
+        """A stretch; the last few are kept, since many small tables can be in one."""
+        with self._lock:
+            held = self._held.pop(number, None)
+            if held is not None:
+                self._held[number] = held
+                return held
+        ranges = self._chunks[number]
+        indexes = [file.index(*marks) for file, marks in zip(self._files, ranges, strict=True)]
+        deleted = [
+            found and DeletedRanges(found.first[first.keys : last.keys + 1], found.low, found.high)
+            for found, (first, last) in zip(self._deleted, ranges, strict=True)
+        ]
+        opened = _Opened(indexes, deleted, plan_tables(indexes))
+        with self._lock:
+            self._held[number] = opened
+            while len(self._held) > _HELD:
+                del self._held[next(iter(self._held))]
+        return opened
 
     @cached_property
-    def _plans(self) -> Mapping[bytes, TablePlan]:
-        return plan_tables(self._indexes)
+    def _outlines(self) -> Mapping[bytes, TableOutline]:
+        name = self._files[0].name if self._files else ""
+        return outlines((self._opened(number).plans for number in range(len(self._chunks))), name)
 
-    @property
+    @cached_property
     def tables(self) -> Mapping[str, tuple[Column, ...]]:
         """Measurements with the tags and fields that they have in this shard, also those whose points are deleted."""
-        return {decode_name(name): plan.columns for name, plan in self._plans.items()}
+        return {decode_name(name): outline.columns for name, outline in self._outlines.items()}
 
     @property
     def files(self) -> int:
         """The number of TSM files."""
-        return len(self._indexes)
+        return len(self._files)
 
     def damages(self, window: Window | None) -> list[CorruptShardError]:
         """An error for each block that is not as it was written and has points of the window; of any for None."""
         return [
-            index.block_error(number, "has another checksum than was written")
-            for index in self._indexes
-            for number in index.damaged.tolist()
-            if window is None or (index.block_min[number] < window.end and index.block_max[number] >= window.start)
+            error
+            for file in self._files
+            for low, high, error in file.damages()
+            if window is None or (low < window.end and high >= window.start)
         ]
 
     def batches(self, measurement: str, window: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """The measurement's points in a half-open window: series contiguous, times ascending; none when it has none."""
-        plan = self._plans.get(encode_name(measurement))
-        if plan is None:
+        name = encode_name(measurement)
+        outline = self._outlines.get(name)
+        if outline is None:
             return
-        lowest, highest = self._of_blocks(plan, "block_min"), self._of_blocks(plan, "block_max")
-        chosen = np.flatnonzero((lowest < window.end) & (highest >= window.start))
-        counts, rooms = self._measured(plan, chosen)
-        reader = TableReader(self._indexes, self._deleted, plan, lowest, highest)
-        for part, stretch in groups(plan, chosen, counts, rooms, lowest[chosen], window):
-            for batch in reader.read(chosen[part], counts[part], rooms[part], stretch):
+        scratch: dict[str, U8] = {}
+        for number in outline.chunks:
+            opened = self._opened(number)
+            for batch in _batches(opened, outline.whole(opened.plans[name]), window, scratch):
                 yield from _cut(batch, options)
 
-    def _of_blocks(self, plan: TablePlan, what: str) -> I64:
-        return _gathered([getattr(index, what) for index in self._indexes], plan.block_file, plan.block_number)
 
-    def _measured(self, plan: TablePlan, chosen: I64) -> tuple[I64, I64]:
-        counts, rooms = np.zeros(len(chosen), np.int64), np.zeros(len(chosen), np.int64)
-        kinds = np.array([kind for _, kind in plan.fields], np.int64)[plan.block_field[chosen]]
-        for file, index in enumerate(self._indexes):
-            own = np.flatnonzero(plan.block_file[chosen] == file)
-            numbers = plan.block_number[chosen[own]]
-            for number in np.intersect1d(numbers, index.damaged).tolist():
-                raise index.block_error(number, "has another checksum than was written")
-            found, room = np.zeros(len(own), np.int64), np.zeros(len(own), np.int64)
-            places, sizes = index.block_at[numbers], index.block_size[numbers]
-            refuse(index, numbers, points.measure_blocks(index.data, places, sizes, kinds[own], found, room))
-            counts[own], rooms[own] = found, room
-        return counts, rooms
+def _batches(opened: _Opened, plan: TablePlan, window: Window, scratch: dict[str, U8]) -> Iterator[pa.RecordBatch]:
+    lowest, highest = (
+        _gathered([getattr(index, what) for index in opened.indexes], plan.block_file, plan.block_number)
+        for what in ("block_min", "block_max")
+    )
+    chosen = np.flatnonzero((lowest < window.end) & (highest >= window.start))
+    counts, rooms = _measured(opened.indexes, plan, chosen)
+    reader = TableReader(opened.indexes, opened.deleted, plan, lowest, highest, scratch)
+    for part, stretch in groups(plan, chosen, counts, rooms, lowest[chosen], window):
+        yield from reader.read(chosen[part], counts[part], rooms[part], stretch)
+
+
+def _measured(indexes: Sequence[TsmIndex], plan: TablePlan, chosen: I64) -> tuple[I64, I64]:
+    counts, rooms = np.zeros(len(chosen), np.int64), np.zeros(len(chosen), np.int64)
+    kinds = np.array([kind for _, kind in plan.fields], np.int64)[plan.block_field[chosen]]
+    for file, index in enumerate(indexes):
+        own = np.flatnonzero(plan.block_file[chosen] == file)
+        numbers = plan.block_number[chosen[own]]
+        for number in np.intersect1d(numbers, index.damaged).tolist():
+            raise index.block_error(number, "has another checksum than was written")
+        found, room = np.zeros(len(own), np.int64), np.zeros(len(own), np.int64)
+        places, sizes = index.block_at[numbers], index.block_size[numbers]
+        refuse(index, numbers, points.measure_blocks(index.data, places, sizes, kinds[own], found, room))
+        counts[own], rooms[own] = found, room
+    return counts, rooms
 
 
 def _generation(name: str) -> tuple[int, int]:
@@ -108,10 +156,24 @@ def _generation(name: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _deleted(file: ShardFile, index: TsmIndex) -> DeletedRanges | None:
+def _deleted(file: ShardFile, opened: TsmFile) -> DeletedRanges | None:
+    """Of all keys of a file, found for many keys at a time: their times have to be known for that."""
     if file.tombstone is None:
         return None
-    return read_tombstones(f"{file.name} (its tombstone)", file.tombstone, index)
+    firsts, lows, highs = [np.zeros(1, np.int64)], [], []
+    step = max(1, _TOMBSTONE_KEYS // MARK_KEYS)
+    for mark in range(0, len(opened.marks) - 1, step):
+        ends = opened.marks[mark], opened.marks[min(mark + step, len(opened.marks) - 1)]
+        found = read_tombstones(f"{file.name} (its tombstone)", file.tombstone, opened.index(*ends))
+        before = firsts[-1][-1]
+        own = found.first[1:] if found else np.zeros(ends[1].keys - ends[0].keys, np.int64)
+        firsts.append(own + before)
+        if found:
+            lows.append(found.low)
+            highs.append(found.high)
+    if not lows:
+        return None
+    return DeletedRanges(np.concatenate(firsts), np.concatenate(lows), np.concatenate(highs))
 
 
 def _gathered(columns: Sequence[I64], files: I64, numbers: I64) -> I64:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +26,9 @@ _KINDS = {
     InfluxType.STRING: BlockType.STRING,
     InfluxType.UNSIGNED: BlockType.UNSIGNED,
 }
+_KEY_COPIES = 4
+_MUCH_BYTES = 1 << 25
+"""of cells, after which memory is given back"""
 _LARGEST_LENGTH = 5
 """bytes that the length of a string may take in a block"""
 
@@ -49,8 +52,8 @@ class Table:
 
 
 def size_of(chunk: Chunk) -> int:
-    """Bytes that the chunk will take as cells, about."""
-    size = 16 * len(chunk.times) + chunk.keys.nbytes
+    """Bytes that the chunk will take as cells, about; keys take several times theirs while they are sorted."""
+    size = 16 * len(chunk.times) + _KEY_COPIES * chunk.keys.nbytes
     for _, array in chunk.fields:
         size += (9 if array.null_count else 8) * len(array) + (2 * array.nbytes if _is_text(array) else 0)
     return int(size)
@@ -76,10 +79,11 @@ class _Keys:
 
 def write_tables(writer: TsmWriter, tables: Sequence[Table]) -> None:
     """Writes all points of these tables in the order of their keys, whatever table those are of; empties the chunks."""
-    keys = [_distinct_keys(table.chunks) for table in tables]
-    owners = np.repeat(np.arange(len(tables)), [len(item.texts) for item in keys])
-    texts = pa.chunked_array([item.texts.cast(pa.large_binary()) for item in keys]).combine_chunks()
+    keys = dict(enumerate(_distinct_keys(table) for table in tables))
+    owners = np.repeat(np.arange(len(tables)), [len(item.texts) for item in keys.values()])
+    texts = pa.chunked_array([item.texts.cast(pa.large_binary()) for item in keys.values()])
     ranked = pc.sort_indices(texts).to_numpy()
+    del texts
     grouped = ranked[np.argsort(owners[ranked], kind="stable")]
     rows: dict[int, TableRows] = {}
     done = np.zeros(len(tables), np.int64)
@@ -88,7 +92,7 @@ def write_tables(writer: TsmWriter, tables: Sequence[Table]) -> None:
     for owner, count in _runs(owners[ranked]):
         if owner not in rows:
             own = grouped[first_key[owner] : first_key[owner + 1]] - first_key[owner]
-            rows[owner] = _table_rows(tables[owner], keys[owner], own.astype(np.int64))
+            rows[owner] = _table_rows(tables[owner], keys.pop(owner), own.astype(np.int64))
         first = int(done[owner])
         writer.write(rows[owner], first, first + count)
         done[owner] += count
@@ -105,20 +109,24 @@ def _runs(owners: I64) -> Iterator[tuple[int, int]]:
         yield int(owners[start]), stop - start
 
 
-def _distinct_keys(chunks: Sequence[Chunk]) -> _Keys:
-    encoded = pa.chunked_array([chunk.keys for chunk in chunks]).combine_chunks().dictionary_encode()
+def _distinct_keys(table: Table) -> _Keys:
+    """Takes the keys out of a table's chunks: those of a million series must not be held twice."""
+    chunks = table.chunks
+    lengths = [len(chunk.keys) for chunk in chunks]
+    encoded = pa.chunked_array([chunk.keys for chunk in chunks]).dictionary_encode().combine_chunks()
+    table.chunks = [replace(chunk, keys=None) for chunk in chunks]
     codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     series = np.empty(sum(len(chunk.series) for chunk in chunks), np.int64)
     at = offset = 0
-    for chunk in chunks:
-        series[at : at + len(chunk.series)] = codes[offset : offset + len(chunk.keys)][chunk.series]
-        at, offset = at + len(chunk.series), offset + len(chunk.keys)
+    for chunk, length in zip(chunks, lengths, strict=True):
+        series[at : at + len(chunk.series)] = codes[offset : offset + length][chunk.series]
+        at, offset = at + len(chunk.series), offset + length
     return _Keys(encoded.dictionary, series)
 
 
 def _table_rows(table: Table, keys: _Keys, ranked: I64) -> TableRows:
     """Turns a table's chunks into cells, and forgets the chunks. ``ranked`` has its series in the file's order."""
-    chunks = table.chunks
+    chunks, table.chunks = table.chunks, []
     times = np.concatenate([chunk.times for chunk in chunks])
     rank = np.empty(len(ranked), np.int64)
     rank[ranked] = np.arange(len(ranked))
@@ -127,8 +135,9 @@ def _table_rows(table: Table, keys: _Keys, ranked: I64) -> TableRows:
     present = {name for chunk in chunks for name, _ in chunk.fields}
     names = sorted(present, key=encode_name)
     kinds = np.array([_KINDS[table.types[name]] for name in names], np.int64)
-    cells, masks, mask_of, pool, longest = _cells(chunks, names, len(times))
-    table.chunks = []
+    lengths, arrays = [len(chunk.times) for chunk in chunks], [dict(chunk.fields) for chunk in chunks]
+    del chunks
+    cells, masks, mask_of, pool, longest = _cells(lengths, arrays, names)
     series_bytes, series_offsets = _bytes_of(keys.texts.take(pa.array(ranked)))
     field_bytes, field_offsets = _bytes_of(pa.array([encode_name(name) for name in names], pa.binary()))
     return TableRows(
@@ -149,35 +158,39 @@ def _table_rows(table: Table, keys: _Keys, ranked: I64) -> TableRows:
 
 
 def _cells(
-    chunks: Sequence[Chunk], names: Sequence[str], rows: int
+    lengths: Sequence[int], arrays: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8], I64, npt.NDArray[np.uint8], int]:
-    place = {name: number for number, name in enumerate(names)}
+    """Moves each field of the chunks (``arrays``, by name) to its cells: what was moved is held there alone."""
+    rows = sum(lengths)
     always = dict.fromkeys(names, 0)
     texts = 0
-    for chunk in chunks:
-        for name, array in chunk.fields:
+    for fields in arrays:
+        for name, array in fields.items():
             always[name] += len(array) - array.null_count
             texts += array.nbytes + _LARGEST_LENGTH * len(array) if _is_text(array) else 0
     mask_of = np.full(len(names), -1, np.int64)
-    sparse = [place[name] for name, count in always.items() if count < rows]
+    sparse = [number for number, name in enumerate(names) if always[name] < rows]
     mask_of[sparse] = np.arange(len(sparse))
     masks = np.zeros((len(sparse), rows), np.uint8)
     cells = np.empty((len(names), rows), np.uint64)
     pool = np.empty(texts, np.uint8)
-    at = filled = longest = 0
-    for chunk in chunks:
-        stop = at + len(chunk.times)
-        for name, array in chunk.fields:
-            number = place[name]
-            if mask_of[number] >= 0:
-                valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else True
-                masks[mask_of[number], at:stop] = valid
-            if _is_text(array):
-                filled, widest = _add_texts(pool, filled, array, cells[number, at:stop])
-                longest = max(longest, widest)
-            else:
-                cells[number, at:stop] = _bits(array)
-        at = stop
+    filled = longest = 0
+    for number, name in enumerate(names):
+        at = 0
+        for length, fields in zip(lengths, arrays, strict=True):
+            array, stop = fields.pop(name, None), at + length
+            if array is not None:
+                if mask_of[number] >= 0:
+                    valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else True
+                    masks[mask_of[number], at:stop] = valid
+                if _is_text(array):
+                    filled, widest = _add_texts(pool, filled, array, cells[number, at:stop])
+                    longest = max(longest, widest)
+                else:
+                    cells[number, at:stop] = _bits(array)
+            at = stop
+        if cells.nbytes >= _MUCH_BYTES:
+            pa.default_memory_pool().release_unused()  # or it keeps what was moved, for batches that do not come
     return cells, masks, mask_of, pool[:filled], longest
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from influxdb_backup.influx.tsm.format import SEPARATOR, BlockType
 from influxdb_backup.influx.tsm.index import CorruptShardError, TsmIndex, corrupt
-from influxdb_backup.influx.tsm.keys import measurement_ends, tag_places
+from influxdb_backup.influx.tsm.keys import measurement_ends, series_begin, tag_places
 from influxdb_backup.model import Column, InfluxType, Role, decode_name
 
 I64 = npt.NDArray[np.int64]
@@ -31,6 +31,8 @@ KINDS = {
 class TagColumn:
     """One tag of a measurement: the series that have it, ascending, and of each the position in ``values`` (binary)."""
 
+    raw: bytes
+    """its name as the keys have it"""
     column: Column
     owners: npt.NDArray[np.int32]
     codes: npt.NDArray[np.int32]
@@ -38,6 +40,8 @@ class TagColumn:
 
     def of(self, series: I64) -> I64:
         """The positions in ``values`` of these series, -1 for those without the tag."""
+        if not len(self.owners):
+            return np.full(len(series), -1, np.int64)
         place = np.minimum(np.searchsorted(self.owners, series.astype(np.int32)), len(self.owners) - 1)
         return np.where(self.owners[place] == series, self.codes[place], -1).astype(np.int64)
 
@@ -45,12 +49,14 @@ class TagColumn:
 @dataclass(frozen=True)
 class TablePlan:
     """
-    One measurement in one shard.
+    One measurement in one stretch of a shard's keys.
 
     Its blocks stand in the order series, field, file, place; ``block_series`` and ``block_field`` are positions in the
     series and in ``fields``.
     """
 
+    raw: bytes
+    """its name as the keys have it"""
     tags: tuple[TagColumn, ...]
     fields: tuple[tuple[Column, int], ...]
     """with the BlockType"""
@@ -59,6 +65,8 @@ class TablePlan:
     block_field: I64
     block_file: I64
     block_number: I64
+    binary: frozenset[Column]
+    """tags with values that are not UTF-8"""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -106,15 +114,26 @@ class _Keys:
 
 
 def _all_keys(indexes: Sequence[TsmIndex]) -> _Keys:
-    series, fields, kinds, files, numbers = [], [], [], [], []
+    series: list[Any] = []
+    fields, kinds, files, numbers = [], [], [], []
+    runs: list[I64] = []
     for position, index in enumerate(indexes):
         separator = index.key_at + index.separators
-        series.append(_pieces(index.data, index.key_at, separator))
+        begins = np.empty(len(index.kinds), np.bool_)
+        series_begin(index.data, index.key_at, index.separators, begins)
+        runs.append(np.cumsum(begins) - 1 + sum(len(array) for array in series))
+        series.append(_pieces(index.data, index.key_at[begins], separator[begins]))
         fields.append(_pieces(index.data, separator + len(SEPARATOR), index.key_at + index.key_size))
         kinds.append(index.kinds)
         files.append(np.full(len(index.kinds), position, np.int64))
         numbers.append(np.arange(len(index.kinds), dtype=np.int64))
-    series_of, distinct = _codes(pa.concat_arrays(series))
+    run_of = np.concatenate(runs)
+    held = [array for array in series if len(array)]
+    if len(held) == 1:
+        series_of, distinct = run_of, held[0]
+    else:
+        code_of, distinct = _codes(pa.concat_arrays(held))
+        series_of = code_of[run_of]
     name_of, names = _codes(pa.concat_arrays(fields))
     combined = name_of * len(KINDS) + np.concatenate(kinds)
     known, field_of = np.unique(combined, return_inverse=True)
@@ -126,7 +145,7 @@ def _all_keys(indexes: Sequence[TsmIndex]) -> _Keys:
 
 def plan_tables(indexes: Sequence[TsmIndex]) -> Mapping[bytes, TablePlan]:
     """
-    The measurements of a shard by name. ``indexes`` are its files, oldest first.
+    The measurements of a stretch of a shard's keys by name. ``indexes`` are that of its files, oldest first.
 
     Raises CorruptShardError for a series key that is none.
     """
@@ -151,11 +170,12 @@ def plan_tables(indexes: Sequence[TsmIndex]) -> Mapping[bytes, TablePlan]:
         plain = _unescaped_measurement(name)
         if plain in found:
             raise keys.error(int(keys.series_of[block_key[part.start]]), "its measurement is written in two ways")
-        found[plain] = _plan_table(keys, data, offsets, ends, tag_counts, block_key[part], number[part])
+        found[plain] = _plan_table(name, keys, data, offsets, ends, tag_counts, block_key[part], number[part])
     return found
 
 
 def _plan_table(
+    raw: bytes,
     keys: _Keys,
     data: npt.NDArray[np.uint8],
     offsets: I64,
@@ -179,15 +199,27 @@ def _plan_table(
         )
         for rank in ranks
     )
+    tags = _tags(keys, data, offsets, ends, tag_counts, series)
     return TablePlan(
-        tags=_tags(keys, data, offsets, ends, tag_counts, series),
+        raw=raw,
+        tags=tags,
         fields=fields,
         series=len(series),
         block_series=block_series[order].astype(np.int64),
         block_field=block_field[order],
         block_file=keys.file_of[block_key][order],
         block_number=number[order],
+        binary=frozenset(tag.column for tag in tags if not is_utf8(tag.values)),
     )
+
+
+def is_utf8(values: Any) -> bool:
+    """Whether binary values are text."""
+    try:
+        values.cast(pa.string())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _tags(
@@ -215,7 +247,7 @@ def _tags(
             raise keys.error(int(series[owners[place]]), "its key has a tag twice, or written in two ways")
         own, kinds = _codes(texts.take(pa.array(chosen)))
         column = Column(role=Role.TAG, name=decode_name(name), type=InfluxType.TAG)
-        found[name] = TagColumn(column, owners.astype(np.int32), own.astype(np.int32), _unescaped_tags(kinds))
+        found[name] = TagColumn(raw, column, owners.astype(np.int32), own.astype(np.int32), _unescaped_tags(kinds))
     return tuple(found[name] for name in sorted(found))
 
 

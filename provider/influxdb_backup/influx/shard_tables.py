@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from influxdb_backup.columns import TIME_TYPE, arrow_schema
 from influxdb_backup.errors import IncompleteReadError
-from influxdb_backup.influx.shard_plan import TablePlan
+from influxdb_backup.influx.shard_plan import TablePlan, is_utf8
 from influxdb_backup.influx.tsm import points
 from influxdb_backup.influx.tsm.deleted import keep_undeleted
 from influxdb_backup.influx.tsm.format import BlockType
@@ -41,14 +41,15 @@ class TableReader:
         plan: TablePlan,
         lowest: I64,
         highest: I64,
+        scratch: dict[str, U8],
     ) -> None:
+        """``scratch`` is memory that is used again: one for all readers of one thread."""
         self._indexes = indexes
         self._deleted = deleted
         self._plan = plan
         self._lowest = lowest
         self._highest = highest
-        self._binary = frozenset(tag.column for tag in plan.tags if not _is_utf8(tag.values))
-        self._scratch: dict[str, U8] = {}
+        self._scratch = scratch
 
     def read(self, part: I64, counts: I64, rooms: I64, stretch: Window) -> Iterator[pa.RecordBatch]:
         """
@@ -165,18 +166,18 @@ class TableReader:
 
     def _batch(self, series: I64, rows: I64, moments: I64, cells: U64, nulls: U8, texts: U8) -> pa.RecordBatch:
         arrays = [pa.array(moments).cast(TIME_TYPE)]
-        binary = set(self._binary)
+        binary = set(self._plan.binary)
         for tag in self._plan.tags:
             used, codes = np.unique(tag.of(series), return_inverse=True)
             values = tag.values.take(pa.array(used[used >= 0]))
             codes = codes - int(len(used) > 0 and used[0] < 0)
             indices = np.repeat(codes, rows).astype(np.int32)
-            values = values if tag.column in self._binary else values.cast(pa.string())
+            values = values if tag.column in self._plan.binary else values.cast(pa.string())
             arrays.append(pa.DictionaryArray.from_arrays(pa.array(indices, mask=indices < 0), values))
         for number, (column, kind) in enumerate(self._plan.fields):
             array = _column(kind, cells[number], nulls[number], texts)
             if kind == BlockType.STRING:
-                if _is_utf8(array):
+                if is_utf8(array):
                     array = array.cast(pa.string())
                 else:
                     binary.add(column)
@@ -193,14 +194,6 @@ def refuse(index: TsmIndex, numbers: I64, bad: int) -> None:
 def _pooled(count: int) -> U64:
     """Words in memory of Arrow's pool, which takes it back with the batches that are made of it."""
     return np.frombuffer(pa.allocate_buffer(8 * count), np.uint64)
-
-
-def _is_utf8(values: Any) -> bool:
-    try:
-        values.cast(pa.string())
-    except pa.ArrowInvalid:
-        return False
-    return True
 
 
 def _column(kind: int, cells: U64, nulls: U8, texts: U8) -> Any:

@@ -1,8 +1,15 @@
-"""One TSM file: its index as arrays, and the proof that every block is as it was written."""
+"""
+One TSM file: its index as arrays, a stretch of keys at a time, and the proof that every block is as it was written.
+
+An index may have tens of millions of keys, so only marks in it are kept; what lies between them is read when asked for.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +32,8 @@ from influxdb_backup.model import decode_name, printable
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
+MARK_KEYS = 1 << 13
+"""keys from one mark to the next"""
 _SMALLEST_BLOCK = CRC_BYTES + 3
 _HIGHEST_TYPE = 4
 
@@ -48,7 +57,9 @@ def corrupt(file: str, what: str, *, key: bytes = b"", place: int | None = None)
 @dataclass(frozen=True)
 class TsmIndex:
     """
-    The index of one file; keys ascend. Key ``k`` has the blocks ``first_block[k]`` to ``first_block[k + 1]``.
+    The index of one file, or a stretch of it; keys ascend, and keys and blocks are numbered from its beginning on.
+
+    Key ``k`` has the blocks ``first_block[k]`` to ``first_block[k + 1]``.
 
     Places and sizes are bytes in ``data``; times are ns; ``kinds`` are BlockType numbers; ``separators`` is the place
     in each key where series and field part.
@@ -86,10 +97,10 @@ class TsmIndex:
 
 
 @kernel
-def _count_index(data: U8, at: int, stop: int) -> tuple[int, int, int]:
-    """Keys, blocks and the place up to which the index is whole."""
+def _count_index(data: U8, at: int, stop: int, most: int) -> tuple[int, int, int]:
+    """Keys, ``most`` at most, their blocks, and the place up to which the index is whole."""
     keys, blocks = 0, 0
-    while at < stop:
+    while at < stop and keys < most:
         if at + 2 > stop:
             return keys, blocks, at
         size = (int(np.int64(data[at])) << 8) | int(np.int64(data[at + 1]))
@@ -99,6 +110,25 @@ def _count_index(data: U8, at: int, stop: int) -> tuple[int, int, int]:
         count = (int(np.int64(data[head + 1])) << 8) | int(np.int64(data[head + 2]))
         if head + 3 + count * ENTRY_BYTES > stop or count == 0 or size == 0 or data[head] > _HIGHEST_TYPE:
             return keys, blocks, at
+        keys += 1
+        blocks += count
+        at = head + 3 + count * ENTRY_BYTES
+    return keys, blocks, at
+
+
+@kernel
+def _seek(data: U8, at: int, stop: int, wanted: U8) -> tuple[int, int, int]:
+    """From the key at ``at`` on: how many keys and blocks come before ``wanted``, and where the first other begins."""
+    keys, blocks = 0, 0
+    while at < stop:
+        size = (int(np.int64(data[at])) << 8) | int(np.int64(data[at + 1]))
+        position, shared = 0, min(size, len(wanted))
+        while position < shared and data[at + 2 + position] == wanted[position]:
+            position += 1
+        if position == len(wanted) or (position < shared and data[at + 2 + position] > wanted[position]):
+            break
+        head = at + 2 + size
+        count = (int(np.int64(data[head + 1])) << 8) | int(np.int64(data[head + 2]))
         keys += 1
         blocks += count
         at = head + 3 + count * ENTRY_BYTES
@@ -128,11 +158,22 @@ def _separator(data: U8, at: int, size: int, mark: U8) -> int:
 
 @kernel
 def _read_index(
-    data: U8, at: int, keys: int, index_start: int, mark: U8, key_table: I64, first_block: I64, blocks: I64
-) -> tuple[int, int]:
-    """Fills the tables (columns as in TsmIndex); the number of the first bad key and what is wrong with it, or -1."""
+    data: U8,
+    at: int,
+    keys: int,
+    index_start: int,
+    following: int,
+    mark: U8,
+    key_table: I64,
+    first_block: I64,
+    blocks: I64,
+) -> tuple[int, int, int]:
+    """
+    Fills the tables (columns as in TsmIndex) from ``at`` on, where the next block stands at ``following``.
+
+    Returns the number of the first bad key and what is wrong with it, or -1; and where the block after these stands.
+    """
     number = 0
-    following = HEADER_BYTES
     for key in range(keys):
         size = (int(np.int64(data[at])) << 8) | int(np.int64(data[at + 1]))
         head = at + 2 + size
@@ -142,9 +183,9 @@ def _read_index(
         key_table[2, key] = _separator(data, at + 2, size, mark)
         key_table[3, key] = int(np.int64(data[head]))
         if key_table[2, key] <= 0:
-            return key, 1
+            return key, 1, following
         if key > 0 and not _ascends(data, key_table[0, key - 1], key_table[1, key - 1], at + 2, size):
-            return key, 2
+            return key, 2, following
         first_block[key] = number
         entry = head + 3
         for _ in range(count):
@@ -154,19 +195,17 @@ def _read_index(
             blocks[3, number] = get_u32(data, entry + 24)
             place, length = blocks[2, number], blocks[3, number]
             if blocks[0, number] > blocks[1, number]:
-                return key, 3
+                return key, 3, following
             if place != following or length < _SMALLEST_BLOCK or length > index_start - place:
-                return key, 4
+                return key, 4, following
             if data[place + CRC_BYTES] != key_table[3, key]:
-                return key, 5
+                return key, 5, following
             following = place + length
             entry += ENTRY_BYTES
             number += 1
         at = entry
     first_block[keys] = number
-    if following != index_start:
-        return max(keys - 1, 0), 6
-    return -1, 0
+    return -1, 0, following
 
 
 _WRONG = {
@@ -187,9 +226,89 @@ def _bad_checksums(data: U8, places: I64, sizes: I64, bad: U8) -> None:
             bad[number] = 1
 
 
-def read_index(name: str, data: U8) -> TsmIndex:
+@dataclass(frozen=True)
+class Mark:
+    """A place in the index of a file: where a key begins, or the end; what comes before, and where its block stands."""
+
+    at: int
+    keys: int
+    blocks: int
+    block_at: int
+
+
+@dataclass(frozen=True)
+class TsmFile:
+    """A file whose index and checksums were checked. ``marks`` go from the first key to the end."""
+
+    name: str
+    data: U8
+    marks: tuple[Mark, ...]
+    damaged: I64
+    """numbers of the blocks whose checksum differs, ascending"""
+
+    @property
+    def keys(self) -> int:
+        """How many keys it has."""
+        return self.marks[-1].keys
+
+    def key(self, mark: Mark) -> bytes:
+        """The composite key that begins at a mark."""
+        size = int.from_bytes(self.data[mark.at : mark.at + 2].tobytes(), "big")
+        return self.data[mark.at + 2 : mark.at + 2 + size].tobytes()
+
+    def seek(self, key: bytes) -> Mark:
+        """The place of the first key that is not before ``key``."""
+        before = self.marks[max(0, bisect_right(self.marks[:-1], key, key=self.key) - 1)]
+        end = self.marks[-1]
+        keys, blocks, at = _seek(self.data, before.at, end.at, np.frombuffer(key, np.uint8))
+        if at == end.at:
+            return end
+        place = at + 2 + int.from_bytes(self.data[at : at + 2].tobytes(), "big") + 3 + 16
+        return Mark(at, before.keys + keys, before.blocks + blocks, int(get_u64(self.data, place)))
+
+    def index(self, first: Mark, last: Mark) -> TsmIndex:
+        """The keys from one mark to before another."""
+        found, _ = _stretch(self.name, self.data, first, last.keys - first.keys, last.blocks - first.blocks)
+        inside = slice(*np.searchsorted(self.damaged, [first.blocks, last.blocks]).tolist())
+        return replace(found, damaged=self.damaged[inside] - first.blocks)
+
+    def damages(self) -> Iterator[tuple[int, int, CorruptShardError]]:
+        """For each damaged block the first and last time it should have, and its error."""
+        for first, last in pairwise(self.marks):
+            inside = self.damaged[(self.damaged >= first.blocks) & (self.damaged < last.blocks)]
+            if len(inside):
+                index = self.index(first, last)
+                for number in (inside - first.blocks).tolist():
+                    error = index.block_error(number, "has another checksum than was written")
+                    yield int(index.block_min[number]), int(index.block_max[number]), error
+
+
+def _stretch(name: str, data: U8, first: Mark, keys: int, blocks: int) -> tuple[TsmIndex, int]:
+    """So many keys from a mark on, and where the block after theirs stands. Raises CorruptShardError."""
+    key_table = np.empty((4, keys), np.int64)
+    first_block = np.zeros(keys + 1, np.int64)
+    block_table = np.empty((4, blocks), np.int64)
+    start = int(get_u64(data, len(data) - FOOTER_BYTES))
+    mark = np.frombuffer(SEPARATOR, np.uint8)
+    bad, wrong, following = _read_index(
+        data, first.at, keys, start, first.block_at, mark, key_table, first_block, block_table
+    )
+    key_at, key_size, separators, kinds = key_table
+    if bad >= 0:
+        raise _wrong(name, data, int(key_at[bad]), int(key_size[bad]), wrong)
+    low, high, places, sizes = block_table
+    none = np.empty(0, np.int64)
+    index = TsmIndex(name, data, key_at, key_size, separators, kinds, first_block, low, high, places, sizes, none)
+    return index, following
+
+
+def _wrong(name: str, data: U8, at: int, size: int, what: int) -> CorruptShardError:
+    return corrupt(name, _WRONG[what], key=data[at : at + size].tobytes(), place=at)
+
+
+def open_file(name: str, data: U8) -> TsmFile:
     """
-    Reads and checks the index of a file, and the checksum of every block, which ``damaged`` tells.
+    Checks the index of a file, and the checksum of every block, which ``damaged`` tells.
 
     Raises CorruptShardError naming ``name`` when the index cannot be right.
     """
@@ -199,20 +318,33 @@ def read_index(name: str, data: U8) -> TsmIndex:
     start = int(get_u64(data, stop))
     if not HEADER_BYTES <= start <= stop:
         raise corrupt(name, "its index begins outside of the file", place=stop)
-    keys, blocks, whole = _count_index(data, start, stop)
-    if whole != stop:
-        raise corrupt(name, "its index cannot be read", place=whole)
-    key_table = np.empty((4, keys), np.int64)
-    first_block = np.zeros(keys + 1, np.int64)
-    block_table = np.empty((4, blocks), np.int64)
-    mark = np.frombuffer(SEPARATOR, np.uint8)
-    bad, wrong = _read_index(data, start, keys, start, mark, key_table, first_block, block_table)
-    key_at, key_size, separators, kinds = key_table
-    if bad >= 0:
-        at, size = (int(key_at[bad]), int(key_size[bad])) if keys else (start, 0)
-        raise corrupt(name, _WRONG[wrong], key=data[at : at + size].tobytes(), place=at)
-    flags = np.zeros(blocks, np.uint8)
-    _bad_checksums(data, block_table[2], block_table[3], flags)
-    damaged = np.flatnonzero(flags)
-    low, high, places, sizes = block_table
-    return TsmIndex(name, data, key_at, key_size, separators, kinds, first_block, low, high, places, sizes, damaged)
+    here, marks, damaged = Mark(start, 0, 0, HEADER_BYTES), [], []
+    before: tuple[int, int] | None = None
+    while here.at < stop:
+        keys, blocks, whole = _count_index(data, here.at, stop, MARK_KEYS)
+        if keys < MARK_KEYS and whole != stop:
+            raise corrupt(name, "its index cannot be read", place=whole)
+        index, following = _stretch(name, data, here, keys, blocks)
+        own = int(index.key_at[0]), int(index.key_size[0])
+        if before is not None and not _ascends(data, *before, *own):
+            raise _wrong(name, data, *own, 2)
+        before = int(index.key_at[-1]), int(index.key_size[-1])
+        flags = np.zeros(blocks, np.uint8)
+        _bad_checksums(data, index.block_at, index.block_size, flags)
+        damaged.append(np.flatnonzero(flags) + here.blocks)
+        marks.append(here)
+        here = Mark(whole, here.keys + keys, here.blocks + blocks, following)
+    if here.block_at != start:
+        raise _wrong(name, data, *(before or (start, 0)), 6)
+    found = np.concatenate([np.empty(0, np.int64), *damaged]).astype(np.int64)
+    return TsmFile(name, data, (*marks, here), found)
+
+
+def read_index(name: str, data: U8) -> TsmIndex:
+    """
+    The whole index of a file.
+
+    Raises CorruptShardError naming ``name`` when the index cannot be right.
+    """
+    file = open_file(name, data)
+    return file.index(file.marks[0], file.marks[-1])

@@ -31,6 +31,18 @@ def _until(data: U8, at: int, stop: int, delimiter: int) -> int:
 
 
 @kernel
+def series_begin(data: U8, key_at: I64, separators: I64, begins: npt.NDArray[np.bool_]) -> None:
+    """Marks each key whose series is another than that of the key before: keys of one series follow each other."""
+    for key in range(len(key_at)):
+        at, size = key_at[key], separators[key]
+        begins[key] = key == 0 or separators[key - 1] != size
+        position = 0
+        while not begins[key] and position < size:
+            begins[key] = data[at + position] != data[key_at[key - 1] + position]
+            position += 1
+
+
+@kernel
 def measurement_ends(data: U8, offsets: I64, ends: I64, tags: I64) -> None:
     """For each key ``offsets[k]`` to ``offsets[k + 1]`` the end of its measurement and the number of its tags."""
     for key in range(len(ends)):
