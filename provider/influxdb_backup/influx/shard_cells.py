@@ -35,7 +35,11 @@ _LARGEST_LENGTH = 5
 
 @dataclass(frozen=True)
 class Chunk:
-    """One batch's points: times, the series of each row, the keys of those series, and the fields that have values."""
+    """
+    One batch's points: times, the series of each row, the keys of those series, and the fields that have values.
+
+    ``keys`` is None once they were put together with those of other chunks.
+    """
 
     times: I64
     series: I64
