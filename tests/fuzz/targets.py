@@ -211,8 +211,9 @@ def _bounds(block: bytes) -> tuple[int, int] | None:
 def check_file(data: bytes, grave: bytes | None = None) -> bool:
     """A file whose checksums hold gives batches that Arrow calls valid, within the index's times, or an error."""
     try:
-        points = ShardPoints([ShardFile(NAME, _bytes(repaired(data)), grave)])
-        own = points._indexes[0]
+        whole = _bytes(repaired(data))
+        points = ShardPoints([ShardFile(NAME, whole, grave)])
+        own = index.read_index(NAME, whole)
         for measurement in points.tables:
             for batch in points.batches(measurement, EVER, ReadOptions()):
                 batch.validate(full=True)
