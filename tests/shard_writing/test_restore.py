@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,11 +44,13 @@ from tests.jobs.support import (
     opened,
     plan,
     restore_into,
+    settings_of,
     window,
 )
 from tests.jobs.test_round_trip import NAME_SETS, POINTS, expected_and_body
 from tests.servers import RunningServer
 
+ROOT = Path(__file__).parents[2]
 MONTH = window(WEEK.start - 7 * DAY_NS, WEEK.end + 14 * DAY_NS)
 
 
@@ -358,3 +366,23 @@ def test_the_sample_of_a_table_is_a_stretch_of_its_time(rows: int, start: int, l
     assert sample is not None
     assert found.min_time <= sample.start < sample.end <= found.max_time + 1
     assert sample_of(TableFingerprint("m"), random.Random(0)) is None
+
+
+@pytest.mark.parametrize("point", ["created", "600", "999999999", "sent"])
+def test_a_killed_restore_goes_on(
+    any_influx: RunningServer, server: Server, repository: Repository, tmp_path: Path, point: str
+) -> None:
+    """Killed with a database but no points, in the middle of a file or between two groups: its id ends what it began."""
+    database = filled(any_influx)
+    first = back_up(repository, server, plan(database), MONTH)
+    target = new_name("target")
+    settings = asdict(settings_of(any_influx, snapshot_address=any_influx.backup_address))
+    script = Path(__file__).with_name("killed.py")
+    command = [sys.executable, str(script), point, target, repository.url, first.ref, "run 1", json.dumps(settings)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'provider'}:{ROOT}", "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    report = restore_into(repository, server, target, refs=(first.ref,), restore_id="run 1")
+    assert report.rows == first.rows
+    second = back_up(repository, server, plan(target, name="again"), MONTH)
+    assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
