@@ -30,9 +30,9 @@ types: $(READY)  ## mypy --strict
 imports: $(READY)  ## import-linter: the rooms and what each may import
 	$(BIN)/lint-imports
 
-pytest: $(READY) influxd  ## the tests alone (ARGS="-k restore")
+pytest: $(READY) influxd  ## the tests alone (ARGS="-k restore"), in two processes with servers of their own
 	@$(BIN)/influxdb-backup warm
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test: lint types imports pytest  ## everything that must hold
 
@@ -41,6 +41,8 @@ bench: $(READY) influxd  ## measure speed and memory, as ratios taken in one run
 	@exec $(BIN)/python -m benchmarks.run $(ARGS)
 
 fuzz: $(READY)  ## throw mutated bytes at what reads shards (ARGS="--seconds 600 tombstone")
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt \
+		--group fuzz || true
 	@exec $(BIN)/python -m tests.fuzz.run $(ARGS)
 
 clean:  ## remove what the targets made
