@@ -27,8 +27,8 @@ _KINDS = {
     InfluxType.UNSIGNED: BlockType.UNSIGNED,
 }
 _KEY_COPIES = 4
-_MUCH_BYTES = 1 << 25
-"""of cells, after which memory is given back"""
+_MUCH_BYTES = 1 << 26
+"""of cells that were moved, after which memory is given back: that and taking it again costs more than moving"""
 _LARGEST_LENGTH = 5
 """bytes that the length of a string may take in a block"""
 
@@ -178,7 +178,7 @@ def _cells(
     masks = np.zeros((len(sparse), rows), np.uint8)
     cells = np.empty((len(names), rows), np.uint64)
     pool = np.empty(texts, np.uint8)
-    filled = longest = 0
+    filled = longest = moved = 0
     for number, name in enumerate(names):
         at = 0
         for length, fields in zip(lengths, arrays, strict=True):
@@ -193,8 +193,10 @@ def _cells(
                 else:
                     cells[number, at:stop] = _bits(array)
             at = stop
-        if cells.nbytes >= _MUCH_BYTES:
+        moved += cells[number].nbytes
+        if moved >= _MUCH_BYTES:
             pa.default_memory_pool().release_unused()  # or it keeps what was moved, for batches that do not come
+            moved = 0
     return cells, masks, mask_of, pool[:filled], longest
 
 
