@@ -176,9 +176,9 @@ class ParquetFile:
         batches.clear()
         writer = self._writer = self._writer or _new_writer(self._sink, table)
         writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        rows = table.num_rows
+        long = _is_long(table)
         del table
-        _give_back(rows)
+        _give_back(long)
         return writer
 
     def close(self) -> None:
@@ -261,9 +261,14 @@ def sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     yield from sliced(batch.slice(first))
 
 
-def _give_back(rows: int) -> None:
+def _is_long(table: pa.Table) -> bool:
+    """Whether a row group is one of few rows with long texts."""
+    return bool(table.num_rows < _FEW_ROWS and table.nbytes >= SLICE_BYTES)
+
+
+def _give_back(long: bool) -> None:
     """After a row group of long texts: they leave holes behind, which grow with the file. It costs milliseconds."""
-    if rows < _FEW_ROWS:
+    if long:
         pa.default_memory_pool().release_unused()
 
 
@@ -278,11 +283,11 @@ def read_batches(path: Path, key: str) -> Iterator[pa.RecordBatch]:
             batch_columns(file.schema_arrow)
             for group in range(file.metadata.num_row_groups):
                 table = file.read_row_group(group)
-                rows = table.num_rows
+                long = _is_long(table)
                 for batch in table.to_batches(max_chunksize=BATCH_ROWS):
                     yield from sliced(batch.replace_schema_metadata(None))
                 del table
-                _give_back(rows)
+                _give_back(long)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{key} cannot be decoded: {error}.") from error
 
