@@ -123,8 +123,8 @@ def block(kept: Mapping[str, Taken]) -> str:
         lines += [f"| {what} | {must} | {_together(rows)} |" for (what, must), rows in groups.items()]
     lines += [
         "",
-        "Medians of `make bench`, with the extra `fast`. Every run, the machine, the versions and the native tools' own",
-        "seconds are in [performance](docs/performance.md).",
+        "Medians of `make bench`, with the extra `fast`. Every run, the machine, the versions and the native tools'",
+        "own seconds are in [performance](docs/performance.md).",
     ]
     return "\n".join([*lines, _END])
 
