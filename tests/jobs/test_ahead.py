@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from influxdb_backup.jobs.ahead import LARGE, ahead
+from influxdb_backup.jobs.ahead import HUGE, LARGE, ahead
 
 
 def batch(number: int, size: int) -> pa.RecordBatch:
@@ -43,10 +43,11 @@ def numbers(batches: Iterator[pa.RecordBatch]) -> list[int]:
 
 
 def test_large_batches_are_read_in_a_thread_of_their_own() -> None:
-    """In their order, from the second large one on."""
-    source = Source([64, LARGE, LARGE, 64, LARGE])
-    assert numbers(ahead(source.batches())) == [0, 1, 2, 3, 4]
-    assert source.threads == ["MainThread", "MainThread", "ahead", "ahead", "ahead"]
+    """In their order; what follows a small batch, or one of long texts, is read when it is wanted."""
+    source = Source([64, LARGE, LARGE, 64, LARGE, 2 * HUGE, 64])
+    assert numbers(ahead(source.batches())) == [0, 1, 2, 3, 4, 5, 6]
+    own = ["MainThread"]
+    assert source.threads == [*own * 2, "ahead", "ahead", *own, "ahead", *own]
     assert source.closed
 
 

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
 
 LARGE = 1 << 20
 """bytes of a batch from which on a thread costs less than it saves"""
+HUGE = 8 << 20
+"""bytes of a batch (one with long texts) beside which no other is held, so that memory stays bounded"""
 
 
 def ahead(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:
     """
-    The same batches and errors; behind a large one the next are read in a thread of their own, one ahead.
+    The same batches and errors; behind a large one the next is read in a thread of its own.
 
     Closing it waits for the batch that is being read, and closes ``batches`` when that is a generator.
     """
     try:
-        for batch in batches:
-            yield batch
-            if batch.nbytes >= LARGE:
-                break
-        else:
-            return
         with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
-            future = pool.submit(next, batches, None)
-            while (following := future.result()) is not None:
-                future = pool.submit(next, batches, None)
-                yield following
+            reading: Future[pa.RecordBatch | None] | None = None
+            while (batch := reading.result() if reading else next(batches, None)) is not None:
+                reading = pool.submit(next, batches, None) if LARGE <= batch.nbytes <= HUGE else None
+                yield batch
     finally:
         if isinstance(batches, Generator):
             batches.close()
