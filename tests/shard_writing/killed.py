@@ -8,8 +8,6 @@ group) or a number of bytes of the second group's archive.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,12 +19,8 @@ from influxdb_backup.influx.connection import connect
 from influxdb_backup.influx.protocol import NewShards, Server, ServerSettings
 from influxdb_backup.influx.shard_sending import archive_chunks
 from influxdb_backup.model import RetentionPolicy, Window
+from tests.jobs.killed import kill
 from tests.jobs.support import Wrapped, restore_into
-
-
-def kill() -> None:
-    """Ends this process as the kernel's out-of-memory killer does."""
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Killed(Wrapped):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from influxdb_backup.errors import IncompleteReadError
-from influxdb_backup.fingerprint import TableFingerprint
+from influxdb_backup.fingerprint import TableFingerprint, add_fingerprints
 from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy
 from influxdb_backup.jobs.ahead import ahead
 from influxdb_backup.jobs.piece import read_whole
@@ -116,8 +116,8 @@ def _from_copy(copy: ShardCopy, schema: TableSchema, piece: Window) -> TableFing
     return found
 
 
-def _content(parts: Sequence[TableFingerprint]) -> tuple[int, int]:
-    return sum(part.rows for part in parts), sum(part.value for part in parts) % 2**128
+def _content(parts: Sequence[TableFingerprint]) -> tuple[int, str]:
+    return sum(part.rows for part in parts), add_fingerprints(part.hexadecimal for part in parts)
 
 
 __all__ = ["SAMPLE_ROWS", "ScratchReader", "Seen", "sample_of"]
