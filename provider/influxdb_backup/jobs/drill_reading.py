@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from influxdb_backup.errors import IncompleteReadError
-from influxdb_backup.fingerprint import TableFingerprint, add_fingerprints
+from influxdb_backup.fingerprint import TableFingerprint, add_fingerprints, fingerprint_batches
 from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy
 from influxdb_backup.jobs.ahead import ahead
 from influxdb_backup.jobs.piece import read_whole
@@ -87,10 +87,8 @@ class ScratchReader:
 
     def _by_query(self, schema: TableSchema, piece: Window) -> list[TableFingerprint]:
         def read(known: TableSchema, part: Window) -> TableFingerprint:
-            found = TableFingerprint(known.table.measurement)
-            for batch in ahead(self.server.read(self.database, known, part, ReadOptions())):
-                found.add(batch)
-            return found
+            batches = self.server.read(self.database, known, part, ReadOptions())
+            return fingerprint_batches(known.table.measurement, ahead(batches))
 
         def refresh() -> TableSchema:
             return self._listed(schema.table.retention_policy).get(schema.table, schema)
@@ -110,10 +108,7 @@ def sample_of(found: TableFingerprint, randomness: random.Random) -> Window | No
 
 
 def _from_copy(copy: ShardCopy, schema: TableSchema, piece: Window) -> TableFingerprint:
-    found = TableFingerprint(schema.table.measurement)
-    for batch in ahead(copy.read(schema, piece, ReadOptions())):
-        found.add(batch)
-    return found
+    return fingerprint_batches(schema.table.measurement, ahead(copy.read(schema, piece, ReadOptions())))
 
 
 def _content(parts: Sequence[TableFingerprint]) -> tuple[int, str]:

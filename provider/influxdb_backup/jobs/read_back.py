@@ -105,7 +105,7 @@ def _differences(
         policy = table.retention_policy
         if (table in mixed or not exact) and policy not in pieces:
             pieces[policy] = server.pieces(database, policy, window)
-        wanted = {name: count for (owner, name), count in expected.counts.items() if owner == table and count}
+        wanted = expected.of(table)
         found = _found(server, database, table, pieces.get(policy, (window,)), wanted)
         for name, count in wanted.items():
             short, long = found.get(name, 0) < count - missing_allowed, exact and found.get(name, 0) > count
