@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -29,6 +30,8 @@ _KINDS = {
 _KEY_COPIES = 4
 _MUCH_BYTES = 1 << 26
 """of cells that were moved, after which memory is given back: that and taking it again costs more than moving"""
+_WORTH_A_THREAD = 1 << 18
+"""cells of a table from which on two threads write it"""
 _LARGEST_LENGTH = 5
 """bytes that the length of a string may take in a block"""
 
@@ -81,8 +84,12 @@ class _Keys:
     series: I64
 
 
-def write_tables(writer: TsmWriter, tables: Sequence[Table]) -> None:
-    """Writes all points of these tables in the order of their keys, whatever table those are of; empties the chunks."""
+def write_tables(writers: tuple[TsmWriter, TsmWriter], tables: Sequence[Table]) -> None:
+    """
+    Writes all points of these tables in the order of their keys, whatever table those are of; empties the chunks.
+
+    The second writer takes the second half of the series of large tables, in a thread beside the first.
+    """
     keys = dict(enumerate(_distinct_keys(table) for table in tables))
     owners = np.repeat(np.arange(len(tables)), [len(item.texts) for item in keys.values()])
     texts = pa.chunked_array([item.texts.cast(pa.large_binary()) for item in keys.values()])
@@ -98,11 +105,23 @@ def write_tables(writer: TsmWriter, tables: Sequence[Table]) -> None:
             own = grouped[first_key[owner] : first_key[owner + 1]] - first_key[owner]
             rows[owner] = _table_rows(tables[owner], keys.pop(owner), own.astype(np.int64))
         first = int(done[owner])
-        writer.write(rows[owner], first, first + count)
+        _write(writers, rows[owner], first, first + count)
         done[owner] += count
         left[owner] -= count
         if not left[owner]:
             del rows[owner]
+
+
+def _write(writers: tuple[TsmWriter, TsmWriter], rows: TableRows, first: int, until: int) -> None:
+    begin, end = int(rows.starts[first]), int(rows.starts[until])
+    half = int(np.searchsorted(rows.starts[first:until], (begin + end) // 2)) + first
+    if (end - begin) * len(rows.kinds) < _WORTH_A_THREAD or not first < half < until:
+        writers[0].write(rows, first, until)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="shard-file") as pool:
+        second = pool.submit(writers[1].write, rows, half, until)
+        writers[0].write(rows, first, half)
+        second.result()
 
 
 def _runs(owners: I64) -> Iterator[tuple[int, int]]:

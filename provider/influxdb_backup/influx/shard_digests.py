@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from influxdb_backup.influx.shard_door import ShardDoor, ShardInfo
 
 _BLOCK = 1 << 20
+_HASHERS = 2
 
 
 def digests_of(files: Iterable[Path]) -> frozenset[str]:
     """SHA-256 of each of these files. Raises OSError."""
-    return frozenset(_digest(file, 0, file.stat().st_size) for file in files)
+    with ThreadPoolExecutor(_HASHERS, thread_name_prefix="digest") as pool:
+        return frozenset(pool.map(lambda file: _digest(file, 0, file.stat().st_size), files))
 
 
 def held_digests(door: ShardDoor, database: str, retention_policy: str, shard: ShardInfo) -> frozenset[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ class ShardFileBuilder:
     Collects tables of one shard group and writes them to ``folder`` as TSM files, each sorted and free of duplicates.
 
     At most about ``buffer_bytes`` of points are held (8 bytes a time and a value, strings at their length); then a file
-    is finished, and the next one has the next generation, so that a point that comes again later wins, as it does in
-    line protocol. ``generation`` (1 or 2) is the target's; it says which names and types the target can hold.
+    is finished (or two, of different series), and the next one has the next generation, so that a point that comes
+    again later wins, as it does in line protocol. ``generation`` (1 or 2) is the target's; it says which names and
+    types the target can hold.
     """
 
     def __init__(self, folder: Path, group: Window, *, generation: int, buffer_bytes: int = 128 * 2**20) -> None:
@@ -61,12 +63,18 @@ class ShardFileBuilder:
         self._buffered = 0
         self._files: list[Path] = []
         self._values = 0
+        self._keys = 0
         self._failed = False
 
     @property
     def values(self) -> int:
         """Values in the files that are finished, duplicates within a file counted once."""
         return self._values
+
+    @property
+    def keys(self) -> int:
+        """Fields of series in the files that are finished, counted in each file."""
+        return self._keys
 
     def add(self, measurement: str, batch: pa.RecordBatch) -> None:
         """
@@ -138,17 +146,25 @@ class ShardFileBuilder:
         tables = [table for table in self._tables.values() if table.chunks]
         if not tables:
             return
-        number = len(self._files) + 1
         self._failed = True
-        path = self._folder / f"{number:09d}-000000001.tsm"
-        with path.open("wb") as stream, tempfile.TemporaryFile(dir=self._folder) as spool:
-            writer = TsmWriter(stream, spool)
-            write_tables(writer, tables)
-            writer.finish()
-        self._values += writer.values
-        self._files.append(path)
+        with ExitStack() as stack:
+            opened = [self._open(stack, number) for number in (1, 2)]
+            write_tables((opened[0][1], opened[1][1]), tables)
+            for path, writer in opened:
+                writer.finish()
+                if writer.values:
+                    self._files.append(path)
+                    self._values += writer.values
+                    self._keys += writer.keys
+                else:
+                    path.unlink()
         self._buffered = 0
         self._failed = False
+
+    def _open(self, stack: ExitStack, number: int) -> tuple[Path, TsmWriter]:
+        path = self._folder / f"{len(self._files) + number:09d}-000000001.tsm"
+        stream = stack.enter_context(path.open("wb"))
+        return path, TsmWriter(stream, stack.enter_context(tempfile.TemporaryFile(dir=self._folder)))
 
 
 def _unrepresentable(measurement: str, reason: str) -> UnrepresentableError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from influxdb_backup.influx.shard_digests import digests_of
+from influxdb_backup.jobs.ahead import ahead
 from influxdb_backup.jobs.restore_request import Unit
 from influxdb_backup.jobs.restore_run import Totals
 from influxdb_backup.model import Table, Window
@@ -37,6 +38,8 @@ class BuiltGroup:
     files: tuple[Path, ...]
     digests: frozenset[str]
     totals: Totals
+    keys: int
+    """fields of series, counted in each file"""
 
 
 def needed_groups(units: Sequence[Unit], policies: Mapping[Table, str], durations: Mapping[str, int]) -> list[Group]:
@@ -116,7 +119,7 @@ class GroupBuilder:
         for unit, spanned in self._spans:
             policy = self._policies[unit.table]
             table = Table(retention_policy=policy, measurement=unit.table.measurement)
-            for batch in self._batches(unit):
+            for batch in ahead(self._batches(unit)):
                 for window, rows in _split(batch, self._durations[policy]):
                     group = self._group((policy, window))
                     group.builder.add(table.measurement, rows)
@@ -144,7 +147,7 @@ class GroupBuilder:
         if group is not None:
             files = group.builder.finish()
             if files:
-                yield BuiltGroup(key[0], key[1], files, digests_of(files), group.totals)
+                yield BuiltGroup(key[0], key[1], files, digests_of(files), group.totals, group.builder.keys)
 
 
 def _split(batch: pa.RecordBatch, duration: int) -> Iterator[tuple[Window, pa.RecordBatch]]:

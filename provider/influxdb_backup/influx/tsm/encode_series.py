@@ -16,13 +16,13 @@ U16 = npt.NDArray[np.uint16]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
-SERIES, FIELD, ROW, OUT, INDEX, BASE, COUNT_AT, BLOCKS, VALUES = range(9)
+SERIES, FIELD, ROW, OUT, INDEX, BASE, COUNT_AT, BLOCKS, VALUES, KEYS = range(10)
 """
 Places in ``state``: the next series and field, the next row (-1: the key has not begun), bytes in ``out`` and in
 ``index``, the place in the file of ``out[0]``, where the open key's number of blocks stands in ``index`` and what it
-is, and the values written so far.
+is, and the values and keys written so far.
 """
-STATE_SIZE = 9
+STATE_SIZE = 10
 DONE, OUT_FULL, INDEX_FULL, TOO_MANY_BLOCKS = range(4)
 
 KEY_INDEX_BYTES = 2 + 65_535 + 3 + 65_535 * 28
@@ -179,6 +179,7 @@ def encode_series(
                         kind,
                     )
                     state[COUNT_AT] = index_at - 2
+                    state[KEYS] += 1
                 elif blocks == 65_535:
                     return TOO_MANY_BLOCKS
                 begin = at

@@ -66,6 +66,11 @@ class TsmWriter:
         """How many values were written."""
         return int(self._state[kernels.VALUES])
 
+    @property
+    def keys(self) -> int:
+        """How many keys were written: fields of series."""
+        return int(self._state[kernels.KEYS])
+
     def write(self, rows: TableRows, first: int, until: int) -> None:
         """Writes the series from ``first`` to before ``until``. Raises UnrepresentableError for a key too long."""
         room = kernels.room_for_block(rows.longest_text, TEXT_BYTES)
