@@ -21,6 +21,9 @@ _NAN = np.uint64(0x7FF8000000000001)
 """ends the floats of a block"""
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_LEFT_BITS = 55
+"""of a window behind the two that say that the place of the change is as before"""
 _LARGEST_SCALE = 12
 _LARGEST_COUNT = 1 << 20
 """more points than any block holds: the servers make 1,000 and in aggressive compactions 10,000"""
@@ -206,6 +209,10 @@ def get_floats(data: U8, at: int, stop: int, out: U64, first: int, limit: int) -
             place += 2
             if not known:
                 return -1
+            if size <= _LEFT_BITS and place + size <= end:
+                value ^= ((head << _TWO) >> np.uint64(64 - size)) << np.uint64(trailing)
+                place += size
+                continue
         else:
             leading = int(np.int64((head >> np.uint64(57)) & np.uint64(0x1F)))
             size = int(np.int64((head >> np.uint64(51)) & np.uint64(0x3F)))

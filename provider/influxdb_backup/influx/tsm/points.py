@@ -17,6 +17,8 @@ I64 = npt.NDArray[np.int64]
 _HEAD = 4
 """bytes of the checksum before a block's type"""
 _FLOAT, _BOOLEAN, _STRING = 0, 2, 3
+OTHER_TIMES = -2
+"""what decode_aligned says of a block that has other times than its lead"""
 
 
 @kernel
@@ -66,6 +68,26 @@ def _same_times_section(
 
 
 @kernel
+def _get_values(
+    data: U8, at: int, end: int, kind: int, bits: U64, first: int, limit: int, texts: U8, text_first: int
+) -> bool:
+    """Whether the values of a block, from ``at`` to ``end``, are just those from ``first`` to ``limit`` of ``bits``."""
+    found = -1
+    if kind == _FLOAT:
+        found = get_floats(data, at, end, bits, first, limit)
+    elif kind == _BOOLEAN:
+        found = get_booleans(data, at, end, bits, first, limit)
+    elif kind == _STRING:
+        if at < end and data[at] >> 4 == 1:
+            last = decompress(data, at + 1, end, texts, text_first, len(texts))
+            if last >= 0:
+                found = split_texts(texts, text_first, last, bits.view(np.int64), first, limit)
+    else:
+        found = get_integers(data, at, end, bits, first, limit)
+    return bool(found == limit - first)
+
+
+@kernel
 def decode_blocks(
     data: U8,
     places: I64,
@@ -108,21 +130,52 @@ def decode_blocks(
                     return number
         if times[first] != lowest[number] or times[limit - 1] != highest[number]:
             return number
-        kind = kinds[number]
-        found = -1
-        if kind == _FLOAT:
-            found = get_floats(data, stop, end, bits, first, limit)
-        elif kind == _BOOLEAN:
-            found = get_booleans(data, stop, end, bits, first, limit)
-        elif kind == _STRING:
-            if stop < end and data[stop] >> 4 == 1:
-                place = text_firsts[number]
-                last = decompress(data, stop + 1, end, texts, place, len(texts))
-                if last >= 0:
-                    found = split_texts(texts, place, last, bits.view(np.int64), first, limit)
-        else:
-            found = get_integers(data, stop, end, bits, first, limit)
-        if found != count:
+        if not _get_values(data, stop, end, kinds[number], bits, first, limit, texts, text_firsts[number]):
+            return number
+    return -1
+
+
+@kernel
+def decode_aligned(
+    data: U8,
+    places: I64,
+    sizes: I64,
+    kinds: I64,
+    lowest: I64,
+    highest: I64,
+    leads: I64,
+    counts: I64,
+    row_firsts: I64,
+    firsts: I64,
+    text_firsts: I64,
+    moments: I64,
+    bits: U64,
+    texts: U8,
+) -> int:
+    """
+    Decodes block ``i`` to ``bits`` from ``firsts[i]`` on; the first bad block, -1, or OTHER_TIMES.
+
+    Blocks that are their own lead give ``moments`` from ``row_firsts[i]`` on, all others must have the times of theirs.
+    The rest is as in decode_blocks.
+    """
+    clock = moments.view(np.uint64)
+    for number in range(len(places)):
+        at, count, row = places[number], counts[number], row_firsts[number]
+        begin, stop = _sections(data, at, sizes[number], kinds[number])
+        if begin < 0:
+            return number
+        if leads[number] == number:
+            if get_times(data, begin, stop, clock, row, row + count) != count:
+                return number
+            for position in range(row + 1, row + count):
+                if moments[position] <= moments[position - 1]:
+                    return number
+            if moments[row] != lowest[number] or moments[row + count - 1] != highest[number]:
+                return number
+        elif not _same_times_section(data, places, sizes, kinds, number, leads[number], begin, stop):
+            return OTHER_TIMES
+        first, end = firsts[number], at + sizes[number]
+        if not _get_values(data, stop, end, kinds[number], bits, first, first + count, texts, text_firsts[number]):
             return number
     return -1
 
