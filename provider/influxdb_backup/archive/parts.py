@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,13 +125,16 @@ class PartWriter:
         file, fingerprint = self._file, self._fingerprint
         with self._writing():
             file.close()
-            size, digest = file_digest(file.path)
         self._file, self._fingerprint = None, TableFingerprint(self._place.table.measurement)
         key = self._place.next_key()
-        part = self._describe(key, size, digest, file.columns, fingerprint)
         self._keys.append(key)
         self._place.uploaded(key)
-        self._store.upload(file.path, key)
+        with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
+            hashing = pool.submit(file_digest, file.path)
+            self._store.upload(file.path, key)
+            with self._writing():
+                size, digest = hashing.result()
+        part = self._describe(key, size, digest, file.columns, fingerprint)
         file.path.unlink()
         self._parts.append(part)
 
