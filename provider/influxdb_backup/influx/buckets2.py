@@ -66,25 +66,27 @@ class Buckets:
 
     def proved(self, database: str, retention_policy: str) -> Bucket:
         """The bucket, after it was shown that /query finds this one by the names. Raises NotVisibleError."""
+        return self._proved_with(database, retention_policy)[0]
+
+    def proved_default(self, database: str, retention_policy: str) -> bool:
+        """Whether the database's name alone leads to the bucket, which is proved as by ``proved``."""
+        bucket, mappings = self._proved_with(database, retention_policy)
+        leads_to = {mapping.bucket_id for mapping in mappings if mapping.default and mapping.database == database}
+        return leads_to == {bucket.id}
+
+    def _proved_with(self, database: str, retention_policy: str) -> tuple[Bucket, Sequence[Dbrp]]:
         bucket = self.bucket(database, retention_policy)
-        for mapping in self._control.mappings(self._organization_id):
+        mappings = self._control.mappings(self._organization_id)
+        for mapping in mappings:
             if (mapping.database, mapping.policy) == (database, retention_policy) and mapping.bucket_id != bucket.id:
                 raise self._redirected(bucket, mapping)
         self._proved.add((database, retention_policy))
-        return bucket
+        return bucket, mappings
 
     def prove_once(self, database: str, retention_policy: str) -> None:
         """As ``proved``, unless these names were proved before."""
         if (database, retention_policy) not in self._proved:
             self.proved(database, retention_policy)
-
-    def is_default(self, bucket: Bucket) -> bool:
-        """Whether the database's name alone leads to this bucket."""
-        mappings = self._control.mappings(self._organization_id)
-        leads_to = {
-            mapping.bucket_id for mapping in mappings if mapping.default and mapping.database == bucket.database
-        }
-        return leads_to == {bucket.id}
 
     def _refuse_twins(self, database: str, found: Sequence[Bucket]) -> None:
         twins = [bucket.name for bucket in found if bucket.policy == AUTOGEN]

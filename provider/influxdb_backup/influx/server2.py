@@ -118,10 +118,8 @@ class Server2:
 
     def schema(self, database: str, retention_policy: str) -> PolicySchema:
         """Measurements with all tags and fields, and those that cannot be read. Raises NotVisibleError."""
-        bucket = self._buckets.proved(database, retention_policy)
-        return self._schema.read(
-            database, retention_policy, None if self._buckets.is_default(bucket) else self._tag_keys
-        )
+        is_default = self._buckets.proved_default(database, retention_policy)
+        return self._schema.read(database, retention_policy, None if is_default else self._tag_keys)
 
     def pieces(self, database: str, retention_policy: str, window: Window) -> tuple[Window, ...]:
         """Tiles the window at shard groups: by the backup metadata, without an operator token by EXPLAIN."""
@@ -296,7 +294,7 @@ class Server2:
         return []
 
     def _bucket_id(self, database: str, retention_policy: str) -> str:
-        return self._buckets.proved(database, retention_policy).id
+        return self._buckets.bucket(database, retention_policy).id  # the door takes no name
 
     def _usual_policy(self, database: str) -> str:
         policies = [policy.name for policy in self.retention_policies(database)]
