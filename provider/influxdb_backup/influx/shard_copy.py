@@ -29,6 +29,8 @@ _REPLIES = 5
 """of the door for one shard, until two in a row are quick"""
 _PAUSES = (0.2, 1.0)
 """seconds before a reply that broke off is asked for again"""
+_TOLD = 10
+"""damaged blocks of a shard that are logged one by one"""
 _MARGIN = 10 * 10**9
 """before the first reply: the stamps of the server's files are taken from its clock, which may be set"""
 
@@ -106,9 +108,15 @@ def _sound(fetched: Callable[[ShardInfo, int], ShardPoints], shard: ShardInfo, p
         return fetched(shard, 2)
     if damages:
         points = fetched(shard, 2)
-        for damage in points.damages(None):
-            logger.warning("%s", damage.message)
+        _tell(points.damages(None))
     return points
+
+
+def _tell(damages: Sequence[CorruptShardError]) -> None:
+    for damage in damages[:_TOLD]:
+        logger.warning("%s", damage.message)
+    if len(damages) > _TOLD:
+        logger.warning("%d more blocks are damaged; influxdb-backup scrub-server lists them all.", len(damages) - _TOLD)
 
 
 def fetch_settled(
