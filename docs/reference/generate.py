@@ -127,7 +127,8 @@ _EXIT_STATUS = """\
 | 0 | it held |
 | 1 | it did not hold: damage, gaps, a database without a plan, a server or a store that failed |
 | 2 | the call, the configuration or a connection is wrong |
-| 130 | interrupted |"""
+| 130 | interrupted by Ctrl-C |
+| 143, 129 | ended by SIGTERM or SIGHUP, tidied up as after Ctrl-C |"""
 _CONNECTIONS = """\
 Connections come from the environment: `INFLUXDB_BACKUP_CONN_<ID>` or Airflow's `AIRFLOW_CONN_<ID>`, as a URI
 (`influxdb-backup://user:password@host:8086`, each part percent-encoded) or as Airflow's JSON. A store's connection is

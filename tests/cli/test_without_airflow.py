@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.cli.conftest import DAY, ROWS, Cli, Site
+from tests.cli.conftest import DAY, ROWS, Cli, Site, fill
 
 REFUSE = """
 import sys
@@ -88,6 +91,70 @@ def test_closed_pipe(backed_up: Site, cli: Cli, refusing: dict[str, str]) -> Non
     process.wait(60)
     process.stderr.close()
     assert "Traceback" not in message
+
+
+def test_the_module_is_the_program(tmp_path: Path) -> None:
+    """``python -m influxdb_backup`` ends with the same status as the script."""
+    module = [sys.executable, "-m", "influxdb_backup"]
+    environment = {**os.environ, "PYTHONPATH": str(PROVIDER)}
+    for arguments, status in ((["--version"], 0), (["bogus"], 2), (["list", "--repository-url", tmp_path.as_uri()], 1)):
+        done = subprocess.run([*module, *arguments], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+
+
+def test_output_that_cannot_be_written(backed_up: Site, refusing: dict[str, str]) -> None:
+    """A full disk behind standard output is status 1 and named; without any standard output the status tells."""
+    code = "import sys; from influxdb_backup.cli.main import run; sys.exit(run(['list']))"
+    for redirection, status, expected in ((">/dev/full", 1, "The output cannot be written: No space"), (">&-", 0, "")):
+        command = f'"$0" -c "$1" {redirection}'
+        done = subprocess.run(
+            ["sh", "-c", command, sys.executable, code], env=refusing, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == status, done.stderr
+        assert expected in done.stderr
+        assert "defect" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+def test_documents_are_json_in_every_locale(site: Site, cli: Cli, refusing: dict[str, str]) -> None:
+    """Where the terminal's encoding is not UTF-8, names are escaped as JSON does it."""
+    database = f"{site.database} ü🙂"
+    fill(site.server, database, days=1)
+    environment = {**refusing, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    code = "import sys; from influxdb_backup.cli.main import run; sys.exit(run(['databases', '--json']))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert database in [entry["database"] for entry in json.loads(done.stdout)["databases"]]
+    site.server.query(f'DROP DATABASE "{database}"')
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_drill_leaves_nothing_behind(
+    backed_up: Site, refusing: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    """SIGTERM and SIGHUP end a drill as Ctrl-C does: no scratch database and no temporary folder stay."""
+    backed_up.config.write_text(backed_up.config.read_text().replace("drill: {", "drill: {writer: lines, "))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    code = """
+import os, sys
+from influxdb_backup.influx.writer import LineProtocolWriter
+from influxdb_backup.cli.main import run
+LineProtocolWriter.write = lambda *_: os.kill(os.getpid(), int(sys.argv[1]))
+sys.exit(run(["drill", "telemetry"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(int(number))],
+        env={**refusing, "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("Interrupted")) == (128 + number, 1), done.stderr
+    assert list(temporary.iterdir()) == []
+    shown: Any = backed_up.server.query("SHOW DATABASES")
+    assert not [
+        name for [name] in shown["results"][0]["series"][0]["values"] if name.startswith("influxdb_backup_drill_")
+    ]
 
 
 def test_starts_quickly(refusing: dict[str, str]) -> None:

@@ -68,8 +68,9 @@ def _plan(config: Config, name: str) -> dict[str, object]:
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of the configuration file, for editors."""
+def schema(json: JsonOption = False) -> None:
+    """Print the JSON Schema of the configuration file, for editors; it is JSON with and without --json."""
+    del json
     from influxdb_backup.config.schema import json_schema
 
     output.document(json_schema())

@@ -2,22 +2,26 @@
 The program `influxdb-backup`.
 
 Exit status: 0 it held, 1 it did not (damage, gaps, a server or store that failed), 2 the call or the
-configuration is wrong, 130 interrupted.
+configuration is wrong, 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from influxdb_backup import __version__
 from influxdb_backup.cli import backups, checks, configuration, databases, drills, repositories, restores, scrub, warm
-from influxdb_backup.cli.output import failure, note
+from influxdb_backup.cli.output import OutputError, failure, note
 from influxdb_backup.cli.session import CONFIG_VARIABLE, Session
 from influxdb_backup.errors import InfluxdbBackupError, UsageError
 
@@ -71,9 +75,13 @@ def options(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Errors are a message and a hint, never a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
+    with _stopped_as_by_ctrl_c() as stopped:
+        status = _run(given)
+        return 128 + stopped[0] if stopped and status == INTERRUPTED else status
+
+
+def _run(given: list[str]) -> int:
     try:
         app(given, prog_name="influxdb-backup")
     except SystemExit as ended:
@@ -84,7 +92,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         failure(_INTERRUPTED)
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard_output()
+        return DID_NOT_HOLD
+    except OutputError as error:
+        failure(str(error), "What the command did is done; `influxdb-backup list` shows what there is.")
+        _discard_output()
         return DID_NOT_HOLD
     except InfluxdbBackupError as error:
         if "--debug" in given:
@@ -99,3 +111,44 @@ def run(arguments: Sequence[str] | None = None) -> int:
         failure(f"{type(error).__name__}: {error}", "This is a defect; --debug before the command shows where.")
         return DID_NOT_HOLD
     return HELD
+
+
+def _prepare_streams() -> None:
+    """Characters that a stream does not know are escaped, and what goes to a closed stream is lost."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 as long as the program
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """What is still to be written would fail once more when the interpreter ends, with a status of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+@contextmanager
+def _stopped_as_by_ctrl_c() -> Iterator[list[int]]:
+    """
+    SIGTERM and SIGHUP (a service that is stopped, a terminal that is lost) end a command as Ctrl-C does.
+
+    Temporary folders and scratch databases would stay behind otherwise. Gives the signals that came; those after
+    the first do not disturb the tidying. A signal that is ignored, as under nohup, stays so.
+    """
+    came: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        if len(came) == 1:
+            raise KeyboardInterrupt
+
+    may = threading.current_thread() is threading.main_thread()
+    taken = [one for one in (signal.SIGTERM, signal.SIGHUP) if may and signal.getsignal(one) is signal.SIG_DFL]
+    for one in taken:
+        signal.signal(one, stop)
+    try:
+        yield came
+    finally:
+        for one in taken:
+            signal.signal(one, signal.SIG_DFL)

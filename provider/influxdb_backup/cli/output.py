@@ -30,9 +30,18 @@ _UNITS = {
 }
 
 
+class OutputError(Exception):
+    """Standard output takes no more, such as a file on a full disk."""
+
+
 def document(value: BaseModel | dict[str, Any]) -> None:
-    """One JSON document on standard output: field names of the models, 64-bit numbers as decimal strings."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
+    """
+    One JSON document on standard output: field names of the models, 64-bit numbers as decimal strings.
+
+    Where standard output is not UTF-8 the document is ASCII, since JSON knows no other encoding.
+    """
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    line(json.dumps(_plain(value), indent=2, ensure_ascii=not is_utf8))
 
 
 def _plain(value: Any) -> Any:
@@ -46,8 +55,14 @@ def _plain(value: Any) -> Any:
 
 
 def line(text: str = "") -> None:
-    """One line of a result on standard output."""
-    sys.stdout.write(text + "\n")
+    """One line of a result on standard output. Raises BrokenPipeError when nobody reads on, else OutputError."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"The output cannot be written: {error.strerror}.") from error
 
 
 def note(text: str) -> None:
