@@ -177,12 +177,22 @@ class FormatError(RepositoryError):
 
 
 class IntegrityError(RepositoryError):
-    """Stored bytes are not what was written; ``problems`` lists every finding. Trying again will not help."""
+    """
+    Stored bytes are not what was written; ``problems`` lists every finding. Trying again will not help.
+
+    One of stored objects (kinds ``missing``, ``size``, ``digest``, ``foreign``) that is given no hint has
+    one of its own.
+    """
 
     default_kind = "integrity"
+    _OF_OBJECTS: ClassVar[frozenset[str]] = frozenset({"missing", "size", "digest", "foreign"})
+    _WAY_OUT: ClassVar[str] = (
+        "`influxdb-backup verify` finds all that is damaged. Restore another revision or from another repository, "
+        "and export the window again while the source has it."
+    )
 
     def __init__(self, message: str, *, hint: str = "", kind: str | None = None, problems: Sequence[str] = ()) -> None:
-        super().__init__(message, hint=hint, kind=kind)
+        super().__init__(message, hint=hint or (self._WAY_OUT if kind in self._OF_OBJECTS else ""), kind=kind)
         self.problems = tuple(problems)
 
 

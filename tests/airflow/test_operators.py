@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -385,6 +386,15 @@ class TestFresh:
         assert self.fresh(config_path, "20000d", "restorable") is False
         RestoreDrillOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
         assert self.fresh(config_path, "20000d", "restorable") is True
+
+    def test_another_database(self, config_path: str) -> None:
+        """Backups of what the plan named before do not make it fresh."""
+        _backup(config_path)
+        path = Path(config_path)
+        text = path.read_text()
+        path.write_text(re.sub(r"database: .*", "database: elsewhere", text))
+        with pytest.raises(AirflowFailException, match="now names 'elsewhere'"):
+            self.fresh(config_path, "20000d", "present")
 
     def test_damaged(self, config_path: str) -> None:
         """A backup that was valid, drilled, and then found damaged is fresh at no level."""

@@ -76,6 +76,55 @@ def test_verify_finds_damage(backed_up: Site, cli: Cli) -> None:
     cli.ok("coverage", "telemetry", *DAY)
 
 
+def test_verify_of_a_plan_goes_on_after_a_damaged_ref(backed_up: Site, cli: Cli) -> None:
+    """A ref that cannot be read is one that does not hold, and all others are verified and kept all the same."""
+    cli.ok("export", "telemetry", *NEXT_DAY)
+    folder = Path(backed_up.repository.removeprefix("file://"))
+    first = min(folder.glob("refs/telemetry/*/*.json"))
+    first.chmod(0o644)
+    first.write_bytes(b"")
+    text = cli("verify", "telemetry")
+    assert (text.status, "1 of 2 backups are valid." in text.out) == (1, True)
+    assert f"refs/telemetry/{first.parent.name}/{first.name}" in text.out
+    document = cli("verify", "telemetry", "--json").document
+    assert [report["ok"] for report in document["reports"]] == [False, True]
+    assert len(list(folder.glob("checks/telemetry/*/*/*.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("damaged", "commands", "expected"),
+    [
+        ("repository.json", (["list"], ["repo", "init", "primary"]), "every manifest holds the repository_id"),
+        ("plans/*.json", (["coverage", "telemetry", *DAY],), "the next export goes by the source"),
+        ("checks/*/*/*/*.json", (["list"], ["coverage", "telemetry", *DAY]), "verify or drill its backup again"),
+        ("manifests/*.json", (["show", "telemetry@latest"],), "Restore another revision"),
+        ("data/*/*/*/*/*.parquet", (["restore", "telemetry@latest", "--target-database", "x"],), "Restore another"),
+    ],
+)
+def test_every_damaged_object_is_named_with_a_way_out(
+    backed_up: Site, cli: Cli, damaged: str, commands: tuple[list[str], ...], expected: str
+) -> None:
+    """Whatever file of a repository is cut short: the error names it and says what to do."""
+    cli.ok("verify", "telemetry")
+    [path] = Path(backed_up.repository.removeprefix("file://")).glob(damaged)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-10])
+    for command in commands:
+        failed = cli(*command)
+        assert (failed.status, path.name in failed.err) == (1, True)
+        assert expected in failed.err
+
+
+def test_a_plan_of_another_database_is_refused(backed_up: Site, cli: Cli) -> None:
+    """Backups of what the plan named before neither cover it nor are restored as if they were its own."""
+    backed_up.config.write_text(backed_up.config.read_text().replace(backed_up.database, "elsewhere"))
+    target = ("--target-database", f"{backed_up.database}_copy")
+    for command in (["coverage", "telemetry", *DAY], ["restore", "telemetry", *DAY, *target], ["drill", "telemetry"]):
+        failed = cli(*command)
+        assert (failed.status, "now names 'elsewhere'" in failed.err) == (1, True)
+    cli.ok("restore", "telemetry@latest", *target)
+
+
 def test_export_heals_damage(backed_up: Site, cli: Cli) -> None:
     """What verify says to run makes a sound revision, although the source holds nothing new."""
     [part] = Path(backed_up.repository.removeprefix("file://")).glob("data/**/*.parquet")

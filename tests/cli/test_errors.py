@@ -40,7 +40,7 @@ def refused(cli: Cli, status: int, expected: list[str], *arguments: str) -> str:
         (["export", "telemetry", *DAY, "--repository", "secnd"], ["Did you mean 'second'?"]),
         (["list", "--start", DAY[1]], ["--start and --end belong together"]),
         (["show", "telemetry"], ["telemetry@latest"]),
-        (["show", "telemetry/2026/0"], ["2026"]),
+        (["show", "telemetry/2026/0"], ["2026", "list --ids"]),
         (["restore", "telemetry"], ["needs a range", "telemetry@latest"]),
         (["restore", "telemetry", "telemetry@latest"], ["either a plan or backups"]),
         (["restore", "a@latest", "b@latest"], ["several plans: a, b"]),
@@ -60,6 +60,19 @@ def test_wrong_options(cli: Cli) -> None:
     """Unknown commands, options and choices, and missing arguments, end with status 2."""
     for arguments in (["bogus"], ["export"], ["list", "--bogus"], ["verify", "x", "--level", "perfect"]):
         assert cli(*arguments).status == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--target-database", "--target-connection", "--target-retention-policy", "--measurement", "--restore-id"],
+)
+def test_an_empty_option_is_not_one_that_was_left_out(backed_up: Site, cli: Cli, option: str) -> None:
+    """``--target-database "$UNSET"`` does not write into the source, whatever else is said."""
+    before = backed_up.count(backed_up.database)
+    backed_up.server.query("DELETE FROM cpu", db=backed_up.database)
+    result = cli("restore", "telemetry@latest", "--on-conflict", "merge", option, "")
+    assert (result.status, option in result.err, "It is empty" in result.err) == (2, True, True)
+    assert (before, backed_up.count(backed_up.database)) == (576, 0)
 
 
 def test_no_configuration(cli: Cli) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.errors import BackupNotFoundError, IncompleteReadError, SourceError, SupersededError
+from influxdb_backup.errors import BackupNotFoundError, FormatError, IncompleteReadError, SourceError, SupersededError
 from influxdb_backup.influx.protocol import PolicySchema, ReadOptions, Server
 from influxdb_backup.jobs.coverage import coverage
 from influxdb_backup.model import MAX_END, MIN_TIME, Table, TableSchema, Window
@@ -29,6 +29,7 @@ from tests.jobs.support import (
     back_up,
     create_policy,
     lines,
+    local_repository,
     manifest_of,
     new_database,
     plan,
@@ -174,7 +175,45 @@ def test_rights_that_shrink_are_judged_by_the_last_readable_backup(
         back_up(repository, server1, plan(database), window(third.end, third.end + DAY_NS))
 
 
+def test_a_damaged_ref_keeps_no_other_window_from_being_backed_up(
+    influx1: RunningServer, server1: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The other window is a gap by now and is said to be one; its own export stops and names the file."""
+    repository = local_repository(tmp_path)
+    database = new_database(influx1)
+    fill(influx1, database)
+    first = back_up(repository, server1, plan(database))
+    path = tmp_path / "repository" / "refs" / f"{first.ref}.json"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-10])
+    later = back_up(repository, server1, plan(database), window(DAY.end, DAY.end + DAY_NS))
+    assert later.created
+    assert path.name in caplog.text
+    since = plan(database, start="2024-03-06T00:00:00Z")
+    assert back_up(repository, server1, since, window(DAY.end, DAY.end + DAY_NS)).gaps[0] == DAY
+    with pytest.raises(FormatError, match="copy of the repository"):
+        back_up(repository, server1, plan(database))
+
+
 # --- 3: a plan's name is not its identity
+
+
+def test_plan_identity_that_was_lost_is_known_from_the_last_backup(
+    influx1: RunningServer, server1: Server, tmp_path: Path
+) -> None:
+    """A repository that was copied without its plans still takes no other database into the chain."""
+    repository = local_repository(tmp_path)
+    first, second = new_database(influx1), new_database(influx1)
+    fill(influx1, first)
+    fill(influx1, second)
+    back_up(repository, server1, plan(first))
+    (tmp_path / "repository" / "plans" / "telemetry.json").unlink()
+    with pytest.raises(SourceError, match=f"of database '{first}'"):
+        back_up(repository, server1, plan(second))
+    back_up(repository, server1, plan(first))
+    identity = repository.plan_identity("telemetry")
+    assert identity is not None
+    assert identity.database == first
 
 
 def test_plan_identity_of_another_database_is_refused(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import errno
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,17 +11,19 @@ import pytest
 import zstandard
 
 from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.store_local import LocalStore
 from influxdb_backup.errors import (
     BackupNotFoundError,
     IntegrityError,
     RejectedPointsError,
+    StoreError,
     TargetError,
     UnrepresentableError,
     UsageError,
 )
 from influxdb_backup.influx.protocol import PointWriter, Server, WriteOptions
 from influxdb_backup.jobs.restore import plan_restore
-from influxdb_backup.jobs.restore_documents import RestoreReport
+from influxdb_backup.jobs.restore_documents import RestoreProgress, RestoreReport
 from influxdb_backup.jobs.restore_request import RestoreRequest
 from influxdb_backup.model import Window
 from tests.jobs.support import (
@@ -33,6 +36,7 @@ from tests.jobs.support import (
     back_up,
     create_policy,
     lines,
+    local_repository,
     manifest_of,
     new_database,
     new_name,
@@ -529,6 +533,50 @@ def test_retried_restore_on_another_server_is_refused(
 
     with pytest.raises(TargetError, match="another request or target"):
         restore_into(repository, Elsewhere(server1), target, plan="telemetry", window=DAY, restore_id="run 1")
+
+
+def test_retried_restore_counts_what_two_calls_wrote_once(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Two calls with one id at the same time both record their units; a third one still finds the target right."""
+    backed_up(influx1, server1, repository)
+    target = new_name("target")
+    restore_into(repository, server1, target, plan="telemetry", window=DAY, restore_id="run 1", writer="lines")
+    [(key, step)] = repository.read_documents("restores/run=201/", RestoreProgress)
+    repository.put_document(key.replace("000000-", "000000-other-"), step)
+    again = restore_into(repository, server1, target, plan="telemetry", window=DAY, restore_id="run 1", writer="lines")
+    assert (again.continued_units, again.rows) == (1, 10)
+
+
+class ReadOnly(LocalStore):
+    """A folder that is mounted read-only."""
+
+    def _publish(self, path: Path, write: Callable[[int], None], *, flush: bool = True) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_a_restore_from_a_repository_that_cannot_be_written_says_why(
+    influx1: RunningServer, server1: Server, tmp_path: Path
+) -> None:
+    """Nothing is written into the target, and the message tells what the restore needs."""
+    backed_up(influx1, server1, local_repository(tmp_path))
+    target = new_name("target")
+    repository = Repository.open(ReadOnly(tmp_path / "repository"))
+    with pytest.raises(StoreError, match=r"Nothing was restored.*restore from a copy of the repository"):
+        restore_into(repository, server1, target, plan="telemetry", window=DAY)
+    assert target not in server1.databases()
+
+
+def test_a_tag_that_nothing_has_is_refused(influx1: RunningServer, server1: Server, repository: Repository) -> None:
+    """A mistyped tag restores nothing and says what there is; a value that no point has, and none, are answers."""
+    backed_up(influx1, server1, repository)
+    target = new_name("target")
+    for tags in ({"hots": "a"}, {"host": "a", "v": "1"}):
+        with pytest.raises(BackupNotFoundError, match=r"has the tag '(hots|v)'.*They have host"):
+            restore_into(repository, server1, target, plan="telemetry", window=DAY, tags=tags)
+    assert target not in server1.databases()
+    assert restore_into(repository, server1, target, plan="telemetry", window=DAY, tags={"host": "z"}).rows == 0
+    assert restore_into(repository, server1, target, plan="telemetry", window=DAY, tags={"hots": ""}).rows == 10
 
 
 # --- damage and what cannot be written: nothing is touched

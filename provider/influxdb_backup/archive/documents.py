@@ -20,6 +20,7 @@ from influxdb_backup.model import REPOSITORY_MEDIA_TYPE, Scope, Source, TableEnt
 V = TypeVar("V", bound=Value)
 
 FORMAT_VERSION = 1
+_NEWER = "Use a newer release."
 KNOWN_FEATURES: frozenset[str] = frozenset()
 _MEDIA_TYPE = re.compile(r"(application/vnd\.influxdb-backup\.[a-z-]+)\.v([0-9]+)\+json\Z")
 
@@ -87,11 +88,11 @@ def parse_document(document: dict[str, Any], kind: type[V], key: str) -> V:
         raise FormatError(f"{key} is {what}: {said!r} instead of {wanted!r}.", hint="A newer release may read it.")
     version = document.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
-        raise FormatError(f"{key} has format version {version!r}; this release reads {FORMAT_VERSION}.")
+        raise FormatError(f"{key} has format version {version!r}; this release reads {FORMAT_VERSION}.", hint=_NEWER)
     features = document.get("features_required", [])
     unknown = [f for f in features if f not in KNOWN_FEATURES] if isinstance(features, list) else [features]
     if unknown:
-        raise FormatError(f"{key} requires {unknown}, which this release does not know.", hint="Use a newer release.")
+        raise FormatError(f"{key} requires {unknown}, which this release does not know.", hint=_NEWER)
     try:
         return kind.model_validate(document)
     except ValidationError as error:

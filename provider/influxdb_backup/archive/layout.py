@@ -29,6 +29,7 @@ MAX_REVISION = 999_999
 
 _PLAN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
+_IDS = "`influxdb-backup list --ids` shows the ids of backups as they are written."
 _REVISION = re.compile(r"[0-9]{6}\Z")
 _SAFE_SEGMENT = re.compile(r"[0-9A-Za-z._=~@+:-]{1,255}\Z")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
@@ -89,8 +90,11 @@ def parse_window_key(text: str) -> Window:
     """Inverse of format_window_key. Raises UsageError."""
     start, separator, end = text.partition("_")
     if not separator:
-        raise UsageError(f"{text!r} is not a window of the form <start>_<end>.")
-    first, last = parse_key(start), parse_key(end)
+        raise UsageError(f"{text!r} is not a window of the form <start>_<end>.", hint=_IDS)
+    try:
+        first, last = parse_key(start), parse_key(end)
+    except UsageError as error:
+        raise UsageError(error.message, hint=error.hint or _IDS) from None
     if first >= last:
         raise UsageError(f"The window {text!r} is empty: its start must be before its end.")
     return Window(start=first, end=last)

@@ -6,8 +6,9 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 import pyarrow as pa
@@ -26,13 +27,15 @@ from influxdb_backup.archive.documents import (
 from influxdb_backup.archive.parts import read_part
 from influxdb_backup.archive.readme_text import readme_text
 from influxdb_backup.archive.store import Store
-from influxdb_backup.errors import BackupNotFoundError, FormatError, IntegrityError, UsageError
+from influxdb_backup.errors import BackupNotFoundError, FormatError, InfluxdbBackupError, IntegrityError, UsageError
 from influxdb_backup.model import Manifest, Part, PlanIdentity, Ref, Value, Window
 from influxdb_backup.windows import format_window, intersect
 
 V = TypeVar("V", bound=Value)
 A = TypeVar("A")
 B = TypeVar("B")
+OnDamage = Callable[[layout.RefName, InfluxdbBackupError], None]
+"""told of a ref that cannot be read, and why"""
 
 REQUESTS = 16
 """small documents that are read at once"""
@@ -40,6 +43,14 @@ _BAD_REF = (
     "Put this file back from a copy of the repository. Or move it out of the repository: its window then counts as "
     "a gap, which can be exported again while the source has the points."
 )
+_BAD_DOCUMENT = (
+    "Put this file back from a copy of the repository. Or move it out of the repository: what it says is then forgotten"
+)
+_BAD_REPOSITORY = (
+    "Put this file back from a copy of the repository, or write it again: every manifest holds the repository_id."
+)
+_BAD_PLAN = f"{_BAD_DOCUMENT}, and the next export goes by the source of the plan's last backup."
+_BAD_REPORT = f"{_BAD_DOCUMENT}; verify or drill its backup again."
 _REVISION = re.compile(r"[0-9]{1,6}\Z")
 
 
@@ -64,7 +75,7 @@ class Repository:
         try:
             store.create(layout.REPOSITORY, to_bytes(document))
         except FileExistsError:
-            document = parse(store.read(layout.REPOSITORY), RepositoryDocument, layout.REPOSITORY)
+            document = _parse_marker(store.read(layout.REPOSITORY))
         with suppress(FileExistsError):
             store.create(layout.README, readme_text().encode())
         return cls(store, document)
@@ -78,7 +89,7 @@ class Repository:
             raise BackupNotFoundError(
                 f"There is no repository at {store.url}.", hint="Create it with influxdb-backup repo init."
             ) from None
-        return cls(store, parse(data, RepositoryDocument, layout.REPOSITORY))
+        return cls(store, _parse_marker(data))
 
     # writing
 
@@ -92,7 +103,8 @@ class Repository:
         try:
             self.store.create(key, to_bytes(identity))
         except FileExistsError:
-            return parse(self.store.read(key), PlanIdentity, key)
+            with _way_out(_BAD_PLAN):
+                return parse(self.store.read(key), PlanIdentity, key)
         return identity
 
     def put_document(self, key: str, document: Value) -> None:
@@ -117,7 +129,8 @@ class Repository:
 
     def plan_identity(self, plan: str) -> PlanIdentity | None:
         """What the plan's backups are backups of; None before its first export."""
-        return self.document(layout.plan_key(plan), PlanIdentity)
+        with _way_out(_BAD_PLAN):
+            return self.document(layout.plan_key(plan), PlanIdentity)
 
     def document(self, key: str, kind: type[V]) -> V | None:
         """One document; None when there is none. Raises FormatError for one of another kind or version."""
@@ -135,27 +148,37 @@ class Repository:
         """One ref. Raises BackupNotFoundError, FormatError, and IntegrityError when it is another's ref."""
         key = layout.ref_key(plan, window, revision)
         data = self.store.read(key)
-        try:
+        with _way_out(_BAD_REF):
             ref = parse(data, Ref, key)
-        except FormatError as error:
-            raise FormatError(error.message, hint=error.hint or _BAD_REF) from None
         if (ref.plan, ref.window, ref.revision) != (plan, window, revision):
-            raise IntegrityError(f"{key} holds the ref {ref.id}.", kind="foreign")
+            raise IntegrityError(f"{key} holds the ref {ref.id}.", hint=_BAD_REF, kind="foreign")
         return ref
 
-    def refs(self, plan: str, within: Window | None = None) -> tuple[Ref, ...]:
+    def refs(self, plan: str, within: Window | None = None, on_damage: OnDamage | None = None) -> tuple[Ref, ...]:
         """
         All revisions of the plan's windows that touch ``within``, sorted by start, end and revision.
 
-        A ref that disappears while they are read is left out. Raises FormatError or IntegrityError for a bad one.
+        A ref that disappears while they are read is left out. Raises FormatError or IntegrityError for a bad one;
+        with ``on_damage`` that is told of it, and the others are returned.
         """
         names = [
             name
             for name in self.ref_names(plan)
             if not name.tombstone and (within is None or intersect(name.window, within) is not None)
         ]
-        found = at_once(self._read_ref_or_none, names)
-        return tuple(ref for ref in found if ref is not None)
+        found = at_once(partial(self._read_ref_or_error, on_damage is not None), names)
+        for name, ref in zip(names, found, strict=True):
+            if on_damage is not None and isinstance(ref, InfluxdbBackupError):
+                on_damage(name, ref)
+        return tuple(ref for ref in found if isinstance(ref, Ref))
+
+    def _read_ref_or_error(self, catch: bool, name: layout.RefName) -> Ref | InfluxdbBackupError | None:
+        try:
+            return self._read_ref_or_none(name)
+        except (FormatError, IntegrityError) as error:
+            if not catch:
+                raise
+            return error
 
     def _read_ref_or_none(self, name: layout.RefName) -> Ref | None:
         try:
@@ -247,8 +270,23 @@ class Repository:
         """
         keys = [key for key, _ in self.store.list(prefix) if key.endswith(".json")]
         found = zip(keys, at_once(self.store.read, keys), strict=True)
-        loaded = [(key, load(data, key)) for key, data in found]
-        return [(key, parse_document(document, kind, key)) for key, document in loaded if is_a(document, kind)]
+        with _way_out(_BAD_REPORT):
+            loaded = [(key, load(data, key)) for key, data in found]
+            return [(key, parse_document(document, kind, key)) for key, document in loaded if is_a(document, kind)]
+
+
+@contextmanager
+def _way_out(hint: str) -> Iterator[None]:
+    """Tells what to do about a document that cannot be read; one of a newer release says that itself."""
+    try:
+        yield
+    except FormatError as error:
+        raise FormatError(error.message, hint=error.hint or hint) from None
+
+
+def _parse_marker(data: bytes) -> RepositoryDocument:
+    with _way_out(_BAD_REPOSITORY):
+        return parse(data, RepositoryDocument, layout.REPOSITORY)
 
 
 def _by_time(name: layout.RefName) -> tuple[int, int, int, bool]:

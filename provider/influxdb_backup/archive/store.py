@@ -168,6 +168,8 @@ def _store_error(url: str, verb: str, key: str, error: Exception, secrets: tuple
     hint = ""
     if isinstance(error, PermissionError):
         hint = "Check the credentials and their rights on this place."
+    elif isinstance(error, OSError) and error.errno == errno.EROFS:
+        hint = "The place can only be read; use one that can be written."
     elif isinstance(error, FileNotFoundError):
         hint = "Check that the bucket or folder exists."
     return StoreError(f"Cannot {verb} {key or 'objects'} in {url}: {type(error).__name__}: {reason}.", hint=hint)

@@ -92,6 +92,23 @@ def verify_ref(
     )
 
 
+def unreadable_ref(name: layout.RefName, level: VerifyLevel, error: InfluxdbBackupError) -> VerifyReport:
+    """The report of a ref that cannot even be read, so that nothing is known of its backup."""
+    key = layout.ref_key(name.plan, name.window, name.revision)
+    return VerifyReport(
+        ref=f"{name.plan}/{layout.format_window_key(name.window)}/{name.revision:06d}",
+        manifest="",
+        level=level,
+        ok=False,
+        problems=(_problem(key, error),),
+        tables=0,
+        parts=0,
+        rows=0,
+        bytes=0,
+        seconds=0.0,
+    )
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What all checks of one manifest say together."""
@@ -150,7 +167,8 @@ def _check_parts(
 def _problem(key: str, error: InfluxdbBackupError) -> Problem:
     known = {"missing", "size", "digest", "foreign", "path"}
     kind = error.kind if isinstance(error, IntegrityError) and error.kind in known else "unreadable"
-    return Problem(kind="missing" if isinstance(error, BackupNotFoundError) else kind, object=key, message=str(error))
+    message = error.message if isinstance(error, IntegrityError) else str(error)
+    return Problem(kind="missing" if isinstance(error, BackupNotFoundError) else kind, object=key, message=message)
 
 
 def _check_documents(repository: Repository, ref: Ref) -> tuple[list[Problem], Manifest | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,9 +20,12 @@ from influxdb_backup.cli.options import (
 )
 from influxdb_backup.cli.session import RepositoryChoice, Session
 from influxdb_backup.cli.windows import optional_window
-from influxdb_backup.errors import BackupNotFoundError, UsageError
+from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, UsageError
 from influxdb_backup.model import Ref, VerifyLevel, VerifyReport, Window
 from influxdb_backup.windows import format_instant, format_window, intersect
+
+if TYPE_CHECKING:
+    from influxdb_backup.archive.layout import RefName
 
 _AGAIN = "back it up again while the source has the points"
 
@@ -53,6 +56,7 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """Verify backups. The exit status is 1 when one does not hold."""
+    from influxdb_backup.archive.verify import unreadable_ref
     from influxdb_backup.jobs.verify import verify as run_verify
 
     session: Session = context.obj
@@ -63,13 +67,20 @@ def verify(
     plan = ref if is_plan else plan_of(ref)
     choice = RepositoryChoice(name=repository, url=repository_url, connection=repository_connection)
     opened = session.repository(choice, plan if choice.url is None else None)
-    refs = _newest(opened.refs(plan, within)) if is_plan else [opened.ref(ref)]
-    if not refs:
+    reports: list[VerifyReport] = []
+
+    def unreadable(name: RefName, error: InfluxdbBackupError) -> None:
+        reports.append(unreadable_ref(name, level, error))
+
+    refs = _newest(opened.refs(plan, within, unreadable)) if is_plan else [opened.ref(ref)]
+    if not json:
+        for report in reports:
+            _print(report)
+    if not refs and not reports:
         raise BackupNotFoundError(
             f"{opened.url} has no backup of the plan {plan!r} to verify.",
             hint="`influxdb-backup list` shows what there is.",
         )
-    reports = []
     for one in refs:
         with output.progress(f"verify {one.id}") as tell:
             report = run_verify(opened, one, level, progress=tell, record=record)
@@ -121,11 +132,13 @@ def coverage(
     """Show which stretch of time has a backup. The exit status is 1 when there are gaps or known damage."""
     from influxdb_backup.jobs.coverage import backfill_command
     from influxdb_backup.jobs.coverage import coverage as run_coverage
+    from influxdb_backup.jobs.identity import refuse_other_plan
 
     session: Session = context.obj
     chosen = session.plan(plan)
     within = optional_window(start, end)
     opened = session.repository(RepositoryChoice(name=repository), plan)
+    refuse_other_plan(chosen, opened)
     refs = opened.refs(plan)
     report = run_coverage(chosen, refs, range=within, now=time.time_ns())
     touched = [ref for ref in _newest(refs) if report.range and intersect(ref.window, report.range)]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from influxdb_backup.cli import output
-from influxdb_backup.cli.options import JsonOption
+from influxdb_backup.cli.options import JsonOption, not_empty
 from influxdb_backup.cli.session import Session
 from influxdb_backup.model import printable
 
@@ -24,7 +24,9 @@ def databases(
     ] = False,
     connection: Annotated[
         str | None,
-        typer.Option("--connection", metavar="ID", help="Only this server; without it those of all plans."),
+        typer.Option(
+            "--connection", callback=not_empty, metavar="ID", help="Only this server; without it those of all plans."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:

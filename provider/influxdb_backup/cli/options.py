@@ -6,6 +6,18 @@ from typing import Annotated
 
 import typer
 
+
+def not_empty(value: str | list[str] | None) -> str | list[str] | None:
+    """
+    The value of an option as it is. Raises BadParameter for an empty one, as an unset variable of a script gives it.
+
+    Taken for an option that was left out it would lead a restore to the source itself.
+    """
+    if value is not None and not all([value] if isinstance(value, str) else value):
+        raise typer.BadParameter("It is empty: give a value, or leave the option out.")
+    return value
+
+
 PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="Name of a plan of the configuration file.")]
 RefArgument = Annotated[str, typer.Argument(metavar="REF", help="A backup: plan/start_end/revision, or plan@latest.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -19,23 +31,40 @@ OptionalStart = Annotated[
 OptionalEnd = Annotated[str | None, typer.Option("--end", metavar="TIME", help="End, not included.")]
 RepositoryOption = Annotated[
     str | None,
-    typer.Option("--repository", metavar="NAME", help="Another one of the plan's repositories than its first."),
+    typer.Option(
+        "--repository",
+        callback=not_empty,
+        metavar="NAME",
+        help="Another one of the plan's repositories than its first.",
+    ),
 ]
 RepositoryUrlOption = Annotated[
     str | None,
-    typer.Option("--repository-url", metavar="URL", help="The repository itself, when there is no configuration file."),
+    typer.Option(
+        "--repository-url",
+        callback=not_empty,
+        metavar="URL",
+        help="The repository itself, when there is no configuration file.",
+    ),
 ]
 RepositoryConnectionOption = Annotated[
     str | None,
-    typer.Option("--repository-connection", metavar="ID", help="Connection with the store's credentials, for a URL."),
+    typer.Option(
+        "--repository-connection",
+        callback=not_empty,
+        metavar="ID",
+        help="Connection with the store's credentials, for a URL.",
+    ),
 ]
 TargetConnectionOption = Annotated[
     str | None,
-    typer.Option("--target-connection", metavar="ID", help="Connection of the server to write to."),
+    typer.Option("--target-connection", callback=not_empty, metavar="ID", help="Connection of the server to write to."),
 ]
 TargetUrlOption = Annotated[
     str | None,
-    typer.Option("--target-url", metavar="URL", help="Address of the server to write to: http://host:8086."),
+    typer.Option(
+        "--target-url", callback=not_empty, metavar="URL", help="Address of the server to write to: http://host:8086."
+    ),
 ]
 TargetTokenOption = Annotated[
     str | None,
@@ -53,11 +82,16 @@ TargetPasswordOption = Annotated[
 ]
 TargetOrganizationOption = Annotated[
     str | None,
-    typer.Option("--target-organization", metavar="NAME", help="Its organization (2.x)."),
+    typer.Option("--target-organization", callback=not_empty, metavar="NAME", help="Its organization (2.x)."),
 ]
 TargetCaFileOption = Annotated[
     str | None,
-    typer.Option("--target-ca-file", metavar="FILE", help="Certificate authority that signed its certificate."),
+    typer.Option(
+        "--target-ca-file",
+        callback=not_empty,
+        metavar="FILE",
+        help="Certificate authority that signed its certificate.",
+    ),
 ]
 TargetVerifyTlsOption = Annotated[
     bool,

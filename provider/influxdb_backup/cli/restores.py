@@ -26,6 +26,7 @@ from influxdb_backup.cli.options import (
     TargetUrlOption,
     TargetUsernameOption,
     TargetVerifyTlsOption,
+    not_empty,
 )
 from influxdb_backup.cli.session import RepositoryChoice, ServerChoice, Session
 from influxdb_backup.cli.windows import optional_window
@@ -51,19 +52,25 @@ def restore(
     start: OptionalStart = None,
     end: OptionalEnd = None,
     retention_policy: Annotated[
-        list[str] | None, typer.Option("--retention-policy", metavar="NAME", help="Only this one; repeatable.")
+        list[str] | None,
+        typer.Option("--retention-policy", callback=not_empty, metavar="NAME", help="Only this one; repeatable."),
     ] = None,
     measurement: Annotated[
-        list[str] | None, typer.Option("--measurement", metavar="NAME", help="Only this one; repeatable.")
+        list[str] | None,
+        typer.Option("--measurement", callback=not_empty, metavar="NAME", help="Only this one; repeatable."),
     ] = None,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="Only points with this tag; repeatable.")
     ] = None,
     target_database: Annotated[
-        str | None, typer.Option("--target-database", metavar="NAME", help="Another name than the source's.")
+        str | None,
+        typer.Option("--target-database", callback=not_empty, metavar="NAME", help="Another name than the source's."),
     ] = None,
     target_retention_policy: Annotated[
-        str | None, typer.Option("--target-retention-policy", metavar="NAME", help="One policy for everything.")
+        str | None,
+        typer.Option(
+            "--target-retention-policy", callback=not_empty, metavar="NAME", help="One policy for everything."
+        ),
     ] = None,
     on_conflict: Annotated[
         Literal["fail", "merge"],
@@ -101,7 +108,8 @@ def restore(
         int, typer.Option("--connections", metavar="N", min=1, max=16, help="Writers at the same time.")
     ] = 2,
     restore_id: Annotated[
-        str | None, typer.Option("--restore-id", metavar="ID", help="Go on with the restore of this id.")
+        str | None,
+        typer.Option("--restore-id", callback=not_empty, metavar="ID", help="Go on with the restore of this id."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be read, made and written.")] = False,
     target_connection: TargetConnectionOption = None,
@@ -123,6 +131,7 @@ def restore(
     Without --target-connection or --target-url the plan's own server is the target.
     """
     from influxdb_backup.jobs import restore as job
+    from influxdb_backup.jobs.identity import refuse_other_plan
     from influxdb_backup.jobs.restore_request import RestoreRequest
 
     session: Session = context.obj
@@ -161,6 +170,8 @@ def restore(
     opened = session.repository(choice, plan if choice.url is None else None)
     known = session.known_plan(plan)
     scope = known.scope if known is not None and not refs else None
+    if known is not None and not refs:
+        refuse_other_plan(known, opened)
     with session.target(target, known.connection if known else None) as server:
         if dry_run:
             planned = job.plan_restore(request, repository=opened, target=server, scope=scope)
@@ -262,6 +273,8 @@ def _print_report(report: RestoreReport) -> None:
         f"{report.target_server}, "
         f"database {report.target_database}, in {output.seconds(report.seconds)}; counts were read back."
     )
+    if not report.rows:
+        output.note("Warning: no point was restored: the backups hold none of this range with these names and tags.")
     facts: list[tuple[str, object]] = [("restore id", report.restore_id)]
     if report.writer == "shard":
         facts.append(("written", "as whole shards"))

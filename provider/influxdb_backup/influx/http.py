@@ -305,7 +305,10 @@ class Http:
         reply = self.request("GET", "/ping")
         moment = date_of(reply.headers)
         if moment is None:
-            raise ServerError(f"{self.name} sends no Date header, so its clock cannot be read.")
+            raise ServerError(
+                f"{self.name} sends no Date header, so its clock cannot be read.",
+                hint="Let a proxy in between pass it on, or connect to the server itself.",
+            )
         return moment
 
     def close(self) -> None:

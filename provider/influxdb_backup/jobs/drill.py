@@ -152,7 +152,8 @@ def _with_scratch(run: DrillRun, manifest: Manifest, findings: _Findings, writer
             findings.note(
                 "scratch",
                 run.scratch,
-                f"The scratch database could not be dropped; run `influxdb-backup drill {run.plan.name} --clean`.",
+                f"The scratch database could not be dropped{f' ({scratch.reason})' if scratch.reason else ''}; "
+                f"run `influxdb-backup drill {run.plan.name} --clean`.",
             )
     return True
 

@@ -47,6 +47,8 @@ class DrillScratch:
         self._run = run
         self._announced = False
         self._id: str | None = None
+        self.reason = ""
+        """why it could not be dropped, where the server said so"""
 
     def announce(self) -> None:
         """Records the name, before anything is created."""
@@ -81,7 +83,8 @@ class DrillScratch:
             return False
         try:
             run.server.drop_scratch(run.scratch, self._id)
-        except InfluxdbBackupError:
+        except InfluxdbBackupError as error:
+            self.reason = error.message
             return False
         run.repository.put_document(
             run.key("dropped"), ScratchDropped(drill_id=run.drill_id, dropped_at=time.time_ns())

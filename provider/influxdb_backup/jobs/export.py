@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
@@ -14,14 +12,14 @@ from influxdb_backup.archive.commit import ManifestDraft
 from influxdb_backup.archive.parts import table_entry
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Plan
-from influxdb_backup.errors import FormatError, IncompleteReadError, IntegrityError, SourceError
+from influxdb_backup.errors import IncompleteReadError, SourceError
 from influxdb_backup.influx.influxql import between
 from influxdb_backup.influx.protocol import Server, ShardCopy
 from influxdb_backup.jobs.coverage import coverage
+from influxdb_backup.jobs.earlier_backups import last_manifest, refuse_shrink, sound_refs
 from influxdb_backup.jobs.identity import claim, identity_of, refuse_other_source
 from influxdb_backup.jobs.piece import PieceReader, PieceResult
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
-from influxdb_backup.jobs.scope import contains, table_in_scope
 from influxdb_backup.jobs.selection import (
     Selection,
     missing_at_source,
@@ -33,7 +31,6 @@ from influxdb_backup.jobs.shard_reading import ShardReading, telling_last_backup
 from influxdb_backup.model import (
     Evidence,
     Manifest,
-    Ref,
     RetentionPolicy,
     Source,
     SourcePiece,
@@ -44,8 +41,6 @@ from influxdb_backup.model import (
     Window,
 )
 from influxdb_backup.windows import format_duration, format_instant, format_window
-
-logger = logging.getLogger(__name__)
 
 _ROUNDS = 5
 """listings of tables and shard groups before a source that keeps changing its shape fails the export"""
@@ -133,9 +128,9 @@ def export(
     worker_now = options.now if options.now is not None else time.time_ns()
     is_open = _is_open(plan, window, min(read_start, worker_now), options)
     identity = identity_of(plan, server)
-    refuse_other_source(identity, repository, server.name)
-    refs = repository.refs(plan.name)
-    previous = _last_manifest(repository, refs)
+    refs = sound_refs(repository, plan, window)
+    previous = last_manifest(repository, refs)
+    refuse_other_source(identity, repository, server.name, previous)
     with repository.begin(plan.name, window) as attempt:
         shards = ShardReading(server, plan.database, plan.reader)
         run = _Run(plan=plan, server=server, window=window, attempt=attempt, shards=shards, progress=progress)
@@ -143,7 +138,7 @@ def export(
             reading = _read_everything(run, previous, read_start, options)
         draft = _draft(run, reading, read_start, is_open, options)
         if not options.accept_shrink:
-            _refuse_shrink(draft, repository, [ref for ref in refs if ref.window == window])
+            refuse_shrink(draft, repository, [ref for ref in refs if ref.window == window])
         claim(identity, repository, server.name)
         committed = attempt.commit(draft)
     after = committed.ref if committed.created else None
@@ -367,42 +362,3 @@ def _draft(run: _Run, reading: _Reading, read_start: int, is_open: bool, options
         dag_id=options.dag_id,
         run_id=options.run_id,
     )
-
-
-def _last_manifest(repository: Repository, refs: Iterable[Ref]) -> Manifest | None:
-    """
-    The manifest of the plan's last backup; of the one before it when that cannot be read, and so on.
-
-    A damaged old backup must not keep new ones from being made.
-    """
-    for ref in sorted(refs, key=lambda ref: (ref.read_start, ref.read_end, ref.window.end, ref.revision), reverse=True):
-        try:
-            return repository.manifest(ref)
-        except (IntegrityError, FormatError) as error:
-            logger.warning("What the source showed before is judged by an older backup, since %s", error)
-    return None
-
-
-def _refuse_shrink(draft: ManifestDraft, repository: Repository, revisions: Sequence[Ref]) -> None:
-    """Fewer rows than the same window had before are a person's decision, since they may be a failing read."""
-    if not revisions:
-        return
-    latest = max(revisions, key=lambda ref: ref.revision)
-    present = {entry.table: entry.rows for entry in draft.tables}
-    lost = []
-    try:
-        for entry in repository.manifest(latest).tables:
-            rows = present.get(entry.table, 0)
-            if rows < entry.rows and table_in_scope(draft.scope, entry.table):
-                lost.append(f"{entry.table} now holds {rows} rows and held {entry.rows}")
-    except (IntegrityError, FormatError):
-        rows = sum(present.values())
-        if rows < latest.rows and contains(draft.scope, latest.scope):
-            lost.append(f"it now holds {rows} rows and held {latest.rows}")
-    if lost:
-        raise SourceError(
-            f"The window {format_window(latest.window)} has shrunk since its revision {latest.revision}: "
-            f"{'; '.join(lost[:5])}{' and more' if len(lost) > 5 else ''}.",
-            kind="shrunk-window",
-            hint="If points were deleted at the source on purpose, export with --accept-shrink.",
-        )

@@ -8,7 +8,7 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import SourceError
 from influxdb_backup.influx.protocol import Server
-from influxdb_backup.model import PlanIdentity, printable
+from influxdb_backup.model import Manifest, PlanIdentity, printable
 
 
 def identity_of(plan: Plan, server: Server) -> PlanIdentity:
@@ -22,13 +22,14 @@ def identity_of(plan: Plan, server: Server) -> PlanIdentity:
     )
 
 
-def refuse_other_source(wanted: PlanIdentity, repository: Repository, where: str) -> None:
+def refuse_other_source(wanted: PlanIdentity, repository: Repository, where: str, last: Manifest | None = None) -> None:
     """
     Raises SourceError (``identity-mismatch``) when the plan's backups in the repository come from somewhere else.
 
-    A plan without backups has no identity yet, and anything is fine.
+    Where its document is lost the plan's ``last`` backup says it. A plan without backups has no identity yet, and
+    anything is fine.
     """
-    standing = repository.plan_identity(wanted.plan)
+    standing = repository.plan_identity(wanted.plan) or (_said_by(last) if last else None)
     if standing is not None:
         _compare(
             wanted.plan,
@@ -40,6 +41,17 @@ def refuse_other_source(wanted: PlanIdentity, repository: Repository, where: str
                 ("source", standing.source, wanted.source),
             ),
         )
+
+
+def _said_by(last: Manifest) -> PlanIdentity:
+    source = last.source
+    return PlanIdentity(
+        plan=last.plan,
+        database=source.database,
+        generation=source.generation,
+        instance_id=source.instance_id,
+        source=source.name,
+    )
 
 
 def refuse_other_plan(plan: Plan, repository: Repository) -> None:

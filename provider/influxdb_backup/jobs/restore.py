@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.columns import batch_columns
-from influxdb_backup.errors import TargetError, UnrepresentableError
+from influxdb_backup.errors import StoreError, TargetError, UnrepresentableError
 from influxdb_backup.influx.protocol import Server, Unrepresentable, WriteOptions
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.read_back import Expected, has_mixed_types, read_back
@@ -218,7 +218,22 @@ def _progress_so_far(run: RestoreRun) -> list[RestoreProgress]:
             hint="Repeat it with the same arguments, or use another --restore-id.",
         )
     prefix = layout.restore_prefix(run.restore_id)
-    return [step for _, step in run.repository.read_documents(prefix, RestoreProgress)]
+    return _each_unit_once([step for _, step in run.repository.read_documents(prefix, RestoreProgress)])
+
+
+def _each_unit_once(steps: Sequence[RestoreProgress]) -> list[RestoreProgress]:
+    """
+    The steps without those that share a unit with an earlier one, as two calls with one id at a time leave them.
+
+    Its points would be expected twice in the target. What else such a step wrote is written again, with no effect.
+    """
+    kept: list[RestoreProgress] = []
+    seen: set[str] = set()
+    for step in steps:
+        if seen.isdisjoint(step.units):
+            kept.append(step)
+            seen.update(step.units)
+    return kept
 
 
 def _claim(run: RestoreRun) -> None:
@@ -231,6 +246,12 @@ def _claim(run: RestoreRun) -> None:
     )
     try:
         run.repository.put_document(layout.restore_key(run.restore_id), identity)
+    except StoreError as error:
+        raise StoreError(
+            f"Nothing was restored, since a restore keeps its progress in the repository: {error.message}",
+            hint="Use credentials that may write below restores/ there, or restore from a copy of the repository.",
+            kind=error.kind,
+        ) from error
     except FileExistsError:
         raise TargetError(
             f"Another restore with the id {run.restore_id!r} began at the same moment.",

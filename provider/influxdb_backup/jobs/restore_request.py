@@ -17,6 +17,7 @@ from influxdb_backup.model import (
     Part,
     Ref,
     RetentionPolicy,
+    Role,
     Scope,
     Table,
     TableEntry,
@@ -137,6 +138,8 @@ def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope |
             kind="gap",
             hint="Export the missing windows while the source has them, or restore what there is with --allow-gaps.",
         )
+    if units:
+        _refuse_unknown_tags(request, columns.values(), window)
     read = {unit.part.path for unit in units}
     return Reads(
         window=window,
@@ -196,6 +199,17 @@ def _refuse_unknown(request: RestoreRequest, tables: Sequence[Table], window: Wi
         raise BackupNotFoundError(
             f"No table in the backups of {format_window(window)} matches the request.",
             hint="Look at the tables with `influxdb-backup show REF`.",
+        )
+
+
+def _refuse_unknown_tags(request: RestoreRequest, tables: Iterable[Sequence[Column]], window: Window) -> None:
+    """A tag that no table has selects nothing; no value of a tag, which selects what is without it, is fine."""
+    held = {column.name for columns in tables for column in columns if column.role is Role.TAG}
+    unknown = [name for name, value in request.tags.items() if value and name not in held]
+    if unknown:
+        raise BackupNotFoundError(
+            f"No table in the backups of {format_window(window)} has the tag {printable(unknown[0])!r}.",
+            hint=f"They have {', '.join(sorted(map(printable, held))) or 'no tags'}.",
         )
 
 

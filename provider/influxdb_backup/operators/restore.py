@@ -98,12 +98,15 @@ class RestoreOperator(BackupOperator):
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Restores, or only plans it. Raises AirflowFailException for what another try would not change."""
         from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
+        from influxdb_backup.jobs.identity import refuse_other_plan
         from influxdb_backup.jobs.restore import plan_restore, restore
 
         with only_passing_errors_retry(self.log):
             config, plan = self.load()
             request = self._request(context, plan)
             repository = self.repository(config, plan)
+            if not self.refs:
+                refuse_other_plan(plan, repository)
             target = InfluxdbBackupHook(given(self.target_connection) or plan.connection).server()
             with closing(target):
                 if flag("dry_run", self.dry_run):

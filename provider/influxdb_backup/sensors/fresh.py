@@ -50,6 +50,7 @@ class BackupFreshSensor(BaseSensorOperator):
         from influxdb_backup.config.load import load
         from influxdb_backup.hooks.repository import RepositoryHook
         from influxdb_backup.jobs.coverage import coverage
+        from influxdb_backup.jobs.identity import refuse_other_plan
         from influxdb_backup.operators.verify import verify_level
         from influxdb_backup.windows import format_instant, parse_duration
 
@@ -58,6 +59,7 @@ class BackupFreshSensor(BaseSensorOperator):
             plan = config.plan(self.plan)
             level, oldest = verify_level(self.level), time.time_ns() - parse_duration(self.max_age)
             repository = RepositoryHook.of(config, plan.repository).repository()
+            refuse_other_plan(plan, repository)
             refs = proved(repository, repository.refs(plan.name), level)
             newest = coverage(plan, refs, now=time.time_ns()).newest
         if newest is None:
