@@ -15,7 +15,7 @@ from typing import Literal
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Check, Plan
-from influxdb_backup.errors import DrillError, InfluxdbBackupError, TargetError
+from influxdb_backup.errors import DrillError, InfluxdbBackupError, IntegrityError, TargetError
 from influxdb_backup.fingerprint import add_fingerprints
 from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.drill_checks import run_check
@@ -103,7 +103,7 @@ def drill(
     except InfluxdbBackupError as error:
         if error.retryable:
             raise
-        findings.note(error.kind, ref.id, str(error))
+        findings.note(error.kind, ref.id, _said(error))
     if manifest is not None:
         run, findings = _drilled(run, manifest)
     report = _report(run, findings, started_at, time.monotonic() - started)
@@ -197,7 +197,7 @@ def _prove(
     except InfluxdbBackupError as error:
         if error.retryable or error.kind == WRITER or scratch.is_in_doubt:
             raise
-        findings.note(error.kind, run.ref.id, str(error))
+        findings.note(error.kind, run.ref.id, _said(error))
         for problem in getattr(error, "problems", ()):
             findings.note(error.kind, run.ref.id, problem)
         return
@@ -206,6 +206,11 @@ def _prove(
     _compare_all(run, manifest, findings)
     findings.read_back_seconds = time.monotonic() - compared
     _run_checks(run, manifest, findings)
+
+
+def _said(error: InfluxdbBackupError) -> str:
+    """What is wrong; of damage without the way out, since whoever reads a drill's report is told one in any case."""
+    return error.message if isinstance(error, IntegrityError) else str(error)
 
 
 def _compare_all(run: DrillRun, manifest: Manifest, findings: _Findings) -> None:
