@@ -81,6 +81,15 @@ def test_airflow_settings_are_passed_on(dags: dict[str, Any]) -> None:
     assert dags["influxdb_backup__telemetry"].catchup is False
 
 
+def test_as_many_runs_as_windows_wait(folder: Path) -> None:
+    """A window of ten minutes that settles for half an hour has a run while the two after it wait as well."""
+    (folder / "plans.yaml").write_text(
+        FULL.replace("database: telemetry", "database: telemetry\n    schedule: '*/10 * * * *'")
+    )
+
+    assert build_dags(folder / "plans.yaml")["influxdb_backup__telemetry"].max_active_runs == 4
+
+
 def test_schedules_have_real_intervals_in_utc(dags: dict[str, Any]) -> None:
     """The cron of the YAML becomes a timetable of true data intervals in UTC; restores are never scheduled."""
     timetable = dags["influxdb_backup__orders_hot"].timetable

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from influxdb_backup.config.cron import check_cron, previous_tick
+from influxdb_backup.config.cron import check_cron, previous_tick, shortest_window
 from influxdb_backup.errors import UsageError
 
 croniter = pytest.importorskip("croniter")
@@ -43,6 +44,32 @@ def test_previous_tick_is_the_scheduler_s(expression: str, second: int) -> None:
     just_after = moment + timedelta(microseconds=1)  # the library's previous tick is strictly before
     expected = croniter.croniter(expression, just_after).get_prev(datetime)
     assert previous_tick(check_cron(expression), second * 10**9) == int(expected.timestamp()) * 10**9
+
+
+@given(EXPRESSIONS, st.integers(1_704_067_200, 1_830_000_000))
+def test_no_window_is_shorter_than_the_shortest(expression: str, second: int) -> None:
+    """The scheduler's ticks are never closer to each other than the shortest window says."""
+    clock = croniter.croniter(expression, datetime.fromtimestamp(second, UTC))
+    ticks = [clock.get_next(float) for _ in range(20)]
+    shortest = shortest_window(check_cron(expression)) // 10**9
+    assert all(after - before >= shortest for before, after in pairwise(ticks))
+
+
+@pytest.mark.parametrize(
+    ("expression", "minutes"),
+    [
+        ("* * * * *", 1),
+        ("*/25 * * * *", 10),
+        ("0 * * * *", 60),
+        ("0 0,23 * * *", 60),
+        ("0 0 * * *", 1440),
+        ("30 6 * * 1,4", 3 * 1440),
+        ("0 0 1 * *", 28 * 1440),
+    ],
+)
+def test_shortest_window(expression: str, minutes: int) -> None:
+    """The least time between two ticks: within an hour, over a day's end, between days, between months."""
+    assert shortest_window(expression) == minutes * 60 * 10**9
 
 
 @given(st.text("0123456789*/-,LW#? monjan", max_size=20))

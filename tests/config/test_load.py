@@ -64,6 +64,24 @@ def test_smallest_file() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("keys", "runs"),
+    [
+        ("schedule: '@daily'", 1),
+        ("schedule: '@hourly'", 1),
+        ("schedule: '*/10 * * * *'", 4),
+        ("schedule: '*/10 * * * *'\n    settle: 0s", 1),
+        ("schedule: '0 0 * * 0'\n    settle: 3d", 1),
+        ("schedule: '@hourly'\n    settle: 2d", 49),
+        ("schedule: '@hourly'\n    settle: 3h\n    airflow: {max_active_runs: 3}", 3),
+        ("settle: 3d\n    catchup: true\n    start: 2026-01-01T00:00:00Z\n    airflow: {max_active_runs: 1}", 1),
+    ],
+)
+def test_every_window_that_waits_has_a_run(keys: str, runs: int) -> None:
+    """Windows that settle longer than they last get a run each, or Airflow would leave all but the latest out."""
+    assert parse(with_key(keys)).plan("telemetry").max_active_runs == runs
+
+
 def test_defaults_are_merged() -> None:
     """A plan's own keys win over the defaults; drill and airflow are merged key by key, and null switches off."""
     config = parse(
@@ -157,6 +175,10 @@ def test_times_keep_nanoseconds() -> None:
         ("drill: {checks: [{query: 'SELECT * FROM x; DROP DATABASE x', min: 2}]}", ["one InfluxQL SELECT"]),
         ("airflow: {retires: 2}", ["plans.telemetry.airflow.retires", "Did you mean 'retries'?"]),
         ("airflow: 3", ["must be a mapping"]),
+        (
+            "airflow: {max_active_runs: 2}\n    schedule: '*/10 * * * *'",
+            ["max_active_runs: 2 would leave windows out", "waits 30m", "after 10m", "at least 3"],
+        ),
         ("airflow: {execution_timeout: 0s}", ["longer than nothing"]),
         ("database: other", ["'database' is given twice", "line 7", "first in line 6"]),
         ("yes: 1", ["the key yes is a boolean", "quotes"]),

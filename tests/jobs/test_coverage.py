@@ -158,7 +158,18 @@ def test_the_last_due_window_is_the_schedulers(hours: int, expression: str) -> N
 
 def test_the_backfill_command_names_the_gap() -> None:
     """The command that a gap is shown with fills exactly the windows of the gap: its last date is inclusive."""
-    command = backfill_command("telemetry", DAY)
+    command = backfill_command(plan(), DAY)
     assert "--dag-id influxdb_backup__telemetry" in command
     assert "--from-date 2024-03-06T00:00:00Z" in command
     assert "--to-date 2024-03-06T23:59:59Z" in command
+
+
+def test_the_backfill_command_runs_failed_windows_again() -> None:
+    """A gap that a failed run left is filled by its command: without being told, Airflow skips such runs."""
+    assert backfill_command(plan(), DAY).endswith(" --reprocess-behavior failed")
+
+
+def test_the_backfill_command_reaches_the_window_around_a_gap() -> None:
+    """A gap that begins within a window is filled too: Airflow chooses windows by their start."""
+    command = backfill_command(plan(), window(DAY.start + 6 * HOUR, DAY.end))
+    assert "--from-date 2024-03-06T00:00:00Z --to-date 2024-03-06T23:59:59Z" in command

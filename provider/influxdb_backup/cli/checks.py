@@ -169,7 +169,7 @@ def coverage(
         for ref in damaged:
             output.line(f"DAMAGED: {ref.id}: {_AGAIN}: {_export_command(ref.plan, ref.window)}")
         for gap in report.gaps:
-            output.line(f"fill it: {backfill_command(plan, gap)}")
+            output.line(f"fill it: {backfill_command(chosen, gap)}")
             output.line(f"     or as one window: {_export_command(plan, gap)}")
     if not report.ok:
         raise typer.Exit(1)

@@ -9,7 +9,10 @@ schedulers read them differently.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from itertools import pairwise
 
 from influxdb_backup.errors import UsageError
 
@@ -35,6 +38,11 @@ _FIELDS: tuple[tuple[str, int, int, dict[str, int]], ...] = (
     ("month", 1, 12, _MONTHS),
     ("day of week", 0, 7, _DAYS),
 )
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MINUTE = 60 * 10**9
+_DAY_MINUTES = 24 * 60
+_FOUR_YEARS = 4 * 366
+"""days"""
 _LONGEST = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _ITEM = re.compile(r"(?:(?P<all>\*)|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>\d+))?\Z", re.ASCII)
 
@@ -92,28 +100,63 @@ def _number(text: str, label: str, low: int, high: int, names: dict[str, int]) -
     return number
 
 
-def previous_tick(expression: str, instant: int) -> int | None:
-    """
-    The latest tick (UTC, ns) of a checked five-field expression that is not after ``instant``.
+@dataclass(frozen=True)
+class _Ticks:
+    """When a checked expression ticks: its minutes of a day, and which days have them."""
 
-    None when there is none in the four years before. As in cron, a day matches when either of the two day
-    fields does, if both are restricted.
-    """
+    times: tuple[int, ...]
+    days: frozenset[int]
+    months: frozenset[int]
+    weekdays: frozenset[int]
+    either: bool
+    """as in cron, a day matches when either of the two day fields does, if both are restricted"""
+
+    def on(self, day: date) -> bool:
+        """Whether the expression ticks on a day."""
+        in_month, in_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
+        return day.month in self.months and ((in_month or in_week) if self.either else (in_month and in_week))
+
+
+def _ticks(expression: str) -> _Ticks:
     fields = expression.split()
     minutes, hours, days, months, weekdays = (
         _expand(field, *spec) for field, spec in zip(fields, _FIELDS, strict=True)
     )
-    weekdays = frozenset(day % 7 for day in weekdays)
-    either = not fields[2].startswith("*") and not fields[4].startswith("*")
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(minutes=instant // (60 * 10**9))
-    for back in range(4 * 366):
+    return _Ticks(
+        times=tuple(sorted(hour * 60 + minute for hour in hours for minute in minutes)),
+        days=days,
+        months=months,
+        weekdays=frozenset(day % 7 for day in weekdays),
+        either=not fields[2].startswith("*") and not fields[4].startswith("*"),
+    )
+
+
+def previous_tick(expression: str, instant: int) -> int | None:
+    """
+    The latest tick (UTC, ns) of a checked five-field expression that is not after ``instant``.
+
+    None when there is none in the four years before.
+    """
+    ticks = _ticks(expression)
+    moment = _EPOCH + timedelta(minutes=instant // _MINUTE)
+    for back in range(_FOUR_YEARS):
         day = moment.date() - timedelta(days=back)
-        in_month, in_week = day.day in days, day.isoweekday() % 7 in weekdays
-        if day.month not in months or not ((in_month or in_week) if either else (in_month and in_week)):
+        if not ticks.on(day):
             continue
-        for hour in sorted(hours, reverse=True):
-            for minute in sorted(minutes, reverse=True):
-                tick = datetime(day.year, day.month, day.day, hour, minute, tzinfo=UTC)
-                if tick <= moment:
-                    return (tick - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(minutes=1) * 60 * 10**9
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        for time in reversed(ticks.times):
+            tick = midnight + timedelta(minutes=time)
+            if tick <= moment:
+                return (tick - _EPOCH) // timedelta(minutes=1) * _MINUTE
     return None
+
+
+@cache
+def shortest_window(expression: str) -> int:
+    """The least time (ns) between two ticks of a checked five-field expression."""
+    ticks = _ticks(expression)
+    least = min((after - before for before, after in pairwise(ticks.times)), default=_FOUR_YEARS * _DAY_MINUTES)
+    first = date(2024, 1, 1)
+    on = [day for day in range(_FOUR_YEARS) if ticks.on(first + timedelta(days=day))]
+    nights = min((after - before for before, after in pairwise(on)), default=_FOUR_YEARS)
+    return min(least, nights * _DAY_MINUTES - ticks.times[-1] + ticks.times[0]) * _MINUTE

@@ -183,6 +183,7 @@ SelectQuery = Annotated[Text, AfterValidator(_select_only)]
 Flag = Annotated[bool, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 Concurrency = Annotated[int, Field(strict=True, ge=1, le=MAX_CONCURRENCY)]
+ActiveRuns = Annotated[int, Field(strict=True, ge=1)]
 
 
 def _number(value: object) -> object:

@@ -12,7 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from influxdb_backup.config.cron import shortest_window
 from influxdb_backup.config.fields import (
+    ActiveRuns,
     Concurrency,
     ConnectionId,
     Count,
@@ -35,6 +37,7 @@ from influxdb_backup.config.fields import (
 from influxdb_backup.config.names import listed, suggestion
 from influxdb_backup.errors import ConfigError
 from influxdb_backup.model import Scope, VerifyLevel, printable
+from influxdb_backup.windows import format_duration
 
 DEFAULT_CONNECTION = "influxdb_default"
 
@@ -113,8 +116,12 @@ class AirflowConfig(ConfigValue):
     """Owner that the Airflow page shows."""
     tags: Texts = ()
     """Tags of the DAGs, besides `influxdb_backup`."""
-    max_active_runs: Concurrency = 1
-    """Runs of a DAG at the same time. A backfill has its own limit, which is given when it is created."""
+    max_active_runs: ActiveRuns | None = None
+    """
+    Runs of the backup DAG at the same time. Without it 1, and one more for each window that `settle` is longer than:
+    a run waits for its window, and Airflow leaves windows out that get no run before the next one is due. A backfill
+    has its own limit, which is given when it is created.
+    """
 
 
 class PlanSettings(ConfigValue):
@@ -183,6 +190,14 @@ class Plan(PlanEntry):
     def _consistent(self) -> Plan:
         if self.catchup and self.start is None:
             raise ValueError("catchup: true needs start:, the start of the first window.")
+        runs = self.airflow.max_active_runs
+        if runs is not None and runs < self.windows_waiting and not self.catchup:
+            raise ValueError(
+                f"airflow.max_active_runs: {runs} would leave windows out: a run waits "
+                f"{format_duration(self.settle)} (settle), and the next window is due after "
+                f"{format_duration(shortest_window(self.schedule))}. Remove it, or write at least "
+                f"{self.windows_waiting}."
+            )
         for measurement in self.measurements or ():
             glob = next((glob for glob in self.exclude_measurements if fnmatchcase(measurement, glob)), None)
             if glob is not None:
@@ -195,6 +210,16 @@ class Plan(PlanEntry):
     def repository(self) -> str:
         """The repository that export writes."""
         return self.repositories[0]
+
+    @property
+    def windows_waiting(self) -> int:
+        """How many windows can have ended and wait for ``settle`` at one time."""
+        return self.settle // shortest_window(self.schedule)
+
+    @property
+    def max_active_runs(self) -> int:
+        """Runs of the backup DAG at the same time: every waiting window has one, and one works."""
+        return self.airflow.max_active_runs or self.windows_waiting + 1
 
     @property
     def scope(self) -> Scope:

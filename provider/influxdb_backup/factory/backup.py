@@ -33,7 +33,7 @@ def backup_dag(plan: Plan, config_path: str) -> DAG:
         schedule=schedule(plan.schedule),
         start_date=start_date(plan),
         catchup=plan.catchup,
-        max_active_runs=plan.airflow.max_active_runs,
+        max_active_runs=plan.max_active_runs,
         default_args=task_arguments(plan),
         tags=dag_tags(plan, "backup"),
     ) as dag:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from influxdb_backup.config.cron import previous_tick
 from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import UsageError
 from influxdb_backup.jobs.schedule import last_due
@@ -99,11 +100,18 @@ def _default_range(plan: Plan, windows: list[Window], now: int) -> Window | None
     return Window(start=start, end=max(ends))
 
 
-def backfill_command(plan: str, gap: Window) -> str:
-    """The Airflow command that fills a gap; its range is inclusive, so it ends just before the gap does."""
+def backfill_command(plan: Plan, gap: Window) -> str:
+    """
+    The Airflow command that fills a gap with windows of the plan's schedule.
+
+    Its range is inclusive and chooses windows by their start, so it begins where the window begins in which the gap
+    does, and ends just before the gap does. Runs that failed are what most gaps come from, so they are run again.
+    """
     if gap.end <= gap.start:
         raise UsageError("A gap needs its start before its end.")
+    first = previous_tick(plan.schedule, gap.start)
     return (
-        f"airflow backfill create --dag-id influxdb_backup__{plan} "
-        f"--from-date {format_instant(gap.start)} --to-date {format_instant(gap.end - 1_000_000_000)}"
+        f"airflow backfill create --dag-id influxdb_backup__{plan.name} "
+        f"--from-date {format_instant(gap.start if first is None else first)} "
+        f"--to-date {format_instant(gap.end - 1_000_000_000)} --reprocess-behavior failed"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from influxdb_backup.operators.base import BackupOperator, flag, log_group, only_passing_errors_retry
 
 if TYPE_CHECKING:
+    from influxdb_backup.config.model import Plan
     from influxdb_backup.jobs.export import ExportResult
     from influxdb_backup.model import Window
 
@@ -73,10 +74,10 @@ class ExportWindowOperator(BackupOperator):
                     plan, window, server=server, repository=repository, options=options, progress=self.progress()
                 )
             self.link_to(repository, result.ref)
-            self._tell(result, window)
+            self._tell(result, window, plan)
         return summary(result, window)
 
-    def _tell(self, result: ExportResult, window: Window) -> None:
+    def _tell(self, result: ExportResult, window: Window, plan: Plan) -> None:
         from influxdb_backup.jobs.coverage import backfill_command
         from influxdb_backup.windows import format_window
 
@@ -92,7 +93,7 @@ class ExportWindowOperator(BackupOperator):
             return
         with log_group(self.log, f"The plan has {len(result.gaps)} gap{'s' if len(result.gaps) > 1 else ''}"):
             for gap in result.gaps:
-                self.log.warning("No backup of %s. Fill it: %s", format_window(gap), backfill_command(self.plan, gap))
+                self.log.warning("No backup of %s. Fill it: %s", format_window(gap), backfill_command(plan, gap))
 
 
 def summary(result: ExportResult, window: Window) -> dict[str, Any]:
