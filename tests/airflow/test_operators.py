@@ -18,7 +18,7 @@ from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
 from influxdb_backup.config.load import load
-from influxdb_backup.errors import InfluxdbBackupError, IntegrityError, UsageError
+from influxdb_backup.errors import ConfigError, InfluxdbBackupError, IntegrityError, UsageError
 from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
 from influxdb_backup.hooks.repository import RepositoryHook
 from influxdb_backup.jobs.drills import ScratchStarted
@@ -158,6 +158,24 @@ class TestErrors:
         )  # fmt: skip
 
         with pytest.raises(AirflowFailException, match="2026-01-02T00:00:00Z to 2026-01-03T00:00:00Z"):
+            operator.execute(context())
+
+    @pytest.mark.parametrize(
+        ("argument", "words"),
+        [
+            ({"measurements": "weather"}, r"measurements is 'weather', not a list\. Write \['weather'\]"),
+            ({"refs": "weather@latest"}, "refs is 'weather@latest', not a list"),
+            ({"tags": "city=a"}, "tags is 'city=a', not a mapping"),
+            ({"max_rejects": "some"}, "max_rejects is 'some'"),
+        ],
+    )
+    def test_restore_of_a_text_where_a_list_belongs(
+        self, config_path: str, argument: dict[str, Any], words: str
+    ) -> None:
+        """A single text is not taken for the list of its letters."""
+        operator = RestoreOperator(task_id="t", config_path=config_path, plan="weather", dry_run=True, **argument)
+
+        with pytest.raises(AirflowFailException, match=words):
             operator.execute(context())
 
     def test_drill_of_nothing(self, config_path: str) -> None:
@@ -423,8 +441,23 @@ class TestHooks:
 
         assert InfluxdbBackupHook("influx_test").test_connection() == (
             False,
-            "The connection 'influx_test' has no host. Set its host and port.",
+            "This connection has no host. Set its host and port.",
         )
+
+    def test_connection_test_names_the_address(self, monkeypatch: Any) -> None:
+        """A server that does not answer is named by its address, not by the id that Airflow makes up for the test."""
+        monkeypatch.setenv("AIRFLOW_CONN_INFLUX_TEST", "influxdb-backup://127.0.0.1:1")
+        held, message = InfluxdbBackupHook("influx_test").test_connection()
+
+        assert not held
+        assert message.startswith("The server (http://127.0.0.1:1) cannot be reached")
+
+    def test_connection_of_another_kind_of_store(self, folder: Path, monkeypatch: Any) -> None:
+        """A repository whose connection does not fit names that connection."""
+        monkeypatch.setenv("AIRFLOW_CONN_BUCKETS", "influxdb-backup://127.0.0.1:1")
+
+        with pytest.raises(ConfigError, match="The connection 'buckets' has the type 'influxdb_backup'"):
+            RepositoryHook("s3://bucket/x", "buckets").store()
 
     def test_official_connections_work(self, weather: str, influx1: Any, monkeypatch: Any) -> None:
         """A connection of the official provider's type reaches the same server."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.utils.types import DagRunType
 
 from influxdb_backup.errors import UsageError
 from influxdb_backup.operators.window import resolve_window
@@ -102,3 +104,14 @@ def test_partition_is_one_period_of_the_schedule() -> None:
     window = resolve_window({"partition_date": day(5, 3)}, schedule="0 */6 * * *")
 
     assert format_window(window) == "2026-01-05T03:00:00Z to 2026-01-05T06:00:00Z"
+
+
+def test_a_backfill_is_not_one_window() -> None:
+    """A window given to a backfill would be that of all its runs, and leave theirs without a backup under green."""
+    form = {"window_start": "2026-01-09T00:00:00Z", "window_end": "2026-01-10T00:00:00Z"}
+    with pytest.raises(UsageError, match=r"one of a backfill.*trigger a single run"):
+        resolve_window(
+            {**INTERVAL, "params": form, "dag_run": SimpleNamespace(run_type=DagRunType.BACKFILL_JOB)}, schedule=DAILY
+        )
+    manual = {**INTERVAL, "params": form, "dag_run": SimpleNamespace(run_type=DagRunType.MANUAL)}
+    assert format_window(resolve_window(manual, schedule=DAILY)) == "2026-01-09T00:00:00Z to 2026-01-10T00:00:00Z"

@@ -160,6 +160,8 @@ def test_official_type() -> None:
         ({"host": "user:topsecret@db"}, "without credentials"),
         ({"host": "ftp://db"}, "ftp://"),
         ({"host": "https://db"}, "no port"),
+        ({"host": "https://db", "port": 443, "extra": '{"tls": false}'}, "Switch tls on, or leave https:// out"),
+        ({"host": "http://db", "port": 80, "extra": '{"tls": true}'}, "Switch tls off, or leave http:// out"),
         ({"host": "db:1", "port": 2}, "two ports"),
         ({"host": "http://db", "port": 1, "extra": {"tls": True}}, "tls: true"),
         ({"host": "db", "schema": "telemetry"}, "schema"),

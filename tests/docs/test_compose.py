@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,28 @@ def _interpolated(text: str) -> str:
 def compose() -> dict[str, Any]:
     """The file as compose reads it, with the defaults of its variables."""
     return dict(yaml.safe_load(_interpolated((ROOT / "docker-compose.yml").read_text())))
+
+
+def _docker_compose() -> list[str] | None:
+    for command in (["docker-compose"], ["docker", "compose"]):
+        if shutil.which(command[0]) is None:
+            continue
+        version = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
+        if version.returncode == 0 and not version.stdout.startswith("1."):
+            return command
+    return None
+
+
+def test_docker_compose_takes_the_file() -> None:
+    """The file is valid for the program that reads it, and nothing in it needs a variable to be set."""
+    command = _docker_compose()
+    if command is None:
+        pytest.skip("there is no docker compose (2.23 or later) on this machine")
+    done = subprocess.run([*command, "config"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(yaml.safe_load(done.stdout)["services"]) == {
+        "influxdb", "sample", "minio", "bucket", "repository", "airflow",
+    }  # fmt: skip
 
 
 def test_images_are_pinned(compose: dict[str, Any]) -> None:

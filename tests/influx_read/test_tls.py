@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from ipaddress import IPv4Address
@@ -31,6 +32,30 @@ class _Ping(BaseHTTPRequestHandler):
         """Keeps the test's output clean."""
 
 
+class _OnlyTls(_Ping):
+    def do_GET(self) -> None:
+        body = b"Client sent an HTTP request to an HTTPS server.\n"
+        self.send_response(400)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def _served(handler: type[BaseHTTPRequestHandler], certificate: Path | None = None) -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A self-signed certificate of 127.0.0.1 with its key beside it."""
@@ -54,16 +79,8 @@ def certificate(tmp_path: Path) -> Path:
 @pytest.fixture
 def url(certificate: Path) -> Iterator[str]:
     """An https server that says it is 1.8.10."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
-    server = HTTPServer(("127.0.0.1", 0), _Ping)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"https://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with _served(_Ping, certificate) as address:
+        yield f"https://{address}"
 
 
 def test_an_unknown_certificate_is_refused(url: str) -> None:
@@ -75,6 +92,18 @@ def test_an_unknown_certificate_is_refused(url: str) -> None:
 def test_an_own_authority_is_accepted(url: str, certificate: Path) -> None:
     """With ca_file the same server is trusted."""
     assert connect(ServerSettings(url=url, ca_file=str(certificate))).info.version == "1.8.10"
+
+
+def test_tls_where_there_is_none() -> None:
+    """A server that speaks no TLS is not taken for one with a bad certificate."""
+    with _served(_Ping) as plain, pytest.raises(AccessError, match=r"does not speak TLS there: .* Switch tls off"):
+        connect(ServerSettings(url=f"https://{plain}"))
+
+
+def test_no_tls_where_it_is_spoken() -> None:
+    """A server that only speaks TLS is recognised by what InfluxDB answers to plain HTTP, and the switch is named."""
+    with _served(_OnlyTls) as plain, pytest.raises(AccessError, match=r"speaks TLS only\. Switch tls on"):
+        connect(ServerSettings(url=f"http://{plain}"))
 
 
 @pytest.mark.filterwarnings("error::urllib3.exceptions.InsecureRequestWarning")

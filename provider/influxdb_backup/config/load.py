@@ -141,7 +141,8 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"There is no configuration file {file}.", hint="Name it with --config or INFLUXDB_BACKUP_CONFIG."
+            f"There is no configuration file {file}.",
+            hint="Name the one there is: --config, INFLUXDB_BACKUP_CONFIG, or in Airflow the path in the DAG file.",
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8: {error.reason} at byte {error.start}.") from None

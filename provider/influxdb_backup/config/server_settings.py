@@ -48,7 +48,10 @@ def _own(conn_id: str, values: ConnectionValues) -> ServerSettings:
     tls = _flag(conn_id, extra, "tls")
     scheme, host, port, path = _address(conn_id, values)
     if scheme is not None and tls is not None and (scheme == "https") != tls:
-        raise ConfigError(f"The connection {conn_id!r} says {scheme}:// in its host and tls: {str(tls).lower()}.")
+        raise ConfigError(
+            f"The connection {conn_id!r} says {scheme}:// in its host and tls: {str(tls).lower()}.",
+            hint=f"Switch tls {'off' if tls else 'on'}, or leave {scheme}:// out of the host.",
+        )
     if scheme is not None and port is None:
         raise ConfigError(
             f"The connection {conn_id!r} has a URL as host and no port.",

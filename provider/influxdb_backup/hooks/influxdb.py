@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
@@ -52,10 +54,17 @@ class InfluxdbBackupHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the server answers and shows its databases, and what it is or what to do."""
+        from influxdb_backup.influx.connection import connect
+
         try:
-            with closing(self.server()) as server:
-                databases = server.databases()
+            with closing(connect(replace(self.settings(), name="The server"))) as server:
+                count = len(server.databases())
                 info = server.info
         except InfluxdbBackupError as error:
-            return False, str(error)
-        return True, f"InfluxDB {info.version} answers and shows {len(databases)} databases."
+            return False, _without_id(str(error), self.influxdb_conn_id)
+        return True, f"InfluxDB {info.version} answers and shows {count} database{'' if count == 1 else 's'}."
+
+
+def _without_id(message: str, conn_id: str) -> str:
+    """A message about the one connection there is: Airflow's Test button gives it a made-up id."""
+    return re.sub(rf"\b([Tt])he connection {re.escape(repr(conn_id))}", r"\1his connection", message)

@@ -39,7 +39,7 @@ class RepositoryHook(BaseHook):
         from influxdb_backup.config.connections import storage_options
 
         values = airflow_connection(self.conn_id) if self.conn_id else None
-        return open_store(self.url, storage_options(self.url, values))
+        return open_store(self.url, storage_options(self.url, values, name=self.conn_id or ""))
 
     def repository(self) -> Repository:
         """The repository. Raises BackupNotFoundError when there is none yet, StoreError when the store fails."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from influxdb_backup.errors import ConfigError, UnsupportedServerError
+from influxdb_backup.errors import AccessError, ConfigError, UnsupportedServerError
 from influxdb_backup.influx.http import Http, status_error
 from influxdb_backup.influx.protocol import Server, ServerSettings
 from influxdb_backup.influx.server1 import Server1
@@ -49,6 +49,8 @@ def _asked_version(http: Http) -> str:
     reply = http.request("GET", "/ping")
     if reply.status in (401, 403):
         raise status_error(http.name, reply)
+    if reply.status == 400 and b"to an HTTPS server" in reply.body:
+        raise AccessError(f"{http.name} speaks TLS only.", hint="Switch tls on in the connection.")
     version = reply.headers.get(_HEADERS) or _field(reply.body, "version")
     if not version:
         health = http.request("GET", "/health")

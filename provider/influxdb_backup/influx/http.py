@@ -266,10 +266,7 @@ class Http:
                     method, target, body=body, headers=headers, preload_content=False, redirect=False
                 )
             except SSLError as error:
-                raise AccessError(
-                    f"{self.name} does not prove who it is: {_words(error)}.",
-                    hint="Give the file of its certificate authority (ca_file), or the host name of its certificate.",
-                ) from error
+                raise self._tls_error(error) from error
             except ReadTimeoutError as error:
                 raise ReplyTimeoutError(
                     f"{self.name} did not begin to reply within {self._timeout:g} s.", hint="Raise its timeout."
@@ -295,6 +292,18 @@ class Http:
                 logger.warning("%s Trying again for %.0f s.", problem, began + patience - time.monotonic())
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients
             pause = min(pause * 2, 5.0)
+
+    def _tls_error(self, error: SSLError) -> AccessError:
+        words = _words(error)
+        if "WRONG_VERSION_NUMBER" in words:
+            return AccessError(
+                f"{self._where()} does not speak TLS there: {words}.",
+                hint="Switch tls off in the connection, or give the port that speaks TLS.",
+            )
+        return AccessError(
+            f"{self.name} does not prove who it is: {words}.",
+            hint="Give the file of its certificate authority (ca_file), or the host name of its certificate.",
+        )
 
     def _where(self) -> str:
         """The connection's name and its address, so that a wrong one is seen."""

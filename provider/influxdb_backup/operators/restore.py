@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from influxdb_backup.errors import UsageError
 from influxdb_backup.operators.base import (
     BackupOperator,
     flag,
@@ -123,24 +124,23 @@ class RestoreOperator(BackupOperator):
         from influxdb_backup.jobs.restore_request import RestoreRequest
 
         return RestoreRequest(
-            plan=None if self.refs else plan.name,
-            refs=tuple(self.refs),
+            plan=None if given(self.refs) else plan.name,
+            refs=names("refs", self.refs) or (),
             window=self._range(context, plan),
-            retention_policies=names(self.retention_policies),
-            measurements=names(self.measurements),
-            tags=dict(self.tags or {}),
+            retention_policies=names("retention_policies", self.retention_policies),
+            measurements=names("measurements", self.measurements),
+            tags=pairs("tags", self.tags),
             target_database=given(self.target_database),
             target_retention_policy=given(self.target_retention_policy),
             on_conflict=one_of("on_conflict", self.on_conflict, ("fail", "merge")),
             retention=one_of("retention", self.retention, ("fail", "widen", "drop-points")),
             allow_gaps=flag("allow_gaps", self.allow_gaps),
-            max_rejects=int(self.max_rejects),
+            max_rejects=count("max_rejects", self.max_rejects),
             writer=one_of("writer", self.writer, ("auto", "lines", "shard")),
             restore_id=given(self.restore_id) or restore_id_of(context),
         )
 
     def _range(self, context: Mapping[str, Any], plan: Plan) -> Window:
-        from influxdb_backup.errors import UsageError
         from influxdb_backup.windows import parse_window
 
         start, end = given(self.start), given(self.end)
@@ -160,7 +160,7 @@ class RestoreOperator(BackupOperator):
             *(f"keep for ever {name}" for name in planned.infinite),
             *(f"widen {name}" for name in planned.widens),
             *(f"leave out {name}" for name in planned.drops),
-            *(f"write {table.source} as {table.target}: {table.rows:,} rows" for table in planned.tables),
+            *(f"write {table.source} as {table.target}: at most {table.rows:,} rows" for table in planned.tables),
         ]
         with log_group(self.log, f"A restore into {planned.target_database} on {planned.target_server} would"):
             for line in lines:
@@ -190,9 +190,30 @@ class RestoreOperator(BackupOperator):
         }
 
 
-def names(value: Sequence[str] | None) -> tuple[str, ...] | None:
-    """A filter by names; an empty one is none."""
-    return tuple(value) if value else None
+def names(name: str, value: Any) -> tuple[str, ...] | None:
+    """A list of names; an empty one is none. Raises UsageError for a single text, whose letters would be the names."""
+    if not given(value):
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise UsageError(f"{name} is {value!r}, not a list.", hint=f"Write [{value!r}].")
+    return tuple(str(item) for item in value)
+
+
+def pairs(name: str, value: Any) -> dict[str, str]:
+    """Texts by texts. Raises UsageError for anything else."""
+    if not given(value):
+        return {}
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{name} is {value!r}, not a mapping.", hint='Write {"host": "a"}.')
+    return {str(key): str(text) for key, text in value.items()}
+
+
+def count(name: str, value: Any) -> int:
+    """A whole number, or the text a template renders one to. Raises UsageError for anything else."""
+    try:
+        return int(str(value))
+    except ValueError:
+        raise UsageError(f"{name} is {value!r}.", hint="Give a whole number.") from None
 
 
 def restore_id_of(context: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ def resolve_window(context: Mapping[str, Any], *, schedule: str) -> Window:
     """
     The window of a run: its params, else its partition, else its data interval; never its run id.
 
-    1. ``params.window_start`` and ``params.window_end``: RFC 3339 with a zone, both or none.
+    1. ``params.window_start`` and ``params.window_end``: RFC 3339 with a zone, both or none. Refused in a backfill,
+       all of whose runs would be about the same window.
     2. The partition's date, else its key (RFC 3339 with a zone): one period of ``schedule``, a cron in UTC.
     3. The data interval. An interval of no length is refused: bare cron strings make such ones.
 
@@ -24,6 +25,11 @@ def resolve_window(context: Mapping[str, Any], *, schedule: str) -> Window:
     params = context.get("params") or {}
     start, end = params.get("window_start"), params.get("window_end")
     if start or end:
+        if getattr(context.get("dag_run"), "run_type", None) == "backfill":
+            raise UsageError(
+                "This run is one of a backfill, so it has its own window, and was given window_start or window_end.",
+                hint="Backfill without them, or trigger a single run with both.",
+            )
         return _from_params(start, end)
     moment = context.get("partition_date") or context.get("partition_key")
     if moment:
