@@ -115,6 +115,10 @@ class Run:
         """State by task."""
         return {task.task_id: str(task.state) for task in self._dag_run.get_task_instances()}
 
+    def labels(self, task_id: str) -> list[str | None]:
+        """What the page calls each mapped instance of a task."""
+        return [task.rendered_map_index for task in self._dag_run.get_task_instances() if task.task_id == task_id]
+
     def result(self, task_id: str, key: str = "return_value") -> Any:
         """What a task pushed to XCom."""
         from airflow.models.xcom import XComModel

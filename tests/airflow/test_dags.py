@@ -13,6 +13,7 @@ from influxdb_backup.archive.store import open_store
 from influxdb_backup.archive.verify import verify_ref
 from influxdb_backup.factory import build_dags
 from influxdb_backup.model import VerifyLevel
+from influxdb_backup.operators.export import ExportWindowOperator
 from tests.airflow.conftest import RunDag
 from tests.servers import RunningServer
 
@@ -62,6 +63,17 @@ def test_backup(dags: dict[str, Any], run_dag: RunDag, repository: Repository) -
     assert all(isinstance(value, str | int | float | bool) for value in [*exported.values(), *verified.values()])
     for task in ("export", "verify"):
         assert run.result(task, "_link_BackupLink") == f"{repository.url}/refs/{ref.id}.json"
+
+
+def test_mapped_tasks_show_their_plan(config_path: str, run_dag: RunDag) -> None:
+    """A task that is mapped over plans is labelled with the plan in Airflow's page, not with an index."""
+    from airflow.sdk import DAG, CronDataIntervalTimetable
+
+    with DAG("mapped", schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"), start_date=SECOND) as dag:
+        ExportWindowOperator.partial(task_id="export", config_path=config_path).expand(plan=["weather"])
+    run = run_dag(dag, SECOND)
+
+    assert (run.state, run.labels("export")) == ("success", ["weather"])
 
 
 def test_backup_event_carries_the_digest(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:

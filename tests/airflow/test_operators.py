@@ -80,7 +80,9 @@ class TestErrors:
 
     def test_missing_file(self, folder: Path) -> None:
         """A path that is no file is named."""
-        with pytest.raises(AirflowFailException, match=r"no configuration file .*nowhere\.yaml"):
+        with pytest.raises(
+            AirflowFailException, match=r"no configuration file .*nowhere\.yaml.*the path in the DAG file"
+        ):
             ExportWindowOperator(task_id="t", config_path=str(folder / "nowhere.yaml"), plan="x").execute(context())
 
     def test_missing_connection(self, config_path: str, metadata_database: None, monkeypatch: Any) -> None:

@@ -105,7 +105,10 @@ class AirflowConfig(ConfigValue):
     """What is passed on to the generated DAGs and their tasks. The command line does not use it."""
 
     pool: Text | None = None
-    """Pool of the tasks that read or write a server; without it Airflow's default pool."""
+    """
+    Pool of the tasks that read or write a server; without it Airflow's default pool. It must be there
+    (`airflow pools set NAME SLOTS TEXT`): Airflow never starts tasks of one that is not, and warns on the DAG's page.
+    """
     queue: Text | None = None
     """Queue of the tasks."""
     retries: Count = 2
