@@ -48,9 +48,21 @@ class Influxdb:
         total = 0
         for batch in _batches(lines):
             parameters = urllib.parse.urlencode({"db": database, "precision": "s"})
-            urllib.request.urlopen(f"{self.url}/write?{parameters}", "\n".join(batch).encode()).close()
+            self._write(f"{self.url}/write?{parameters}", "\n".join(batch).encode())
             total += len(batch)
         return total
+
+    def _write(self, url: str, body: bytes) -> None:
+        """Sends points; again when the server is too busy (it says 500 then), which changes nothing if they arrived."""
+        for pause in (1, 3, 10, 30, 0):
+            try:
+                urllib.request.urlopen(url, body).close()
+                return
+            except urllib.error.HTTPError as error:
+                words = error.read().decode(errors="replace").strip()
+                if error.code < 500 or not pause:
+                    raise RuntimeError(f"InfluxDB at {self.url} did not take points: {error.code} {words}") from None
+                time.sleep(pause)
 
 
 def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -114,6 +126,8 @@ bind-address = "127.0.0.1:{rpc}"
   dir = "{folder}/data"
   wal-dir = "{folder}/wal"
   query-log-enabled = false
+[coordinator]
+  write-timeout = "60s"
 [http]
   bind-address = "127.0.0.1:{http}"
   log-enabled = false

@@ -7,11 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import psutil
+import pytest
 
 from demo import nycflights
+from demo.influxdb import Influxdb
 from demo.processes import Processes
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +71,37 @@ def test_interrupted_demo_leaves_nothing_behind(folder: Path) -> None:
 
     assert demo.wait(60) == 130
     assert _with_environment("INFLUXDB_BACKUP_PROCESS_OF", str(home)) == []
+
+
+class _Busy(BaseHTTPRequestHandler):
+    answers: ClassVar[list[int]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = b'{"error":"timeout"}'
+        self.send_response(self.answers.pop(0))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Keeps the test's output clean."""
+
+
+def test_a_busy_server_is_waited_for() -> None:
+    """On a busy machine InfluxDB answers 500 timeout: the demo sends those points again, and says what else is refused."""
+    server = HTTPServer(("127.0.0.1", 0), _Busy)
+    Thread(target=server.serve_forever, daemon=True).start()
+    influx = Influxdb(f"http://127.0.0.1:{server.server_port}")
+    try:
+        _Busy.answers = [500, 200]
+        assert influx.write("x", ["a b=1 1", "a b=2 2"]) == 2
+        _Busy.answers = [400]
+        with pytest.raises(RuntimeError, match=r"did not take points: 400 .*timeout"):
+            influx.write("x", ["a b=1 1"])
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_flights_do_not_overwrite_each_other() -> None:
