@@ -126,7 +126,7 @@ class Demo:
         self.say(f"Loaded {points:,} points of the flights from New York in 2013 and the weather there")
         return Loaded(points, size)
 
-    def _finish(self, dag_id: str, run_id: str, task_id: str, seconds: float = 150) -> None:
+    def _finish(self, dag_id: str, run_id: str, task_id: str, seconds: float = 600) -> None:
         run = self.stack.finish(dag_id, run_id, seconds)
         if run["state"] != "success":
             raise RuntimeError(f"{dag_id} {run_id} {run['state']}:\n{self.stack.log(dag_id, run_id, task_id)[-3000:]}")
