@@ -132,37 +132,46 @@ class ParquetFile:
         """Bytes in the file so far, without the last row group that was passed on and what waits for the next."""
         return self._size
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Adds rows, at least one. The batch must have the file's schema and come from ``sliced``."""
+    def write(self, batch: pa.RecordBatch) -> int:
+        """
+        Adds rows, at least one; how many rows are being encoded since then.
+
+        The batch must have the file's schema and come from ``sliced``.
+        """
         self._order.add(batch)
         room = ROW_GROUP_ROWS - self._pending_rows
+        passed_on = 0
         if batch.num_rows > room:
-            self._hold(batch.slice(0, room))
+            passed_on = self._hold(batch.slice(0, room))
             batch = batch.slice(room)
-        self._hold(batch)
+        return passed_on + self._hold(batch)
 
-    def _hold(self, rows: pa.RecordBatch) -> None:
+    def _hold(self, rows: pa.RecordBatch) -> int:
         if not rows.num_rows:
-            return
+            return 0
+        passed_on = 0
         size = row_bytes(rows) + _dictionary_bytes(rows, self._pending[-1] if self._pending else None)
         if self._pending and self._pending_bytes + size > ROW_GROUP_BYTES:
-            self._pass_on()
+            passed_on += self._pass_on()
         self._pending.append(rows)
         self._pending_rows += rows.num_rows
         self._pending_bytes += size
         if self._pending_rows >= ROW_GROUP_ROWS:
-            self._pass_on()
+            passed_on += self._pass_on()
+        return passed_on
 
     def _taken(self) -> list[pa.RecordBatch]:
         pending, self._pending, self._pending_rows, self._pending_bytes = self._pending, [], 0, 0
         return pending
 
-    def _pass_on(self) -> None:
-        """Has what waits encoded by the thread, once it is done with the row group before."""
+    def _pass_on(self) -> int:
+        """Has what waits encoded by the thread, once it is done with the row group before; how many rows that is."""
         self._settle()
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        rows = self._pending_rows
         self._encoding = self._thread.submit(self._write_row_group, self._taken())
+        return rows
 
     def _settle(self) -> None:
         encoding, self._encoding = self._encoding, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +39,10 @@ from influxdb_backup.windows import format_window
 
 PART_BYTES = 256 << 20
 """a part that has grown to this size is closed and the next one begun"""
+_AT_ONCE = 2
+"""parts that are written in turns"""
+_FEWEST_ROWS = 4096
+"""of a row group after which the other part has its turn: of long texts one at a time is in memory"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class PartPlace:
     table: Table
     piece: Window
     temporary: Path
-    """the local file that a part is written to before its upload; no other writer has it"""
+    """what the local files are called that parts are written to before their upload; no other writer has the name"""
     next_key: Callable[[], str]
     """a key that nobody else was given"""
     uploaded: Callable[[str], None]
@@ -59,21 +63,32 @@ class PartPlace:
     """removes uploaded objects that are not wanted, as far as the store lets it"""
 
 
+@dataclass
+class _Open:
+    """A part that is being written."""
+
+    file: ParquetFile
+    fingerprint: TableFingerprint
+
+
 class PartWriter:
     """
     Writes the points of one table in one piece of the window as parts of about 256 MB.
 
     Give it batches with the seam's schema; a batch whose column set or text encoding differs from the one before
-    begins a new part. Nothing that it writes is part of a backup before ``Attempt.commit``.
-    Not for use by two threads at once.
+    begins new parts. From the second row group on two parts are written in turns, each encoded by a thread of its own,
+    since encoding takes longer than all the rest. Nothing that is written is part of a backup before
+    ``Attempt.commit``. Not for use by two threads at once.
     """
 
     def __init__(self, store: Store, place: PartPlace, schema: pa.Schema) -> None:
         self._store = store
         self._place = place
         self._normalise = Normaliser(schema)
-        self._file: ParquetFile | None = None
-        self._fingerprint = TableFingerprint(place.table.measurement)
+        self._open: dict[int, _Open] = {}
+        self._turn = 0
+        self._files = 0
+        self._schema: pa.Schema | None = None
         self._parts: list[Part] = []
         self._keys: list[str] = []
         self._closed = False
@@ -81,7 +96,7 @@ class PartWriter:
     @property
     def rows(self) -> int:
         """Points written so far."""
-        return self._fingerprint.rows + sum(part.rows for part in self._parts)
+        return sum(part.fingerprint.rows for part in self._open.values()) + sum(part.rows for part in self._parts)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Adds points. Raises StoreError when a disk is full or an upload fails, FormatError for a bad schema."""
@@ -90,26 +105,31 @@ class PartWriter:
         if not batch.num_rows:
             return
         for rows in sliced(self._normalise(batch)):
-            if self._file is not None and not self._file.schema.equals(rows.schema, check_metadata=True):
-                self._roll()
+            if self._schema is not None and not self._schema.equals(rows.schema, check_metadata=True):
+                self._roll(sorted(self._open))
+                self._turn = 0
+            self._schema = rows.schema
             self._add(rows)
-            if self._file is not None and self._file.size >= PART_BYTES:
-                self._roll()
 
     def _add(self, rows: pa.RecordBatch) -> None:
         with self._writing():
-            if self._file is None:
-                place = self._place
-                self._file = ParquetFile(
-                    place.temporary,
-                    rows.schema,
-                    plan=place.plan,
-                    window=place.window,
-                    table=place.table,
-                    piece=place.piece,
-                )
-            self._file.write(rows)
-        self._fingerprint.add(rows)
+            part = self._open.get(self._turn) or self._begun(rows.schema)
+            passed_on = part.file.write(rows)
+        part.fingerprint.add(rows)
+        if part.file.size >= PART_BYTES:
+            self._roll([self._turn])
+        if passed_on >= _FEWEST_ROWS:
+            self._turn = (self._turn + 1) % _AT_ONCE
+
+    def _begun(self, schema: pa.Schema) -> _Open:
+        place = self._place
+        self._files += 1
+        temporary = place.temporary.with_name(f"{place.temporary.stem}-{self._files}{place.temporary.suffix}")
+        file = ParquetFile(
+            temporary, schema, plan=place.plan, window=place.window, table=place.table, piece=place.piece
+        )
+        self._open[self._turn] = _Open(file, TableFingerprint(place.table.measurement))
+        return self._open[self._turn]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -118,25 +138,29 @@ class PartWriter:
         except OSError as error:
             raise local_disk_error(self._place.temporary.parent, error) from error
 
-    def _roll(self) -> None:
-        """Finishes the current file, hashes it as stored, uploads it and removes it here."""
-        if self._file is None:
-            return
-        file, fingerprint = self._file, self._fingerprint
-        with self._writing():
-            file.close()
-        self._file, self._fingerprint = None, TableFingerprint(self._place.table.measurement)
+    def _roll(self, turns: Sequence[int]) -> None:
+        """Finishes open parts, hashes them as stored, uploads them and removes them here."""
+        files = [self._open[turn].file for turn in turns]
+        with self._writing(), ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="encode") as pool:
+            if len(files) > 1:
+                list(pool.map(ParquetFile.close, files))
+            elif files:
+                files[0].close()
+        for turn in turns:
+            self._upload(self._open.pop(turn))
+
+    def _upload(self, part: _Open) -> None:
+        path = part.file.path
         key = self._place.next_key()
         self._keys.append(key)
         self._place.uploaded(key)
         with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
-            hashing = pool.submit(file_digest, file.path)
-            self._store.upload(file.path, key)
+            hashing = pool.submit(file_digest, path)
+            self._store.upload(path, key)
             with self._writing():
                 size, digest = hashing.result()
-        part = self._describe(key, size, digest, file.columns, fingerprint)
-        file.path.unlink()
-        self._parts.append(part)
+        self._parts.append(self._describe(key, size, digest, part.file.columns, part.fingerprint))
+        path.unlink()
 
     def _describe(self, key: str, size: int, digest: str, columns: tuple[Column, ...], seen: TableFingerprint) -> Part:
         piece = self._place.piece
@@ -164,17 +188,17 @@ class PartWriter:
     def close(self) -> tuple[Part, ...]:
         """All parts, hashed and uploaded; none when no point was written."""
         if not self._closed:
-            self._roll()
+            self._roll(sorted(self._open))
             self._closed = True
         return tuple(self._parts)
 
     def discard(self) -> None:
-        """Gives up: removes the local file, and the uploaded objects as far as the store lets it."""
+        """Gives up: removes the local files, and the uploaded objects as far as the store lets it."""
         self._closed = True
-        if self._file is not None:
-            self._file.abandon()
-            self._file.path.unlink(missing_ok=True)
-            self._file = None
+        for part in self._open.values():
+            part.file.abandon()
+            part.file.path.unlink(missing_ok=True)
+        self._open = {}
         self._parts = []
         keys, self._keys = tuple(self._keys), []
         self._place.withdraw(keys)
