@@ -192,10 +192,10 @@ def test_what_is_refused_would_be_lost(any_influx: RunningServer) -> None:
 
 
 def test_only_new_1x_versions_limit_strings() -> None:
-    """The limit of 1 MiB came with 1.8.10; an unknown version is taken for a new one."""
+    """The limit of 1 MiB came with 1.9.4; an unknown version is taken for a new one."""
     assert dialect_1x("1.6.7~rc0").max_string_bytes is None
-    assert dialect_1x("1.8.9").max_string_bytes is None
-    assert dialect_1x("1.8.10").max_string_bytes == dialect_1x("1.12.4").max_string_bytes == 2**20
+    assert dialect_1x("1.8.10").max_string_bytes is dialect_1x("1.9.3").max_string_bytes is None
+    assert dialect_1x("1.9.4").max_string_bytes == dialect_1x("1.12.4").max_string_bytes == 2**20
     assert dialect_1x("unknown").max_string_bytes == 2**20
 
 
@@ -225,7 +225,7 @@ def test_unsigned_values_are_refused_or_converted_on_1x(influx1: RunningServer) 
 
 @pytest.mark.parametrize("size", [2**20, 2**20 + 1])
 def test_the_longest_string(any_influx: RunningServer, size: int) -> None:
-    """A string of 1 MiB is written; of one byte more is said before what the server then does (1.6 takes it)."""
+    """A string of 1 MiB is written; of one byte more is said before what the server then does (1.6 to 1.8 take it)."""
     columns = [field("s", InfluxType.STRING)]
     batch = batch_of(columns, [(1, {}, {"s": "é" * (size // 2) + "x" * (size % 2)})])
     dialect = dialect_of(any_influx)

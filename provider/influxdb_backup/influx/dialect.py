@@ -28,7 +28,7 @@ DIALECT_2X = Dialect(
     reserved_measurements=DIALECT_1X.reserved_measurements,
 )
 
-_FIRST_WITH_STRING_LIMIT = (1, 8, 10)
+_FIRST_WITH_STRING_LIMIT = (1, 9, 4)
 
 MAX_KEY_BYTES = 65535
 """Bytes that measurement, tags, a separator of four and a field key may have together, escaped."""
@@ -45,7 +45,8 @@ _STRIPPED = (b"\t", b"\x00")
 
 def dialect_1x(version: str) -> Dialect:
     """
-    The dialect of one 1.x version: up to 1.8.9 strings of any length are taken (run on 1.6.7: more than 1 MiB).
+    The dialect of one 1.x version: up to 1.8 strings of any length are taken (run on 1.6.7 and 1.8.10: more than
+    1 MiB).
 
     A version that is not plain numbers counts as a new one.
     """
