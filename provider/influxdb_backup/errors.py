@@ -145,7 +145,8 @@ class TargetError(InfluxdbBackupError):
     """
     The target of a restore is not fit.
 
-    Kinds: ``target-not-empty``, ``retention-would-drop``, ``read-back-differs``, ``restore-in-progress``, ``target``.
+    Kinds: ``target-not-empty``, ``retention-would-drop``, ``read-back-differs``, ``restore-in-progress``,
+    ``shards-refused``, ``target``.
     """
 
     default_kind = "target"

@@ -6,11 +6,15 @@ import json
 import logging
 import os
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -68,6 +72,13 @@ def server(any_influx: RunningServer) -> Iterator[Server]:
     """Each kind of server at hand, with its backup door."""
     with opened(any_influx, snapshot_address=any_influx.backup_address) as found:
         yield found
+
+
+@pytest.fixture(params=["influx1", "newer_influx1"])
+def one(request: pytest.FixtureRequest) -> RunningServer:
+    """Each 1.x server that is at hand."""
+    found: RunningServer = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
@@ -278,6 +289,53 @@ def test_files_that_do_not_arrive_are_written_by_lines(
     assert "is dropped" in caplog.text
     second = back_up(repository, server, plan(target, name="again"), MONTH)
     assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
+
+
+@contextmanager
+def in_pieces(address: str) -> Iterator[str]:
+    """The address of a relay to a backup port that what is sent to it leaves in pieces, as from another machine."""
+    host, _, port = address.rpartition(":")
+
+    def forward(source: socket.socket, target: socket.socket, pause: float) -> None:
+        with suppress(OSError):
+            while block := source.recv(1400):
+                target.sendall(block)
+                time.sleep(pause)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection((host, int(port)))
+                for pair in ((client, server, 0.02), (server, client, 0)):
+                    threading.Thread(target=forward, args=pair, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_description_that_arrives_in_pieces(
+    one: RunningServer, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Old 1.x servers refuse many shard groups from another machine: lines take over, and ``shard`` says why."""
+    database = new_database(one)
+    one.query(f'ALTER RETENTION POLICY "autogen" ON "{database}" SHARD DURATION 1d')
+    whole = window(DAY.start, DAY.start + 100 * DAY_NS)
+    one.write("\n".join(f"m v={n} {time}" for n, time in enumerate(range(whole.start, whole.end, DAY_NS))), database)
+    with in_pieces(str(one.backup_address)) as address, opened(one, snapshot_address=address) as server:
+        first = back_up(repository, server, plan(database), whole)
+        reads_once = tuple(map(int, re.findall(r"\d+", server.info.version)[:3])) < (1, 8, 8)
+        with caplog.at_level(logging.INFO):
+            report = restore_into(repository, server, new_name("target"), refs=(first.ref,))
+        assert (report.writer, report.rows) == ("lines" if reads_once else "shard", 100)
+        assert ("did not create the database" in caplog.text) == reads_once
+        if reads_once:
+            with pytest.raises(TargetError, match="did not create") as caught:
+                restore_into(repository, server, new_name("target"), refs=(first.ref,), writer="shard")
+            assert caught.value.kind == "shard-writer"
 
 
 @pytest.mark.parametrize("way", ["auto", "lines", "shard"])

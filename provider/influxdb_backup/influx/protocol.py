@@ -291,7 +291,8 @@ class Server(Protocol):
         """
         Creates a database that does not exist, with a shard in each of these groups, through the backup door.
 
-        Durations of shards must be given. Raises TargetError when the name is taken or cannot be.
+        Durations of shards must be given. Raises TargetError when the name is taken or cannot be, and of the kind
+        ``shards-refused`` when the server created nothing.
         """
 
     def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:

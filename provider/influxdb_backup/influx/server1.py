@@ -203,7 +203,12 @@ class Server1:
         for name in (database, *(policy.name for policy in policies)):
             if not name or name in {".", ".."} or "/" in name or "\\" in name:
                 raise TargetError(f"{self.name}: {printable(name)!r} cannot be a name of 1.x.")
-        made = new_shards1.create(self._door, database, policies, groups, self.name)
+        try:
+            made = new_shards1.create(self._door, database, policies, groups, self.name)
+        except TargetError as error:
+            if database in self.databases():
+                raise TargetError(f"{self.name}: the database {printable(database)} exists already.") from error
+            raise
         self._prove_policies(database, policies)
         return made
 

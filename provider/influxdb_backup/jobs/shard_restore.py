@@ -169,7 +169,12 @@ def _created(run: RestoreRun, built: Sequence[BuiltGroup]) -> NewShards:
     for group in built:
         groups.setdefault(group.policy, []).append((group.policy, group.window))
     windows = {policy: [window for _, window in listed] for policy, listed in groups.items()}
-    return run.target.server.create_with_shards(run.target.database, _policies(run), windows)
+    try:
+        return run.target.server.create_with_shards(run.target.database, _policies(run), windows)
+    except TargetError as error:
+        if error.kind != "shards-refused":
+            raise
+        raise _FailedError(error.message) from error
 
 
 def _send(run: RestoreRun, made: NewShards, built: Sequence[BuiltGroup]) -> None:
