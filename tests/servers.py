@@ -57,12 +57,22 @@ class RunningServer:
         if self.generation == 1:
             self.query(f'CREATE DATABASE "{name}"')
             return
-        organizations = json.loads(self.get(f"/api/v2/orgs?org={self.organization}"))
-        self._post(
-            "/api/v2/buckets",
-            json.dumps({"name": name, "orgID": organizations["orgs"][0]["id"], "retentionRules": []}).encode(),
-            "application/json",
-        )
+        organization = json.loads(self.get(f"/api/v2/orgs?org={self.organization}"))["orgs"][0]["id"]
+        document = {"name": name, "orgID": organization, "retentionRules": []}
+        made = json.loads(self._post("/api/v2/buckets", json.dumps(document).encode(), "application/json"))
+        self.map_bucket(organization, made["id"], name)
+
+    def map_bucket(self, organization: str, bucket: str, name: str) -> None:
+        """2.4: the explicit mapping without which InfluxQL does not find the bucket; later versions have it anyway."""
+        if json.loads(self.get("/health")).get("version", "").startswith("v2.4."):
+            database, _, policy = name.partition("/")
+            document = {"orgID": organization, "bucketID": bucket, "database": database}
+            document |= {"retention_policy": policy or "autogen", "default": not policy}
+            try:
+                self._post("/api/v2/dbrps", json.dumps(document).encode(), "application/json")
+            except urllib.error.HTTPError as refusal:
+                if refusal.code not in (400, 422):  # the name is another bucket's as well, or has a second slash
+                    raise
 
     def get(self, path: str) -> bytes:
         """The body of a GET."""

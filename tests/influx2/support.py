@@ -45,11 +45,22 @@ class Preparation:
         """The id of the server's first organisation."""
         return self.organization(str(self.server.organization))
 
-    def bucket(self, name: str, *, seconds: int = 0, shard_seconds: int = 86400, organization: str = "") -> str:
-        """A new bucket's id."""
+    def bucket(
+        self,
+        name: str,
+        *,
+        seconds: int = 0,
+        shard_seconds: int = 86400,
+        organization: str = "",
+        mapped: bool = True,
+    ) -> str:
+        """A new bucket's id; on 2.4 with a mapping of its own name, unless that is not ``mapped``."""
         rule = {"type": "expire", "everySeconds": seconds, "shardGroupDurationSeconds": shard_seconds}
         document = {"orgID": organization or self.organization_id, "name": name, "retentionRules": [rule]}
-        return str(self.call("POST", "/api/v2/buckets", document)["id"])
+        identity = str(self.call("POST", "/api/v2/buckets", document)["id"])
+        if mapped:
+            self.server.map_bucket(str(document["orgID"]), identity, name)
+        return identity
 
     def mapping(self, database: str, policy: str, bucket: str, *, default: bool = True) -> str:
         """An explicit DBRP mapping's id."""
@@ -83,21 +94,26 @@ class Preparation:
             organization=organization,
         )
 
-    def settings(self, token: str | None = None, organization: str | None = None) -> ServerSettings:
+    def settings(
+        self, token: str | None = None, organization: str | None = None, version: str | None = None
+    ) -> ServerSettings:
         """Settings for the product."""
         return ServerSettings(
             url=self.server.url,
             token=token or self.server.token,
             organization=organization,
+            version=version,
             name="influx_two",
             timeout=20,
         )
 
     @contextmanager
-    def opened(self, token: str | None = None, organization: str | None = None) -> Iterator[Server2]:
+    def opened(
+        self, token: str | None = None, organization: str | None = None, version: str | None = None
+    ) -> Iterator[Server2]:
         """The product's server; by default with the operator's token and its organisation."""
         chosen = organization if organization is not None or token else self.server.organization
-        server = connect(self.settings(token, chosen))
+        server = connect(self.settings(token, chosen, version))
         assert isinstance(server, Server2)
         try:
             yield server

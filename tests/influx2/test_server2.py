@@ -103,7 +103,7 @@ def test_unknown_names_are_not_visible(two: Preparation) -> None:
 def test_a_redirected_bucket_is_refused(two: Preparation) -> None:
     """An explicit mapping that leads a bucket's name to other data is named, and nothing is read by it."""
     right, wrong = fresh(), fresh()
-    identity = two.bucket(right)
+    identity = two.bucket(right, mapped=False)
     other = two.bucket(wrong)
     two.server.write("m v=1 1", right)
     two.server.write("m v=2 1", wrong)
@@ -140,6 +140,41 @@ def test_a_bucket_that_shares_its_name_is_refused(two: Preparation) -> None:
     with two.opened() as server, pytest.raises(NotVisibleError, match="Rename") as caught:
         server.schema(name, "autogen")
     assert caught.value.kind == "ambiguous-bucket"
+
+
+def test_a_bucket_without_a_mapping_on_2_4(two: Preparation) -> None:
+    """2.4 selects by explicit mappings only: a bucket without one is refused, with the command that makes it."""
+    name = fresh()
+    identity = two.bucket(name, mapped=False)
+    with two.opened(version="2.4.0") as server:
+        for verb in (
+            lambda: server.schema(name, "autogen"),
+            lambda: server.counts(name, "autogen", "m", WHOLE, ["v"]),
+            lambda: server.writer(name, "autogen", WriteOptions()),
+        ):
+            with pytest.raises(
+                NotVisibleError, match=f"dbrp create --bucket-id {identity} --db {name} --rp autogen"
+            ) as caught:
+                verb()
+            assert caught.value.kind == "unmapped-bucket"
+        two.mapping(name, "autogen", identity)
+        assert server.schema(name, "autogen").tables == ()
+
+
+def test_created_buckets_have_mappings_on_2_4(two: Preparation) -> None:
+    """What the product creates on 2.4, by shards too, can be read, and nothing of a scratch is left."""
+    kept, shards, scratch = fresh(), fresh(), fresh()
+    with two.opened(version="2.4.0") as server:
+        server.create_database(kept, [policy("autogen"), policy("week")])
+        made = server.create_with_shards(shards, [policy("autogen")], {"autogen": [days(0, 1)]})
+        identity = server.create_scratch(scratch, [policy("week")])
+        for database, name in ((kept, "autogen"), (kept, "week"), (shards, "autogen"), (scratch, "week")):
+            assert server.schema(database, name).tables == ()
+        server.drop_scratch(shards, made.scratch_id)
+        server.drop_scratch(scratch, identity)
+    listed = two.call("GET", f"/api/v2/dbrps?orgID={two.organization_id}")["content"]
+    left = {(entry["database"], entry["retention_policy"]) for entry in listed if not entry.get("virtual")}
+    assert {pair for pair in left if pair[0] in (kept, shards, scratch)} == {(kept, "autogen"), (kept, "week")}
 
 
 # --- organisations and tokens

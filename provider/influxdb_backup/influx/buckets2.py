@@ -18,10 +18,15 @@ _SHORTEST_RETENTION = 3600 * 1_000_000_000
 
 
 class Buckets:
-    """Finds, proves, creates and deletes buckets of one organisation."""
+    """
+    Finds, proves, creates and deletes buckets of one organisation.
 
-    def __init__(self, control: ControlPlane, organization_id: str, name: str) -> None:
+    With ``needs_mappings`` /query finds a bucket by an explicit mapping of its own name only, which created ones get.
+    """
+
+    def __init__(self, control: ControlPlane, organization_id: str, name: str, *, needs_mappings: bool = False) -> None:
         self._control = control
+        self._needs_mappings = needs_mappings
         self._organization_id = organization_id
         self._name = name
         self._proved: set[tuple[str, str]] = set()
@@ -76,10 +81,15 @@ class Buckets:
 
     def _proved_with(self, database: str, retention_policy: str) -> tuple[Bucket, Sequence[Dbrp]]:
         bucket = self.bucket(database, retention_policy)
+        mapped = False
         mappings = self._control.mappings(self._organization_id)
         for mapping in mappings:
-            if (mapping.database, mapping.policy) == (database, retention_policy) and mapping.bucket_id != bucket.id:
-                raise self._redirected(bucket, mapping)
+            if (mapping.database, mapping.policy) == (database, retention_policy):
+                if mapping.bucket_id != bucket.id:
+                    raise self._redirected(bucket, mapping)
+                mapped = mapped or not mapping.virtual
+        if self._needs_mappings and not mapped:
+            raise self._unmapped(bucket)
         self._proved.add((database, retention_policy))
         return bucket, mappings
 
@@ -105,6 +115,15 @@ class Buckets:
             f"{printable(bucket.name)} ({bucket.id}).",
             hint="Mappings are not followed: delete this one (influx v1 dbrp delete), or rename the bucket.",
             kind="redirected-bucket",
+        )
+
+    def _unmapped(self, bucket: Bucket) -> NotVisibleError:
+        return NotVisibleError(
+            f"{self._name}: InfluxDB 2.4 reads a bucket by an explicit DBRP mapping only, and the bucket "
+            f"{printable(bucket.name)} ({bucket.id}) has none of its own name.",
+            hint=f"Create one (influx v1 dbrp create --bucket-id {bucket.id} --db {printable(bucket.database)} "
+            f"--rp {printable(bucket.policy)}), or update the server to 2.5 or later.",
+            kind="unmapped-bucket",
         )
 
     def _not_found(self, database: str, retention_policy: str | None) -> NotVisibleError:
@@ -154,10 +173,21 @@ class Buckets:
                     bucket.duration, policy.duration
                 ):
                     raise ServerError(f"{self._name}: the bucket {printable(name)} is not as it was to be created.")
+                self._map(bucket)
         except BaseException:
             self.delete(created)
             raise
         return created
+
+    def map_created(self, ids: Sequence[str]) -> None:
+        """Gives buckets that were created by another way the mappings that they need."""
+        for bucket in map(self._control.bucket, ids):
+            if bucket is not None:
+                self._map(bucket)
+
+    def _map(self, bucket: Bucket) -> None:
+        if self._needs_mappings:
+            self._control.map(bucket)
 
     def keep(self, database: str, retention_policy: str, duration: int) -> None:
         """Sets how long a bucket keeps points, and proves it."""

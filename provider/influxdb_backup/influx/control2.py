@@ -211,6 +211,17 @@ class ControlPlane:
         request = _LIBRARY.PostBucketRequest(name=name, org_id=organization_id, retention_rules=rules)
         return _bucket(self._call(partial(self._buckets.post_buckets, post_bucket_request=request), about=name))
 
+    def map(self, bucket: Bucket) -> None:
+        """An explicit DBRP mapping of the bucket's own name; the server deletes it with the bucket."""
+        request = _LIBRARY.DBRPCreate(
+            org_id=bucket.organization_id,
+            bucket_id=bucket.id,
+            database=bucket.database,
+            retention_policy=bucket.policy,
+            default=bucket.policy == AUTOGEN,
+        )
+        self._call(partial(self._mappings.post_dbrp, dbrp_create=request), about=bucket.name)
+
     def keep(self, bucket: Bucket, duration: int) -> Bucket:
         """Sets how long the bucket keeps points (ns, 0 = for ever); its shard duration stays."""
         request = _LIBRARY.PatchBucketRequest(retention_rules=[_rules(duration, bucket.shard_duration)])

@@ -56,6 +56,8 @@ from influxdb_backup.model import (
 )
 from influxdb_backup.windows import tile
 
+_WITHOUT_VIRTUAL_MAPPINGS = "2.4"
+"""lists the mappings that follow from the buckets' names, and answers no SELECT through one (run on 2.4.0)"""
 _EVER = Window(start=MIN_TIME, end=MAX_END)
 
 
@@ -83,7 +85,9 @@ class Server2:
             self._control.close()
             raise
         self._organization_id = organization.id
-        self._buckets = Buckets(self._control, organization.id, http.name)
+        self._buckets = Buckets(
+            self._control, organization.id, http.name, needs_mappings=info.version.startswith(_WITHOUT_VIRTUAL_MAPPINGS)
+        )
         self._door = BackupApiDoor(http, self._bucket_id)
         self._info = info.model_copy(update={"instance_id": organization.id})
 
@@ -224,6 +228,11 @@ class Server2:
             self._buckets.drop(database, ids)
 
         made = new_shards2.create(self._http, self._door, self._organization_id, database, policies, groups, drop)
+        try:
+            self._buckets.map_created(made.scratch_id.split(","))
+        except BaseException:
+            self.drop_scratch(database, made.scratch_id)
+            raise
         found = {policy.name: policy.shard_duration for policy in self.retention_policies(database)}
         wanted = {policy.name: policy.shard_duration for policy in policies}
         if found != wanted:
