@@ -162,19 +162,18 @@ def test_a_bucket_without_a_mapping_on_2_4(two: Preparation) -> None:
 
 
 def test_created_buckets_have_mappings_on_2_4(two: Preparation) -> None:
-    """What the product creates on 2.4, by shards too, can be read, and nothing of a scratch is left."""
-    kept, shards, scratch = fresh(), fresh(), fresh()
+    """What the product creates on 2.4 can be read, nothing of a scratch is left, and whole shards are not used."""
+    kept, scratch = fresh(), fresh()
     with two.opened(version="2.4.0") as server:
+        assert "2.4" in str(server.shard_door_closed())
         server.create_database(kept, [policy("autogen"), policy("week")])
-        made = server.create_with_shards(shards, [policy("autogen")], {"autogen": [days(0, 1)]})
         identity = server.create_scratch(scratch, [policy("week")])
-        for database, name in ((kept, "autogen"), (kept, "week"), (shards, "autogen"), (scratch, "week")):
+        for database, name in ((kept, "autogen"), (kept, "week"), (scratch, "week")):
             assert server.schema(database, name).tables == ()
-        server.drop_scratch(shards, made.scratch_id)
         server.drop_scratch(scratch, identity)
     listed = two.call("GET", f"/api/v2/dbrps?orgID={two.organization_id}")["content"]
     left = {(entry["database"], entry["retention_policy"]) for entry in listed if not entry.get("virtual")}
-    assert {pair for pair in left if pair[0] in (kept, shards, scratch)} == {(kept, "autogen"), (kept, "week")}
+    assert {pair for pair in left if pair[0] in (kept, scratch)} == {(kept, "autogen"), (kept, "week")}
 
 
 # --- organisations and tokens

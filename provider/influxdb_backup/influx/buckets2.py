@@ -179,12 +179,6 @@ class Buckets:
             raise
         return created
 
-    def map_created(self, ids: Sequence[str]) -> None:
-        """Gives buckets that were created by another way the mappings that they need."""
-        for bucket in map(self._control.bucket, ids):
-            if bucket is not None:
-                self._map(bucket)
-
     def _map(self, bucket: Bucket) -> None:
         if self._needs_mappings:
             self._control.map(bucket)
