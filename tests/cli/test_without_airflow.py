@@ -135,8 +135,9 @@ def test_a_stopped_drill_leaves_nothing_behind(
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     code = """
-import os, sys
+import os, signal, sys
 from influxdb_backup.influx.writer import LineProtocolWriter
+signal.signal(int(sys.argv[1]), signal.SIG_DFL)  # the tests may run under nohup
 from influxdb_backup.cli.main import run
 LineProtocolWriter.write = lambda *_: os.kill(os.getpid(), int(sys.argv[1]))
 sys.exit(run(["drill", "telemetry"]))
