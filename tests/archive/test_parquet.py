@@ -173,7 +173,7 @@ def test_row_groups_are_bounded_by_bytes_and_rows(tmp_path: Path, monkeypatch: p
     assert metadata.num_row_groups in {3, 4}
     monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 100)
     metadata = pq.read_metadata(write(tmp_path, [batch(COLUMNS, rows(count=125))] * 2))
-    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [100] * 5
+    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [50, 100, 100, 100, 100, 50]
     wide = pa.array([f"{n:06d}" * 100 for n in range(70_000)]).dictionary_encode().slice(0, 5_000)
     schema = arrow_schema([HOST])
     series = pa.RecordBatch.from_arrays([pa.array(range(5_000), pa.int64()).cast(TIME_TYPE), wide], schema=schema)
@@ -238,6 +238,49 @@ def test_parts_roll_over(repository: Repository, monkeypatch: pytest.MonkeyPatch
         whole = parts.table_entry(3, TABLE, (), found)
         assert whole.fingerprint == fingerprint_batches(TABLE.measurement, written).hexadecimal
         assert whole.counts == fingerprint_batches(TABLE.measurement, written).counts
+
+
+@pytest.fixture
+def two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small row groups are written in turns as large ones are."""
+    monkeypatch.setattr(parquet, "ROW_GROUP_ROWS", 50)
+    monkeypatch.setattr(parts, "_FEWEST_ROWS", 1)
+
+
+@pytest.mark.usefixtures("two_at_once")
+@pytest.mark.parametrize("size", [1_000, 10**9])
+def test_large_tables_are_written_in_turns(repository: Repository, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Two parts at a time, in the same encodings, each in order, and together they are everything."""
+    monkeypatch.setattr(parts, "PART_BYTES", size)
+    written = [batch(COLUMNS, rows(seed, start=DAY.start + seed * 100 * SECOND)) for seed in range(20)]
+    with repository.begin("telemetry", DAY) as attempt:
+        writer = attempt.part_writer(3, TABLE, written[0].schema, DAY)
+        for one in written:
+            writer.write(one)
+        found = writer.close()
+        assert len(found) == 2 if size == 10**9 else len(found) > 2
+        assert min(part.rows for part in found[:2]) > 50
+        assert all_points(repository, found) == points(written)
+        for part in found:
+            own = fingerprint_batches(TABLE.measurement, repository.read_part(part))
+            assert (own.hexadecimal, own.rows, own.counts) == (part.fingerprint, part.rows, part.counts)
+
+
+@pytest.mark.usefixtures("two_at_once")
+def test_a_part_that_cannot_be_encoded_ends_both(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one beside it does not wait for its choice for ever, and nothing of either stays."""
+
+    def refuse(_: pa.Table) -> None:
+        raise MemoryError("no memory for a trial")
+
+    monkeypatch.setattr(parquet, "choose_encodings", refuse)
+    with repository.begin("telemetry", DAY) as attempt:
+        writer = attempt.part_writer(3, TABLE, batch(COLUMNS, rows()).schema, DAY)
+        with pytest.raises(MemoryError, match="trial"):
+            for seed in range(20):
+                writer.write(batch(COLUMNS, rows(seed, start=DAY.start + seed * 100 * SECOND)))
+            writer.close()
+        writer.discard()
 
 
 def test_a_column_that_turns_binary_begins_a_new_part(repository: Repository) -> None:

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from influxdb_backup.archive.encoding import choose_encodings, writer_options
+from influxdb_backup.archive.encoding import Encodings, choose_encodings, writer_options
 from influxdb_backup.archive.order import OrderProof
 from influxdb_backup.columns import TIME, arrow_schema, batch_columns
 from influxdb_backup.errors import FormatError
 from influxdb_backup.model import Column, InfluxType, Role, Table, Window, printable
 
 ROW_GROUP_ROWS = 131_072
+"""at most; the first of a file has half of them, so that encoding begins soon"""
 ROW_GROUP_BYTES = 16 << 20
 SLICE_BYTES = 4 << 20
 """rows are hashed and handed on in slices of about this size: hashing text needs several copies of it"""
@@ -111,8 +112,22 @@ class ParquetFile:
     are in memory; its errors are raised by the next call. ``close`` finishes the file; ``abandon`` gives up on it.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, *, plan: str, window: Window, table: Table, piece: Window):
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        *,
+        plan: str,
+        window: Window,
+        table: Table,
+        piece: Window,
+        beside: ParquetFile | None = None,
+    ) -> None:
+        """``beside`` is a file of the same table that is being written, whose encodings this one takes."""
         self.path = path
+        self._encodings: Future[Encodings] = beside._encodings if beside else Future()
+        self._chooses = beside is None
+        self._group_rows = ROW_GROUP_ROWS // 2
         self.schema = schema
         self._size = 0
         self._pending: list[pa.RecordBatch] = []
@@ -139,7 +154,7 @@ class ParquetFile:
         The batch must have the file's schema and come from ``sliced``.
         """
         self._order.add(batch)
-        room = ROW_GROUP_ROWS - self._pending_rows
+        room = self._group_rows - self._pending_rows
         passed_on = 0
         if batch.num_rows > room:
             passed_on = self._hold(batch.slice(0, room))
@@ -156,7 +171,7 @@ class ParquetFile:
         self._pending.append(rows)
         self._pending_rows += rows.num_rows
         self._pending_bytes += size
-        if self._pending_rows >= ROW_GROUP_ROWS:
+        if self._pending_rows >= self._group_rows:
             passed_on += self._pass_on()
         return passed_on
 
@@ -170,6 +185,7 @@ class ParquetFile:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
         rows = self._pending_rows
+        self._group_rows = ROW_GROUP_ROWS
         self._encoding = self._thread.submit(self._write_row_group, self._taken())
         return rows
 
@@ -181,14 +197,29 @@ class ParquetFile:
 
     def _write_row_group(self, batches: list[pa.RecordBatch]) -> pq.ParquetWriter:
         # one dictionary for each tag, or the encoder falls back to plain values in mid-column
-        table = pa.Table.from_batches(batches, schema=self.schema).unify_dictionaries()
-        batches.clear()
-        writer = self._writer = self._writer or _new_writer(self._sink, table)
+        try:
+            table = pa.Table.from_batches(batches, schema=self.schema).unify_dictionaries()
+            batches.clear()
+            if self._chooses and not self._encodings.done():
+                self._encodings.set_result(choose_encodings(table))
+        except BaseException as error:
+            if self._chooses and not self._encodings.done():
+                self._encodings.set_exception(error)  # or the file beside waits for ever
+            raise
+        writer = self._writer = self._writer or self._new_writer(table)
         writer.write_table(table, row_group_size=max(table.num_rows, 1))
         long = _is_long(table)
         del table
         _give_back(long)
         return writer
+
+    def _new_writer(self, first: pa.Table) -> pq.ParquetWriter:
+        """A writer whose encodings fit the first row group, of this file or of the one beside it."""
+        names = [field.name for field in list(first.schema)[1:]]
+        columns = zip(batch_columns(first.schema), names, strict=True)
+        statistics = [TIME, *(name for column, name in columns if column.type is not InfluxType.STRING)]
+        options = writer_options(self._encodings.result(), statistics)
+        return pq.ParquetWriter(self._sink, first.schema, store_schema=True, **options)
 
     def close(self) -> None:
         """Writes what waits, and the footer."""
@@ -226,14 +257,6 @@ class ParquetFile:
             self.close()
         else:
             self.abandon()
-
-
-def _new_writer(sink: pa.NativeFile, first: pa.Table) -> pq.ParquetWriter:
-    """A writer whose encodings fit the first row group."""
-    columns = zip(batch_columns(first.schema), list(first.schema)[1:], strict=True)
-    statistics = [TIME, *(field.name for column, field in columns if column.type is not InfluxType.STRING)]
-    options = writer_options(choose_encodings(first), statistics)
-    return pq.ParquetWriter(sink, first.schema, store_schema=True, **options)
 
 
 def row_bytes(batch: pa.RecordBatch) -> int:

@@ -125,8 +125,15 @@ class PartWriter:
         place = self._place
         self._files += 1
         temporary = place.temporary.with_name(f"{place.temporary.stem}-{self._files}{place.temporary.suffix}")
+        beside = next(iter(self._open.values()), None)
         file = ParquetFile(
-            temporary, schema, plan=place.plan, window=place.window, table=place.table, piece=place.piece
+            temporary,
+            schema,
+            plan=place.plan,
+            window=place.window,
+            table=place.table,
+            piece=place.piece,
+            beside=beside.file if beside else None,
         )
         self._open[self._turn] = _Open(file, TableFingerprint(place.table.measurement))
         return self._open[self._turn]
