@@ -41,6 +41,8 @@ PART_BYTES = 256 << 20
 """a part that has grown to this size is closed and the next one begun"""
 _AT_ONCE = 2
 """parts that are written in turns"""
+_WORTH_A_THREAD = 1 << 20
+"""bytes of a part that is hashed while it is uploaded: for a small one a thread costs more than it saves"""
 _FEWEST_ROWS = 4096
 """of a row group after which the other part has its turn: of long texts one at a time is in memory"""
 
@@ -148,11 +150,12 @@ class PartWriter:
     def _roll(self, turns: Sequence[int]) -> None:
         """Finishes open parts, hashes them as stored, uploads them and removes them here."""
         files = [self._open[turn].file for turn in turns]
-        with self._writing(), ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="encode") as pool:
-            if len(files) > 1:
-                list(pool.map(ParquetFile.close, files))
-            elif files:
+        with self._writing():
+            if len(files) == 1:
                 files[0].close()
+            else:
+                with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="encode") as pool:
+                    list(pool.map(ParquetFile.close, files))
         for turn in turns:
             self._upload(self._open.pop(turn))
 
@@ -161,11 +164,16 @@ class PartWriter:
         key = self._place.next_key()
         self._keys.append(key)
         self._place.uploaded(key)
-        with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
-            hashing = pool.submit(file_digest, path)
-            self._store.upload(path, key)
+        if part.file.size < _WORTH_A_THREAD:
             with self._writing():
-                size, digest = hashing.result()
+                size, digest = file_digest(path)
+            self._store.upload(path, key)
+        else:
+            with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
+                hashing = pool.submit(file_digest, path)
+                self._store.upload(path, key)
+                with self._writing():
+                    size, digest = hashing.result()
         self._parts.append(self._describe(key, size, digest, part.file.columns, part.fingerprint))
         path.unlink()
 

@@ -16,6 +16,8 @@ from influxdb_backup.errors import UsageError
 
 _TEMPORARY = ".tmp-"
 _FOLDER_TRIES = 10
+_LARGE = 1 << 20
+"""bytes of a file that takes the disk a while"""
 _FLUSHES = 8
 
 
@@ -56,7 +58,9 @@ class LocalStore(Store):
         def write(descriptor: int) -> None:
             with local.open("rb") as source, os.fdopen(os.dup(descriptor), "wb") as target:
                 shutil.copyfileobj(source, target, CHUNK)
-            _begin_flushing(descriptor)
+                large = target.tell() >= _LARGE
+            if large:
+                _begin_flushing(descriptor)
 
         with store_errors(self.url, "upload", key):
             self._publish(path, write, flush=False)
