@@ -263,6 +263,18 @@ def test_a_row_that_cannot_be_written_stops_before_it_is_sent() -> None:
     assert memory.requests == 0
 
 
+def test_a_shard_that_stays_closed_is_told_with_the_way_out() -> None:
+    """Not as load: to wait does not help there."""
+    closed = b'{"code":"internal error","message":"unexpected error writing points to database: engine is closed"}'
+    with (
+        loopback(Memory(first=[(500, closed)] * 1000)) as server,
+        pytest.raises(ServerUnavailableError, match="engine is closed") as caught,
+        LineProtocolWriter(sender(server, "any"), DIALECT_1X, WriteOptions(retry_seconds=0.2)) as writer,
+    ):
+        writer.write("m", batch_of(COLUMNS, points(1)))
+    assert "drop the target database" in caught.value.hint
+
+
 def test_a_killed_server_fails_the_write(tmp_path: Path) -> None:
     """When the server dies in mid-write the write fails; what it had confirmed can be read after a restart."""
     binary = find_influxd1()

@@ -64,6 +64,12 @@ Sends one body of line protocol with precision ns and returns the answer. Called
 It tries once, and raises ServerUnavailableError (or OSError) when the connection is lost or no answer comes.
 """
 
+_CLOSED = "engine is closed"
+_CLOSED_HINT = (
+    "A shard of the target stays closed after a restore by whole shards was cut off there (seen on 2.4.0 and 2.9.1): "
+    "drop the target database, or restart the server, and run the same again with the same --restore-id."
+)
+
 
 class _Verdict(Enum):
     WRITTEN = "written"
@@ -312,7 +318,7 @@ class LineProtocolWriter:
             said = printable(str(answer))[:REASON_CHARACTERS] or type(answer).__name__
         error = ServerUnavailableError(
             f"{self._name} did not take a batch in {waited:.0f} s. The last answer was {said}.",
-            hint="Look at the server's log and load, then run the same again.",
+            hint=_CLOSED_HINT if _CLOSED in said else "Look at the server's log and load, then run the same again.",
         )
         if isinstance(answer, Exception):
             error.__cause__ = answer
