@@ -142,6 +142,7 @@ from influxdb_backup.cli.main import run
 LineProtocolWriter.write = lambda *_: os.kill(os.getpid(), int(sys.argv[1]))
 sys.exit(run(["drill", "telemetry"]))
 """
+    before = _scratches(backed_up)
     done = subprocess.run(
         [sys.executable, "-c", code, str(int(number))],
         env={**refusing, "TMPDIR": str(temporary)},
@@ -152,10 +153,14 @@ sys.exit(run(["drill", "telemetry"]))
     )
     assert (done.returncode, done.stderr.count("Interrupted")) == (128 + number, 1), done.stderr
     assert list(temporary.iterdir()) == []
-    shown: Any = backed_up.server.query("SHOW DATABASES")
-    assert not [
-        name for [name] in shown["results"][0]["series"][0]["values"] if name.startswith("influxdb_backup_drill_")
-    ]
+    assert _scratches(backed_up) == before
+
+
+def _scratches(site: Site) -> set[str]:
+    """The scratch databases on the server, on which other tests may have left some."""
+    shown: Any = site.server.query("SHOW DATABASES")
+    names = {name for [name] in shown["results"][0]["series"][0]["values"]}
+    return {name for name in names if name.startswith("influxdb_backup_drill_")}
 
 
 def test_starts_quickly(refusing: dict[str, str]) -> None:
