@@ -138,7 +138,7 @@ def _batches(opened: _Opened, plan: TablePlan, window: Window, scratch: dict[str
 
 def _measured(indexes: Sequence[TsmIndex], plan: TablePlan, chosen: I64) -> tuple[I64, I64]:
     counts, rooms = np.zeros(len(chosen), np.int64), np.zeros(len(chosen), np.int64)
-    kinds = np.array([kind for _, kind in plan.fields], np.int64)[plan.block_field[chosen]]
+    kinds = plan.kinds_of(chosen)
     for file, index in enumerate(indexes):
         own = np.flatnonzero(plan.block_file[chosen] == file)
         numbers = plan.block_number[chosen[own]]

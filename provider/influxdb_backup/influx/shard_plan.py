@@ -68,6 +68,10 @@ class TablePlan:
     binary: frozenset[Column]
     """tags with values that are not UTF-8"""
 
+    def kinds_of(self, blocks: I64) -> I64:
+        """The BlockType of each of these blocks."""
+        return np.array([kind for _, kind in self.fields], np.int64)[self.block_field[blocks]]
+
     @property
     def columns(self) -> tuple[Column, ...]:
         """Tags and fields."""

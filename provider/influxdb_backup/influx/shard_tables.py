@@ -96,7 +96,7 @@ class TableReader:
         for file, index in enumerate(self._indexes):
             own = np.flatnonzero(plan.block_file[part] == file)
             numbers = plan.block_number[part[own]]
-            kinds = np.array([kind for _, kind in plan.fields], np.int64)[plan.block_field[part[own]]]
+            kinds = plan.kinds_of(part[own])
             bad = points.decode_aligned(
                 index.data, index.block_at[numbers], index.block_size[numbers], kinds, index.block_min[numbers],
                 index.block_max[numbers], np.searchsorted(own, places.leads[own]), counts[own], places.row_firsts[own],
@@ -130,7 +130,7 @@ class TableReader:
         texts: U8,
     ) -> None:
         numbers = self._plan.block_number[part]
-        kinds = np.array([kind for _, kind in self._plan.fields], np.int64)[self._plan.block_field[part]]
+        kinds = self._plan.kinds_of(part)
         bad = points.decode_blocks(
             index.data, index.block_at[numbers], index.block_size[numbers], kinds, index.block_min[numbers],
             index.block_max[numbers], self._alike(part), counts, firsts, text_firsts, times, bits, texts,

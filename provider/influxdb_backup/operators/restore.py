@@ -106,7 +106,7 @@ class RestoreOperator(BackupOperator):
             config, plan = self.load()
             request = self._request(context, plan)
             repository = self.repository(config, plan)
-            if not self.refs:
+            if request.plan is not None:
                 refuse_other_plan(plan, repository)
             target = InfluxdbBackupHook(given(self.target_connection) or plan.connection).server()
             with closing(target):
@@ -123,9 +123,10 @@ class RestoreOperator(BackupOperator):
     def _request(self, context: Mapping[str, Any], plan: Plan) -> RestoreRequest:
         from influxdb_backup.jobs.restore_request import RestoreRequest
 
+        refs = names("refs", self.refs) or ()
         return RestoreRequest(
-            plan=None if given(self.refs) else plan.name,
-            refs=names("refs", self.refs) or (),
+            plan=None if refs else plan.name,
+            refs=refs,
             window=self._range(context, plan),
             retention_policies=names("retention_policies", self.retention_policies),
             measurements=names("measurements", self.measurements),

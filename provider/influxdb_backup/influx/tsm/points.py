@@ -68,6 +68,17 @@ def _same_times_section(
 
 
 @kernel
+def _get_ascending(data: U8, begin: int, stop: int, times: I64, first: int, limit: int) -> bool:
+    """Whether the times of a section are just those from ``first`` to ``limit``, each after the one before it."""
+    if get_times(data, begin, stop, times.view(np.uint64), first, limit) != limit - first:
+        return False
+    position = first + 1
+    while position < limit and times[position] > times[position - 1]:
+        position += 1
+    return position >= limit
+
+
+@kernel
 def _get_values(
     data: U8, at: int, end: int, kind: int, bits: U64, first: int, limit: int, texts: U8, text_first: int
 ) -> bool:
@@ -110,7 +121,6 @@ def decode_blocks(
     are the block's bounds by the index, ``counts`` and the room for texts from ``text_firsts`` on by measure_blocks.
     ``alike`` names an earlier block that may have the same times, as the fields of one series mostly do, or is -1.
     """
-    clock = times.view(np.uint64)
     for number in range(len(places)):
         at, count, first = places[number], counts[number], firsts[number]
         limit = first + count
@@ -122,12 +132,8 @@ def decode_blocks(
             other = firsts[alike[number]]
             for position in range(count):
                 times[first + position] = times[other + position]
-        else:
-            if get_times(data, begin, stop, clock, first, limit) != count:
-                return number
-            for position in range(first + 1, limit):
-                if times[position] <= times[position - 1]:
-                    return number
+        elif not _get_ascending(data, begin, stop, times, first, limit):
+            return number
         if times[first] != lowest[number] or times[limit - 1] != highest[number]:
             return number
         if not _get_values(data, stop, end, kinds[number], bits, first, limit, texts, text_firsts[number]):
@@ -158,18 +164,14 @@ def decode_aligned(
     Blocks that are their own lead give ``moments`` from ``row_firsts[i]`` on, all others must have the times of theirs.
     The rest is as in decode_blocks.
     """
-    clock = moments.view(np.uint64)
     for number in range(len(places)):
         at, count, row = places[number], counts[number], row_firsts[number]
         begin, stop = _sections(data, at, sizes[number], kinds[number])
         if begin < 0:
             return number
         if leads[number] == number:
-            if get_times(data, begin, stop, clock, row, row + count) != count:
+            if not _get_ascending(data, begin, stop, moments, row, row + count):
                 return number
-            for position in range(row + 1, row + count):
-                if moments[position] <= moments[position - 1]:
-                    return number
             if moments[row] != lowest[number] or moments[row + count - 1] != highest[number]:
                 return number
         elif not _same_times_section(data, places, sizes, kinds, number, leads[number], begin, stop):
