@@ -59,11 +59,12 @@ _FILES: Mapping[str, Options] = {
     "pages of 128 KB": {"data_page_size": 128 << 10},
     "pages of 4 MB": {"data_page_size": 4 << 20},
     "data pages version 2": {"data_page_version": "2.0"},
-    "write_batch_size 64": {"write_batch_size": 64},
-    "write_batch_size 16k": {"write_batch_size": 16_384},
+    "write_batch_size 1k": {"write_batch_size": 1024},
+    "write_batch_size 64k": {"write_batch_size": 65_536},
     "dictionary limit 128 KB": {"dictionary_pagesize_limit": 128 << 10},
     "dictionary limit 8 MB": {"dictionary_pagesize_limit": 8 << 20},
     "no statistics": {"write_statistics": False},
+    "statistics of all columns": {"write_statistics": True},
     "page index": {"write_page_index": True},
 }
 

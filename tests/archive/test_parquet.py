@@ -142,6 +142,14 @@ def test_encodings_are_those_of_the_format(tmp_path: Path) -> None:
     assert metadata.row_group(0).sorting_columns == ()
 
 
+def test_row_groups_say_which_times_and_series_they_hold(tmp_path: Path) -> None:
+    """Least and greatest of time and tags stand in the file, so that readers skip row groups; of fields none."""
+    metadata = pq.read_metadata(write(tmp_path, [batch(COLUMNS, rows(count=200))]))
+    columns = [metadata.row_group(0).column(n) for n in range(metadata.num_columns)]
+    noted = {column.path_in_schema for column in columns if column.is_stats_set and column.statistics.has_min_max}
+    assert noted == {"time", "host"}
+
+
 @pytest.mark.parametrize(
     ("order", "claimed"),
     [

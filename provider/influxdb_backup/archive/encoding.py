@@ -25,6 +25,8 @@ _FEWEST_ROWS = 4096
 _STRETCHES = 8
 _FEW_OF = 2
 """a dictionary is tried when each value of the sample comes this many times on average"""
+_AT_ONCE = 8192
+"""values that the encoder takes at a time: with pyarrow's 1,024 it takes a tenth longer"""
 _WORTH = 0.8
 """``PLAIN`` takes zstd twice the time of the others, and must save a fifth"""
 _USUAL = {
@@ -96,7 +98,7 @@ def _size(table: pa.Table, encoding: str) -> int:
 
 
 def writer_options(encodings: Encodings, statistics: Sequence[str]) -> dict[str, object]:
-    """What pyarrow's writer is told."""
+    """What pyarrow's writer is told; ``statistics`` are the columns whose least and greatest value are noted."""
     return {
         "compression": "zstd",
         "compression_level": 1,
@@ -105,5 +107,6 @@ def writer_options(encodings: Encodings, statistics: Sequence[str]) -> dict[str,
             name: encoding for name, encoding in encodings.items() if encoding not in {DICTIONARY, PLAIN}
         },
         "write_statistics": list(statistics) or False,
+        "write_batch_size": _AT_ONCE,
         "version": "2.6",
     }

@@ -21,7 +21,7 @@ from influxdb_backup.archive.encoding import Encodings, choose_encodings, writer
 from influxdb_backup.archive.order import OrderProof
 from influxdb_backup.columns import TIME, arrow_schema, batch_columns
 from influxdb_backup.errors import FormatError
-from influxdb_backup.model import Column, InfluxType, Role, Table, Window, printable
+from influxdb_backup.model import Column, Role, Table, Window, printable
 
 ROW_GROUP_ROWS = 131_072
 """at most; the first of a file has half of them, so that encoding begins soon"""
@@ -217,7 +217,7 @@ class ParquetFile:
         """A writer whose encodings fit the first row group, of this file or of the one beside it."""
         names = [field.name for field in list(first.schema)[1:]]
         columns = zip(batch_columns(first.schema), names, strict=True)
-        statistics = [TIME, *(name for column, name in columns if column.type is not InfluxType.STRING)]
+        statistics = [TIME, *(name for column, name in columns if column.role is Role.TAG)]
         options = writer_options(self._encodings.result(), statistics)
         return pq.ParquetWriter(self._sink, first.schema, store_schema=True, **options)
 

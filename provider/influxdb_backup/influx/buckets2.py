@@ -29,7 +29,7 @@ class Buckets:
         self._needs_mappings = needs_mappings
         self._organization_id = organization_id
         self._name = name
-        self._proved: set[tuple[str, str]] = set()
+        self._proved: dict[tuple[str, str], Bucket] = {}
 
     def listed(self, *, system: bool = False) -> list[Bucket]:
         """Every bucket of the organisation that the token sees; those of the server's own only with ``system``."""
@@ -90,13 +90,12 @@ class Buckets:
                 mapped = mapped or not mapping.virtual
         if self._needs_mappings and not mapped:
             raise self._unmapped(bucket)
-        self._proved.add((database, retention_policy))
+        self._proved[(database, retention_policy)] = bucket
         return bucket, mappings
 
-    def prove_once(self, database: str, retention_policy: str) -> None:
-        """As ``proved``, unless these names were proved before."""
-        if (database, retention_policy) not in self._proved:
-            self.proved(database, retention_policy)
+    def proved_before(self, database: str, retention_policy: str) -> Bucket:
+        """The bucket that these names were proved to lead to last; as ``proved`` when they never were."""
+        return self._proved.get((database, retention_policy)) or self.proved(database, retention_policy)
 
     def _refuse_twins(self, database: str, found: Sequence[Bucket]) -> None:
         twins = [bucket.name for bucket in found if bucket.policy == AUTOGEN]
@@ -220,6 +219,7 @@ class Buckets:
     def delete(self, buckets: Sequence[Bucket]) -> None:
         """Deletes these buckets."""
         for bucket in buckets:
+            self._proved.pop((bucket.database, bucket.policy), None)
             self._control.delete(bucket.id)
 
 

@@ -129,7 +129,7 @@ class Server2:
 
     def pieces(self, database: str, retention_policy: str, window: Window) -> tuple[Window, ...]:
         """Tiles the window at shard groups: by the backup metadata, without an operator token by EXPLAIN."""
-        bucket = self._buckets.proved(database, retention_policy)
+        bucket = self._buckets.proved_before(database, retention_policy)
         if self._reads_metadata:
             try:
                 groups = metadata_groups(self._http, bucket.id)
@@ -152,17 +152,17 @@ class Server2:
         fields: Sequence[str],  # noqa: ARG002 - the server counts all fields, so that a new one shows
     ) -> Mapping[str, int]:
         """``count(*)`` by field; a field with points that is not in ``fields`` is in the answer as well."""
-        self._buckets.prove_once(database, retention_policy)
+        self._buckets.proved_before(database, retention_policy)
         return self._reader.counts(database, Table(retention_policy=retention_policy, measurement=measurement), window)
 
     def count(self, database: str, table: Table, window: Window, field: str) -> int:
         """The values of one field; see ``protocol.Server.count``."""
-        self._buckets.prove_once(database, table.retention_policy)
+        self._buckets.proved_before(database, table.retention_policy)
         return self._reader.count(database, table, window, field)
 
     def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """The points of one table in one piece; see ``protocol.Server.read``."""
-        self._buckets.prove_once(database, schema.table.retention_policy)
+        self._buckets.proved_before(database, schema.table.retention_policy)
         return self._reader.read(database, schema, piece, options)
 
     def shard_door_closed(self) -> str | None:
@@ -302,7 +302,7 @@ class Server2:
         return []
 
     def _bucket_id(self, database: str, retention_policy: str) -> str:
-        return self._buckets.bucket(database, retention_policy).id  # the door takes no name
+        return self._buckets.proved_before(database, retention_policy).id  # the door takes no name
 
     def _usual_policy(self, database: str) -> str:
         policies = [policy.name for policy in self.retention_policies(database)]
