@@ -100,6 +100,15 @@ class PartWriter:
         """Points written so far."""
         return sum(part.fingerprint.rows for part in self._open.values()) + sum(part.rows for part in self._parts)
 
+    @property
+    def totals(self) -> dict[str, int]:
+        """Values written so far by field, of all its types."""
+        counts = [count for part in self._open.values() for count in part.fingerprint.counts]
+        totals: dict[str, int] = {}
+        for count in [*counts, *(count for part in self._parts for count in part.counts)]:
+            totals[count.name] = totals.get(count.name, 0) + count.count
+        return totals
+
     def write(self, batch: pa.RecordBatch) -> None:
         """Adds points. Raises StoreError when a disk is full or an upload fails, FormatError for a bad schema."""
         if self._closed:

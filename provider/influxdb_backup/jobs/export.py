@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.commit import ManifestDraft
 from influxdb_backup.archive.parts import table_entry
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import IncompleteReadError, SourceError
 from influxdb_backup.influx.influxql import between
-from influxdb_backup.influx.protocol import Server, ShardCopy
+from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.coverage import coverage
 from influxdb_backup.jobs.earlier_backups import last_manifest, refuse_shrink, sound_refs
 from influxdb_backup.jobs.identity import claim, identity_of, refuse_other_source
-from influxdb_backup.jobs.piece import PieceReader, PieceResult
-from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
+from influxdb_backup.jobs.piece import PieceResult
+from influxdb_backup.jobs.progress import ProgressCallback, silent
 from influxdb_backup.jobs.selection import (
     Selection,
     missing_at_source,
@@ -28,6 +25,7 @@ from influxdb_backup.jobs.selection import (
     select_tables,
 )
 from influxdb_backup.jobs.shard_reading import ShardReading, telling_last_backup
+from influxdb_backup.jobs.window_reader import WindowReader
 from influxdb_backup.model import (
     Evidence,
     Manifest,
@@ -35,7 +33,6 @@ from influxdb_backup.model import (
     Source,
     SourcePiece,
     Table,
-    TableSchema,
     UnreadableTable,
     Value,
     Window,
@@ -82,30 +79,6 @@ class ExportResult(Value):
     """stretches of the plan since its start that have no backup"""
 
 
-Key = tuple[Table, Window]
-
-
-@dataclass
-class _Run:
-    """What one export knows so far. Filled by the reading threads under ``lock``."""
-
-    plan: Plan
-    server: Server
-    window: Window
-    attempt: Attempt
-    shards: ShardReading
-    progress: ProgressCallback
-    numbers: dict[Table, int] = field(default_factory=dict)
-    results: dict[Key, PieceResult] = field(default_factory=dict)
-    rows: int = 0
-    bytes: int = 0
-    done: int = 0
-    total: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    stopped: threading.Event = field(default_factory=threading.Event)
-    """set when one piece failed or somebody interrupts: the others end at their next batch"""
-
-
 def export(
     plan: Plan,
     window: Window,
@@ -133,10 +106,9 @@ def export(
     refuse_other_source(identity, repository, server.name, previous)
     with repository.begin(plan.name, window) as attempt:
         shards = ShardReading(server, plan.database, plan.reader)
-        run = _Run(plan=plan, server=server, window=window, attempt=attempt, shards=shards, progress=progress)
-        with telling_last_backup(refs, window):
-            reading = _read_everything(run, previous, read_start, options)
-        draft = _draft(run, reading, read_start, is_open, options)
+        with telling_last_backup(refs, window), WindowReader(plan, server, attempt, shards, progress) as reader:
+            reading = _read_everything(reader, previous, read_start, options)
+        draft = _draft(reader, reading, read_start, is_open, options)
         if not options.accept_shrink:
             refuse_shrink(draft, repository, [ref for ref in refs if ref.window == window])
         claim(identity, repository, server.name)
@@ -183,7 +155,9 @@ class _Reading:
     pieces: dict[str, tuple[Window, ...]]
 
 
-def _read_everything(run: _Run, previous: Manifest | None, read_start: int, options: ExportOptions) -> _Reading:
+def _read_everything(
+    reader: WindowReader, previous: Manifest | None, read_start: int, options: ExportOptions
+) -> _Reading:
     """
     Reads what the server lists, lists again, and reads what has changed, until a listing changes nothing.
 
@@ -191,42 +165,32 @@ def _read_everything(run: _Run, previous: Manifest | None, read_start: int, opti
     wrong type.
     """
     for _ in range(_ROUNDS):
-        reading = _list(run, previous, read_start, options)
+        reading = _list(reader, previous, read_start, options)
+        reader.finish()
         wanted = {
             (table, piece): schema
             for table, schema in reading.selection.tables.items()
             if schema.columns
             for piece in reading.pieces[table.retention_policy]
         }
-        for stale in [key for key in run.results if key not in wanted or not _still_holds(run, key, wanted[key])]:
-            run.attempt.withdraw(run.results.pop(stale).parts)
-        missing = {key: schema for key, schema in wanted.items() if key not in run.results}
+        for stale in [key for key in reader.results if key not in wanted or not reader.still_holds(key, wanted[key])]:
+            reader.withdraw(stale)
+        missing = {key: schema for key, schema in wanted.items() if key not in reader.results}
         if not missing:
             return reading
-        _read_pieces(run, missing)
+        reader.read(missing)
     raise IncompleteReadError(
-        f"The shard groups or measurements of {run.plan.database!r} on {run.server.name} changed during each of "
-        f"{_ROUNDS} reads of {format_window(run.window)}.",
+        f"The shard groups or measurements of {reader.plan.database!r} on {reader.server.name} changed during each of "
+        f"{_ROUNDS} reads of {format_window(reader.window)}.",
         hint="Wait until the window has settled and run the export again.",
     )
 
 
-def _still_holds(run: _Run, key: Key, schema: TableSchema) -> bool:
-    """Whether a piece needs no second read: its table has no new tag or field, or not in this piece."""
-    result = run.results[key]
-    if result.columns.issuperset(schema.columns):
-        return True
-    if not _piece_reader(run, key, schema).is_still_true(result):
-        return False
-    run.results[key] = replace(result, columns=frozenset(schema.columns))
-    return True
-
-
-def _list(run: _Run, previous: Manifest | None, read_start: int, options: ExportOptions) -> _Reading:
-    plan, server = run.plan, run.server
+def _list(reader: WindowReader, previous: Manifest | None, read_start: int, options: ExportOptions) -> _Reading:
+    plan, server, window = reader.plan, reader.server, reader.window
     policies = select_policies(plan, server.retention_policies(plan.database))
     if not options.accept_expired:
-        refuse_expired(policies, run.window, max(read_start, server.now()))
+        refuse_expired(policies, window, max(read_start, server.now()))
     schemas = {policy.name: server.schema(plan.database, policy.name) for policy in policies}
     known = [entry.table for entry in previous.tables] if previous else []
     selection = select_tables(plan, schemas, known)
@@ -246,101 +210,34 @@ def _list(run: _Run, previous: Manifest | None, read_start: int, options: Export
             hint="Set unreadable: warn in the plan to back everything else up and have it reported.",
         )
     for table in selection.tables:
-        run.numbers.setdefault(table, len(run.numbers))
-    pieces = {policy.name: server.pieces(plan.database, policy.name, run.window) for policy in policies}
+        reader.number(table)
+    pieces = {policy.name: server.pieces(plan.database, policy.name, window) for policy in policies}
     return _Reading(policies=policies, selection=selection, pieces=pieces)
 
 
-def _read_pieces(run: _Run, missing: dict[Key, TableSchema]) -> None:
-    run.total += len(missing)
-    groups: dict[tuple[str, Window], dict[Key, TableSchema]] = {}
-    for key, schema in missing.items():
-        groups.setdefault((key[0].retention_policy, key[1]), {})[key] = schema
-    if run.shards.reason:
-        _read_together(run, missing, None)
-        return
-    for (retention_policy, piece), keys in groups.items():
-        with run.shards.opened(retention_policy, piece) as copy:
-            _read_together(run, keys, copy)
-
-
-def _read_together(run: _Run, missing: dict[Key, TableSchema], copy: ShardCopy | None) -> None:
-    with ThreadPoolExecutor(max_workers=max(1, run.plan.concurrency), thread_name_prefix="export") as pool:
-        futures = [pool.submit(_read_piece, run, key, schema, copy) for key, schema in missing.items()]
-        try:
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()
-        except BaseException:
-            run.stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _read_piece(run: _Run, key: Key, schema: TableSchema, copy: ShardCopy | None) -> None:
-    result = _piece_reader(run, key, schema, copy).read(key[1])
-    with run.lock:
-        run.results[key] = result
-        run.done += 1
-    _tell(run, key[0])
-
-
-def _piece_reader(run: _Run, key: Key, schema: TableSchema, copy: ShardCopy | None = None) -> PieceReader:
-    table = key[0]
-
-    def refresh() -> TableSchema:
-        listed = run.server.schema(run.plan.database, table.retention_policy)
-        found = [candidate for candidate in listed.tables if candidate.table == table]
-        if not found:
-            raise IncompleteReadError(f"The measurement {table} vanished from {run.server.name} while it was read.")
-        return found[0]
-
-    def on_batch(rows: int, size: int) -> None:
-        if run.stopped.is_set():
-            raise IncompleteReadError(f"The reading of {table} was stopped, since another one failed.")
-        with run.lock:
-            run.rows += rows
-            run.bytes += size
-        _tell(run, table)
-
-    return PieceReader(
-        server=run.server,
-        database=run.plan.database,
-        attempt=run.attempt,
-        number=run.numbers[table],
-        schema=schema,
-        refresh=refresh,
-        on_batch=on_batch,
-        read_shard=copy.read if copy else None,
-    )
-
-
-def _tell(run: _Run, table: Table) -> None:
-    with run.lock:
-        event = Progress("read", run.done, run.total, run.rows, run.bytes, str(table))
-    run.progress(event)
-
-
-def _draft(run: _Run, reading: _Reading, read_start: int, is_open: bool, options: ExportOptions) -> ManifestDraft:
+def _draft(
+    reader: WindowReader, reading: _Reading, read_start: int, is_open: bool, options: ExportOptions
+) -> ManifestDraft:
     by_table: dict[Table, list[PieceResult]] = {table: [] for table in reading.selection.tables}
-    for key in sorted(run.results, key=lambda key: key[1].start):
-        by_table[key[0]].append(run.results[key])
-    info = run.server.info
+    for key in sorted(reader.results, key=lambda key: key[1].start):
+        by_table[key[0]].append(reader.results[key])
+    info = reader.server.info
     return ManifestDraft(
         source=Source(
             product=info.product,
             version=info.version,
             generation=info.generation,
-            database=run.plan.database,
+            database=reader.plan.database,
             instance_id=info.instance_id,
-            name=run.plan.source,
+            name=reader.plan.source,
             retention_policies=reading.policies,
         ),
-        scope=run.plan.scope,
+        scope=reader.plan.scope,
         evidence=Evidence(
-            predicate=between(run.window),
+            predicate=between(reader.window),
             read_start=read_start,
-            read_end=run.server.now(),
-            settle=run.plan.settle,
+            read_end=reader.server.now(),
+            settle=reader.plan.settle,
             open=is_open,
             pieces=tuple(
                 SourcePiece(retention_policy=policy, window=piece)
@@ -352,7 +249,7 @@ def _draft(run: _Run, reading: _Reading, read_start: int, is_open: bool, options
         ),
         tables=tuple(
             table_entry(
-                run.numbers[table],
+                reader.number(table),
                 table,
                 reading.selection.tables[table].columns,
                 tuple(part for result in by_table[table] for part in result.parts),

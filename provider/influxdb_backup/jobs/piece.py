@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 4
 """reads of one piece before it fails"""
+_WORTH_A_THREAD = 100_000
+"""rows of a piece whose last ones are encoded while the server counts"""
 
 T = TypeVar("T")
 Refresh = Callable[[], TableSchema]
@@ -69,6 +71,19 @@ class PieceResult:
     """tags and fields that the server listed when it was read"""
 
 
+@dataclass
+class _Read:
+    """One read whose counts are the server's; its last points may wait to be encoded and uploaded."""
+
+    count: SourceCount
+    writer: PartWriter | None
+    """None when it gave no points"""
+
+    def parts(self) -> tuple[Part, ...]:
+        """Its parts, finished by the first call."""
+        return self.writer.close() if self.writer else ()
+
+
 @dataclass(frozen=True)
 class PieceReader:
     """Everything that reading a piece needs besides the piece."""
@@ -82,6 +97,8 @@ class PieceReader:
     """reads the table's schema again, after a column appeared that it does not have"""
     on_batch: Callable[[int, int], None]
     """called with rows and bytes of each batch"""
+    on_read: Callable[[], None] = lambda: None
+    """called when the server is no longer needed, before the last points are encoded and uploaded"""
     read_shard: ReadBatches | None = None
     """reads from a copy of the piece's shard, which is tried once; None where there is none"""
     options: ReadOptions = field(default_factory=ReadOptions)
@@ -93,31 +110,42 @@ class PieceReader:
         A copy of the shard whose counts differ from the server's is left for queries. Counts that differ there are read
         again. Raises IncompleteReadError when they keep differing.
         """
-        results, schema = read_whole(self._read_proved, self.schema, self.refresh, piece)
-        return PieceResult(
-            parts=tuple(part for parts, _ in results for part in parts),
-            counts=tuple(count for _, count in results),
-            columns=frozenset(schema.columns),
-        )
+        reads: list[_Read] = []
 
-    def _read_proved(self, schema: TableSchema, piece: Window) -> tuple[tuple[Part, ...], SourceCount]:
+        def proved(schema: TableSchema, window: Window) -> None:
+            for read in reads:
+                read.parts()  # of one half before the other is read: one writer's rows are in memory
+            reads.append(self._read_proved(schema, window))
+
+        try:
+            _, schema = read_whole(proved, self.schema, self.refresh, piece)
+            self.on_read()
+            parts = tuple(part for read in reads for part in read.parts())
+        except BaseException:
+            for read in reads:
+                _discard(read.writer)
+            raise
+        return PieceResult(parts, tuple(read.count for read in reads), frozenset(schema.columns))
+
+    def _read_proved(self, schema: TableSchema, piece: Window) -> _Read:
         before = None
         difference = ""
         for attempt in range(_ATTEMPTS):
             from_shard = self.read_shard is not None and attempt == 0
-            parts, after = (self._read_and_count if from_shard else self._read_then_count)(schema, piece)
-            read = _totals(parts)
+            writer, after = (self._read_and_count if from_shard else self._read_then_count)(schema, piece)
+            read = writer.totals if writer else {}
             moved = before is not None and _between(before, read, after)
             if read == after or moved:
                 counts = tuple((name, after[name]) for name in sorted(after))
-                return parts, SourceCount(
+                source = SourceCount(
                     table=schema.table,
                     window=piece,
                     counts=counts,
                     moved=read != after,
                     reader="shard" if from_shard else "query",
                 )
-            self.attempt.withdraw(parts)
+                return _Read(source, writer)
+            _discard(writer)
             difference = _difference(read, after)
             if from_shard:
                 logger.info(
@@ -133,23 +161,28 @@ class PieceReader:
             hint="If the window is still being written, wait for it to settle; otherwise look at the server's log.",
         )
 
-    def _read_then_count(self, schema: TableSchema, piece: Window) -> tuple[tuple[Part, ...], dict[str, int]]:
-        parts = self._read_once(schema, piece, from_shard=False)
+    def _read_then_count(self, schema: TableSchema, piece: Window) -> tuple[PartWriter | None, dict[str, int]]:
+        writer = self._read_once(schema, piece, from_shard=False)
         try:
-            return parts, self._counts(schema, piece)
+            if writer is None or writer.rows < _WORTH_A_THREAD:
+                return writer, self._counts(schema, piece)
+            with ThreadPoolExecutor(1, thread_name_prefix="count") as pool:
+                counting = pool.submit(self._counts, schema, piece)
+                writer.close()  # beside it, since the server counts for a while
+                return writer, counting.result()
         except BaseException:
-            self.attempt.withdraw(parts)
+            _discard(writer)
             raise
 
-    def _read_and_count(self, schema: TableSchema, piece: Window) -> tuple[tuple[Part, ...], dict[str, int]]:
+    def _read_and_count(self, schema: TableSchema, piece: Window) -> tuple[PartWriter | None, dict[str, int]]:
         """Both at once: the server counts what it holds after the copy was made, while the copy is decoded here."""
         with ThreadPoolExecutor(1, thread_name_prefix="count") as pool:
             counting = pool.submit(self._counts, schema, piece)
-            parts = self._read_once(schema, piece, from_shard=True)
+            writer = self._read_once(schema, piece, from_shard=True)
             try:
-                return parts, counting.result()
+                return writer, counting.result()
             except BaseException:
-                self.attempt.withdraw(parts)
+                _discard(writer)
                 raise
 
     def is_still_true(self, result: PieceResult) -> bool:
@@ -161,7 +194,8 @@ class PieceReader:
             return self.read_shard(schema, piece, self.options)
         return self.server.read(self.database, schema, piece, self.options)
 
-    def _read_once(self, schema: TableSchema, piece: Window, *, from_shard: bool) -> tuple[Part, ...]:
+    def _read_once(self, schema: TableSchema, piece: Window, *, from_shard: bool) -> PartWriter | None:
+        """The writer of all points, which is not closed; None when there were none."""
         writer: PartWriter | None = None
         try:
             with closing(ahead(self._batches(schema, piece, from_shard=from_shard))) as batches:
@@ -170,11 +204,10 @@ class PieceReader:
                         writer = self.attempt.part_writer(self.number, schema.table, batch.schema, piece)
                     writer.write(batch)
                     self.on_batch(batch.num_rows, batch.nbytes)
-            return writer.close() if writer is not None else ()
         except BaseException:
-            if writer is not None:
-                writer.discard()
+            _discard(writer)
             raise
+        return writer
 
     def _counts(self, schema: TableSchema, piece: Window) -> dict[str, int]:
         fields = sorted({column.name for column in schema.fields})
@@ -184,12 +217,9 @@ class PieceReader:
         return {name: count for name, count in counts.items() if count}
 
 
-def _totals(parts: tuple[Part, ...]) -> dict[str, int]:
-    totals: dict[str, int] = {}
-    for part in parts:
-        for count in part.counts:
-            totals[count.name] = totals.get(count.name, 0) + count.count
-    return totals
+def _discard(writer: PartWriter | None) -> None:
+    if writer is not None:
+        writer.discard()
 
 
 def _between(before: Mapping[str, int], read: Mapping[str, int], after: Mapping[str, int]) -> bool:
