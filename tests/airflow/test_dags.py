@@ -213,6 +213,21 @@ def test_restore_is_guarded(
     assert influx1.query("SHOW DATABASES") == before
 
 
+@pytest.mark.parametrize(
+    ("dag", "conf", "first"),
+    [
+        ("influxdb_backup__weather", {"window_strat": "2026-01-01T00:00:00Z"}, "settle"),
+        ("influxdb_drill__weather", {"reff": FIRST_WINDOW}, "drill"),
+    ],
+)
+def test_unknown_keys_of_a_run_are_refused(
+    dags: dict[str, Any], run_dag: RunDag, repository: Repository, dag: str, conf: dict[str, Any], first: str
+) -> None:
+    """A mistyped key of a backup or drill fails the run: ignored, another window or backup would be taken."""
+    assert run_dag(dags[dag], SECOND, **conf).states()[first] == "failed"
+    assert not repository.refs("weather")
+
+
 def test_restore_over_points_is_refused(
     dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, influx1: RunningServer, database: str
 ) -> None:

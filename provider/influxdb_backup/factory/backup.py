@@ -37,7 +37,7 @@ def backup_dag(plan: Plan, config_path: str) -> DAG:
         default_args=task_arguments(plan),
         tags=dag_tags(plan, "backup"),
     ) as dag:
-        settle = WindowSettledSensor(task_id="settle", force=from_run(dag, "force"), **common)
+        settle = WindowSettledSensor(task_id="settle", force=from_run(dag, "force"), only_params=True, **common)
         export = ExportWindowOperator(
             task_id="export",
             force=from_run(dag, "force"),

@@ -40,7 +40,9 @@ def drill_dag(plan: Plan, config_path: str) -> DAG:
         default_args=task_arguments(plan),
         tags=dag_tags(plan, "drill"),
     ) as dag:
-        drill = RestoreDrillOperator(task_id="drill", ref=from_run(dag, "ref"), **common, **work_arguments(plan))
+        drill = RestoreDrillOperator(
+            task_id="drill", ref=from_run(dag, "ref"), only_params=True, **common, **work_arguments(plan)
+        )
         drop = DropScratchOperator(task_id="drop_scratch", **common).as_teardown()
         drill >> drop
     set_params(

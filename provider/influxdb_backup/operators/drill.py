@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from influxdb_backup.operators.base import BackupOperator, given, identity, log_group, only_passing_errors_retry
+from influxdb_backup.operators.guard import refuse_unknown_conf
 
 if TYPE_CHECKING:
     from influxdb_backup.config.model import Plan
@@ -29,20 +30,24 @@ class RestoreDrillOperator(_DrillBase):
     The report is kept in the repository. A drill that does not hold fails the task.
 
     :param ref: the backup to drill; picked as the plan's ``drill.pick`` says when None (templated)
+    :param only_params: refuse a run whose conf has keys that the DAG has no parameter for
     :returns: ref, manifest, tables, rows, checks, seconds_restore, seconds_read_back, seconds_total
     """
 
     template_fields: Sequence[str] = (*BackupOperator.template_fields, "ref")
 
-    def __init__(self, *, ref: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, ref: str | None = None, only_params: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ref = ref
+        self.only_params = only_params
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Drills one backup. Raises AirflowFailException when the drill does not hold."""
         from influxdb_backup.jobs.drill import drill, raise_unless_ok
 
         with only_passing_errors_retry(self.log):
+            if self.only_params:
+                refuse_unknown_conf(context)
             config, plan = self.load()
             repository = self.repository(config, plan)
             ref = repository.ref(str(self.ref)) if given(self.ref) else None

@@ -1,4 +1,4 @@
-"""The task that stands before a restore and refuses what the form cannot refuse."""
+"""Refuses what the form of a run cannot refuse: unknown keys, and a restore that nobody confirmed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,13 @@ class RestoreGuardOperator(BaseOperator):
     def execute(self, context: Mapping[str, Any]) -> None:
         """Raises AirflowFailException for a run that must not go on."""
         with only_passing_errors_retry(self.log):
-            refuse_unknown(context["dag_run"].conf or {}, list(context["dag"].params))
+            refuse_unknown_conf(context)
             refuse_unconfirmed(context["params"], self.database)
+
+
+def refuse_unknown_conf(context: Mapping[str, Any]) -> None:
+    """Raises UsageError when the run's conf has a key that the DAG has no parameter for."""
+    refuse_unknown(context["dag_run"].conf or {}, list(context["dag"].params))
 
 
 def refuse_unknown(conf: Mapping[str, Any], known: Collection[str]) -> None:
@@ -36,7 +41,7 @@ def refuse_unknown(conf: Mapping[str, Any], known: Collection[str]) -> None:
         if key not in known:
             near = get_close_matches(key, known, 1)
             raise UsageError(
-                f"The restore was given {key!r}, which it does not know.",
+                f"The run was given {key!r}, which its DAG does not know.",
                 hint=f"Did you mean {near[0]!r}?" if near else f"It knows {', '.join(sorted(known))}.",
             )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator
 
 from influxdb_backup.operators.base import flag, only_passing_errors_retry
+from influxdb_backup.operators.guard import refuse_unknown_conf
 
 if TYPE_CHECKING:
     from influxdb_backup.config.model import Plan
@@ -30,18 +31,27 @@ class WindowSettledSensor(BaseSensorOperator):
     :param config_path: the YAML file, a path that the workers can read (templated)
     :param plan: the plan's name in that file (templated)
     :param force: do not wait (templated)
+    :param only_params: refuse a run whose conf has keys that the DAG has no parameter for
     """
 
     template_fields: Sequence[str] = ("config_path", "plan", "force")
     ui_color = "#f2ecd8"
 
     def __init__(
-        self, *, config_path: str, plan: str, force: bool = False, mode: str = "reschedule", **kwargs: Any
+        self,
+        *,
+        config_path: str,
+        plan: str,
+        force: bool = False,
+        only_params: bool = False,
+        mode: str = "reschedule",
+        **kwargs: Any,
     ) -> None:
         super().__init__(mode=mode, **kwargs)
         self.config_path = config_path
         self.plan = plan
         self.force = force
+        self.only_params = only_params
 
     def poke(self, context: Mapping[str, Any]) -> bool:
         """Whether the window is settled. Raises AirflowFailException when the run has no right window."""
@@ -50,6 +60,8 @@ class WindowSettledSensor(BaseSensorOperator):
         from influxdb_backup.windows import format_instant, format_window
 
         with only_passing_errors_retry(self.log):
+            if self.only_params:
+                refuse_unknown_conf(context)
             plan = load(self.config_path).plan(self.plan)
             window = resolve_window(context, schedule=plan.schedule)
             if flag("force", self.force):
