@@ -113,6 +113,23 @@ def test_backup_of_a_window_from_the_form(dags: dict[str, Any], run_dag: RunDag,
     assert repository.ref("weather@latest").id == "weather/20260102T060000.000000000Z_20260102T120000.000000000Z/000000"
 
 
+def test_backup_of_less_than_before_from_the_form(
+    dags: dict[str, Any], run_dag: RunDag, repository: Repository, influx1: RunningServer, weather: str
+) -> None:
+    """The form's three allowances reach the export, which refuses without them."""
+    influx1.write(f"wind v=1 {1_767_225_600 * 10**9}", weather)
+    assert run_dag(dags["influxdb_backup__weather"], SECOND).state == "success"
+    influx1.query("DROP MEASUREMENT wind", db=weather)
+    influx1.query(f'ALTER RETENTION POLICY "autogen" ON "{weather}" DURATION 1d SHARD DURATION 1h')
+    window = {"window_start": DAYS["start"], "window_end": DAYS["end"]}
+    assert run_dag(dags["influxdb_backup__weather"], **window).state == "failed"
+    allowed = run_dag(
+        dags["influxdb_backup__weather"], **window, accept_expired=True, accept_missing=True, accept_shrink=True
+    )
+    assert allowed.state == "success"
+    assert repository.ref(FIRST_WINDOW).revision == 1
+
+
 def test_drill(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, influx1: RunningServer) -> None:
     """A drill restores, compares, runs the checks, keeps its report, and leaves no database behind."""
     before = influx1.query("SHOW DATABASES")
@@ -192,6 +209,13 @@ def test_restore_with_filters(
 
     assert run.state == "success"
     assert _rows(influx1, copy) == 36
+
+
+def test_restore_over_a_gap_from_the_form(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:
+    """A range with a gap is refused, unless the form allows it."""
+    conf = {"start": DAYS["start"], "end": "2026-01-03T00:00:00Z", "target_database": "x"}
+    assert run_dag(dags["influxdb_restore__weather"], **conf).states()["restore"] == "failed"
+    assert run_dag(dags["influxdb_restore__weather"], **conf, allow_gaps=True).result("restore")["rows"] == ROWS
 
 
 @pytest.mark.parametrize(

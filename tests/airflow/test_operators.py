@@ -99,6 +99,31 @@ class TestErrors:
         with pytest.raises(AirflowFailException, match="'influx_test' has the type 'postgres'"):
             ExportWindowOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
 
+    def test_less_than_before(self, config_path: str, influx1: RunningServer, weather: str) -> None:
+        """Points that expired, measurements that are gone and rows that are fewer are allowed one by one."""
+        influx1.write(f"wind v=1 {DAY_ONE.start}", weather)
+        _backup(config_path)
+        influx1.query("DROP MEASUREMENT wind", db=weather)
+        influx1.query(f'ALTER RETENTION POLICY "autogen" ON "{weather}" DURATION 1d SHARD DURATION 1h')
+        allowances = {
+            "expired-window": "accept_expired",
+            "missing-at-source": "accept_missing",
+            "shrunk-window": "accept_shrink",
+        }
+        for kind, left_out in allowances.items():
+            others = {name: "True" for name in allowances.values() if name != left_out}
+            with pytest.raises(AirflowFailException, match=rf"\({kind}\)"):
+                ExportWindowOperator(task_id="t", config_path=config_path, plan="weather", **others).execute(context())
+
+    def test_another_database(self, config_path: str) -> None:
+        """No operator goes on with the backups of what the plan named before."""
+        _backup(config_path)
+        path = Path(config_path)
+        path.write_text(re.sub(r"database: .*", "database: elsewhere", path.read_text()))
+        for operator in (ExportWindowOperator, VerifyBackupOperator, RestoreOperator, RestoreDrillOperator):
+            with pytest.raises(AirflowFailException, match="now names 'elsewhere'"):
+                operator(task_id="t", config_path=config_path, plan="weather").execute(context())
+
     def test_missing_repository(self, config_path: str) -> None:
         """A repository that was never made is not made by the way: a wrong URL must not look like a new start."""
         marker = Path(config_path).parent / "repository" / "repository.json"
@@ -152,15 +177,29 @@ class TestErrors:
             VerifyBackupOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
 
     def test_restore_over_a_gap(self, config_path: str) -> None:
-        """A range that reaches beyond the backups is refused with the gap."""
+        """A range that reaches beyond the backups is refused with the gap, unless gaps are allowed."""
         _backup(config_path)
-        operator = RestoreOperator(
-            task_id="t", config_path=config_path, plan="weather", dry_run=True,
-            start="2026-01-01T00:00:00Z", end="2026-01-03T00:00:00Z",
-        )  # fmt: skip
+        range_ = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-03T00:00:00Z", "target_database": "x"}
+
+        def restore(**more: str) -> Any:
+            operator = RestoreOperator(
+                task_id="t", config_path=config_path, plan="weather", dry_run=True, **range_, **more
+            )
+            return operator.execute(context())
 
         with pytest.raises(AirflowFailException, match="2026-01-02T00:00:00Z to 2026-01-03T00:00:00Z"):
-            operator.execute(context())
+            restore()
+        assert restore(allow_gaps="True")["rows"] == 288
+
+    def test_restore_of_less_than_the_plan_asks_for(self, config_path: str) -> None:
+        """A backup from when the plan asked for fewer measurements is a gap of the plan."""
+        path = Path(config_path)
+        wide = path.read_text()
+        path.write_text(wide.replace("    start: 2026", "    measurements: [weather]\n    start: 2026"))
+        _backup(config_path)
+        path.write_text(wide)
+        with pytest.raises(AirflowFailException, match=r"There is no backup of 2026-01-01.*\(gap\)"):
+            RestoreOperator(task_id="t", config_path=config_path, plan="weather", dry_run=True).execute(context())
 
     @pytest.mark.parametrize(
         ("argument", "words"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import DAY, NEXT_DAY, ROWS, Cli, Site
+from tests.cli.conftest import DAY, MIDNIGHT, NEXT_DAY, ROWS, Cli, Site
 
 
 def test_export_is_idempotent(backed_up: Site, cli: Cli) -> None:
@@ -119,10 +119,30 @@ def test_a_plan_of_another_database_is_refused(backed_up: Site, cli: Cli) -> Non
     """Backups of what the plan named before neither cover it nor are restored as if they were its own."""
     backed_up.config.write_text(backed_up.config.read_text().replace(backed_up.database, "elsewhere"))
     target = ("--target-database", f"{backed_up.database}_copy")
-    for command in (["coverage", "telemetry", *DAY], ["restore", "telemetry", *DAY, *target], ["drill", "telemetry"]):
+    for command in (
+        ["export", "telemetry", *NEXT_DAY],
+        ["coverage", "telemetry", *DAY],
+        ["verify", "telemetry"],
+        ["restore", "telemetry", *DAY, *target],
+        ["drill", "telemetry"],
+    ):
         failed = cli(*command)
         assert (failed.status, "now names 'elsewhere'" in failed.err) == (1, True)
     cli.ok("restore", "telemetry@latest", *target)
+
+
+def test_export_of_less_than_before_needs_a_word_for_each_loss(site: Site, cli: Cli) -> None:
+    """Points that expired, measurements that are gone and rows that are fewer are allowed one by one."""
+    site.server.write(f"mem v=1 {MIDNIGHT * 10**9}", site.database)
+    cli.ok("repo", "init", "primary")
+    cli.ok("export", "telemetry", *DAY)
+    site.server.query("DROP MEASUREMENT mem", db=site.database)
+    site.server.query(f'ALTER RETENTION POLICY "autogen" ON "{site.database}" DURATION 1d SHARD DURATION 1h')
+    flags = {"--accept-expired", "--accept-missing", "--accept-shrink"}
+    for flag in flags:
+        failed = cli("export", "telemetry", *DAY, *(flags - {flag}))
+        assert (failed.status, flag in failed.err) == (1, True)
+    assert cli.ok("export", "telemetry", *DAY, *flags, "--json").document["revision"] == 1
 
 
 def test_export_heals_damage(backed_up: Site, cli: Cli) -> None:
@@ -214,6 +234,22 @@ def test_restore_over_a_gap(backed_up: Site, cli: Cli) -> None:
     refused = cli("restore", "telemetry", *both)
     assert (refused.status, "--allow-gaps" in refused.err) == (1, True)
     assert cli.ok("restore", "telemetry", *both, "--allow-gaps", "--json").document["rows"] == ROWS
+
+
+def test_restore_of_less_than_the_plan_asks_for(site: Site, cli: Cli) -> None:
+    """A backup from when the plan asked for fewer measurements is partial, and a gap of a restore of the plan."""
+    wide = site.config.read_text()
+    cli.ok("repo", "init", "primary")
+    site.config.write_text(wide.replace("    start: 2026", "    measurements: [cpu]\n    start: 2026"))
+    cli.ok("export", "telemetry", *DAY)
+    target = ("--target-database", f"{site.database}_copy", "--dry-run")
+    cli.ok("restore", "telemetry", *DAY, *target)
+    site.config.write_text(wide)
+    covered = cli("coverage", "telemetry", *DAY)
+    assert (covered.status, "partial" in covered.out) == (1, True)
+    refused = cli("restore", "telemetry", *DAY, *target)
+    assert (refused.status, "There is no backup of 2026-01-01" in refused.err) == (1, True)
+    cli.ok("restore", "telemetry", *DAY, *target, "--allow-gaps")
 
 
 def test_second_repository(backed_up: Site, cli: Cli) -> None:

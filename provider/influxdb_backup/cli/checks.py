@@ -57,6 +57,7 @@ def verify(
 ) -> None:
     """Verify backups. The exit status is 1 when one does not hold."""
     from influxdb_backup.archive.verify import unreadable_ref
+    from influxdb_backup.jobs.identity import refuse_other_plan
     from influxdb_backup.jobs.verify import verify as run_verify
 
     session: Session = context.obj
@@ -67,6 +68,9 @@ def verify(
     plan = ref if is_plan else plan_of(ref)
     choice = RepositoryChoice(name=repository, url=repository_url, connection=repository_connection)
     opened = session.repository(choice, plan if choice.url is None else None)
+    known = session.known_plan(plan)
+    if is_plan and known is not None:
+        refuse_other_plan(known, opened)
     reports: list[VerifyReport] = []
 
     def unreadable(name: RefName, error: InfluxdbBackupError) -> None:

@@ -36,12 +36,15 @@ class VerifyBackupOperator(BackupOperator):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Verifies the backup. Raises AirflowFailException when it does not hold."""
+        from influxdb_backup.jobs.identity import refuse_other_plan
         from influxdb_backup.jobs.verify import raise_unless_ok, verify
 
         with only_passing_errors_retry(self.log):
             config, plan = self.load()
             level = verify_level(given(self.level) or plan.verify)
             repository = self.repository(config, plan)
+            if not given(self.ref):
+                refuse_other_plan(plan, repository)
             ref = self._ref(repository, plan, context)
             self.link_to(repository, ref.id)
             with log_group(self.log, f"Verify {ref.id} up to {level}"):
