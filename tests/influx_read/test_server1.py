@@ -21,12 +21,14 @@ from influxdb_backup.errors import (
     InfluxdbBackupError,
     NotVisibleError,
     QueryError,
+    ServerError,
     ServerUnavailableError,
     TargetError,
     UnsupportedServerError,
     UsageError,
 )
 from influxdb_backup.influx.connection import connect
+from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.protocol import ReadOptions, ServerSettings, WriteOptions
 from influxdb_backup.model import RetentionPolicy, Window, decode_name
 from tests.influx_read.support import MONDAY, WEEK, WINDOW, opened, read_rows, replaying, reply, table_of
@@ -285,11 +287,25 @@ def test_select_returns_rows_and_never_writes(any_influx: RunningServer, databas
         server.select(database, "autogen", "SELECT FROM")
 
 
-def test_the_clock_is_the_servers(any_influx: RunningServer) -> None:
-    """now() is whole seconds of the Date header, close to this machine's clock as both run on it."""
-    moment = opened(any_influx).now()
-    assert moment % 1_000_000_000 == 0
-    assert abs(moment - time.time_ns()) < 5_000_000_000
+def test_the_clock_is_the_servers(any_influx: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """now() is whole seconds of the Date header, whatever this machine's clock says."""
+    server = opened(any_influx)
+    actual = time.time()
+    for wrong in (-DAY, DAY):
+        shown = int(actual * 10**9) + wrong
+        monkeypatch.setattr(time, "time_ns", lambda shown=shown: shown)
+        monkeypatch.setattr(time, "time", lambda shown=shown: shown / 10**9)
+        moment = server.now()
+        assert moment % 1_000_000_000 == 0
+        assert abs(moment - actual * 10**9) < 60 * 10**9
+
+
+@pytest.mark.parametrize("date", [b"", b"Date: yesterday\r\n"])
+def test_a_reply_without_a_date_is_no_clock(date: bytes) -> None:
+    """Without the server's clock nothing is decided, least of all by this machine's."""
+    head = b"HTTP/1.1 204 No Content\r\n"
+    with replaying(head + date + b"\r\n") as url, pytest.raises(ServerError, match="no Date header"):
+        Http(ServerSettings(url=url, name="plant-7"), retry_seconds=0.2).now()
 
 
 @pytest.mark.parametrize(
@@ -321,8 +337,6 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
     """Nothing listens: the error is retryable and names the server."""
     with replaying() as url:
         pass
-    from influxdb_backup.influx.http import Http
-
     with pytest.raises(ServerUnavailableError, match="plant-7") as caught:
         Http(ServerSettings(url=url, name="plant-7"), retry_seconds=0.2).now()
     assert caught.value.retryable

@@ -22,6 +22,7 @@ from influxdb_backup.jobs.restore_documents import RestoreReport
 from influxdb_backup.jobs.restore_request import RestoreRequest
 from influxdb_backup.model import Manifest, Ref, Role, Scope, Table, Window
 from influxdb_backup.windows import parse_instant, parse_window
+from tests.influx2.support import Preparation
 from tests.servers import RunningServer
 
 SECOND = 10**9
@@ -91,6 +92,14 @@ def create_policy(running: RunningServer, database: str, policy: str, terms: str
     """A retention policy of a 1.x server, with InfluxQL's own words."""
     answer = running.query(f'CREATE RETENTION POLICY "{policy}" ON "{database}" {terms}')
     assert "error" not in str(answer), answer
+
+
+def create_hours(running: RunningServer, database: str) -> None:
+    """A policy ``hours`` beside autogen, whose shard groups are an hour long; on 2.x a bucket."""
+    if running.generation == 1:
+        create_policy(running, database, "hours", "DURATION INF REPLICATION 1 SHARD DURATION 1h DEFAULT")
+    else:
+        Preparation(running).bucket(f"{database}/hours", shard_seconds=3600)
 
 
 def back_up(

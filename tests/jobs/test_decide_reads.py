@@ -138,7 +138,7 @@ READS = st.lists(
 )
 
 
-@settings(max_examples=80)
+@settings(max_examples=300)
 @given(READS, SPAN)
 def test_newest_read_wins_and_a_ref_never_blanks_a_table_it_did_not_look_at(
     made: list[Read], span: tuple[int, int]
@@ -164,6 +164,23 @@ def test_newest_read_wins_and_a_ref_never_blanks_a_table_it_did_not_look_at(
 
 
 ALL = Scope()
+
+
+def test_newest_read_wins_over_a_higher_revision_of_another_window() -> None:
+    """How often a window was backed up says nothing against a later read of a longer one."""
+    repository = memory_repository()
+    commit(repository, [Read(2, 4, ALL), Read(2, 4, ALL), Read(0, 6, ALL)])
+    reads = decide_reads(RestoreRequest(plan="telemetry", window=window(BASE, BASE + 6)), repository, None)
+    assert set(restored(repository, reads).values()) == {2}
+
+
+def test_a_backup_that_did_not_see_a_policy_never_blanks_it() -> None:
+    """A token that lost the right to a bucket makes a newer backup, which says nothing of that bucket."""
+    repository = memory_repository()
+    commit(repository, [Read(0, 6, ALL), Read(0, 6, ALL, policies=("autogen",))])
+    reads = decide_reads(RestoreRequest(plan="telemetry", window=window(BASE, BASE + 6)), repository, ALL)
+    newest = {(table, read) for (table, _), read in restored(repository, reads).items()}
+    assert newest == {(TABLES[0], 1), (TABLES[1], 1), (TABLES[2], 0)}
 
 
 def test_restore_over_gap_is_an_error_that_names_the_gap() -> None:

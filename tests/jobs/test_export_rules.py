@@ -14,8 +14,10 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.errors import BackupNotFoundError, FormatError, IncompleteReadError, SourceError, SupersededError
 from influxdb_backup.influx.protocol import PolicySchema, ReadOptions, Server
 from influxdb_backup.jobs.coverage import coverage
+from influxdb_backup.jobs.restore_request import RestoreRequest, decide_reads
 from influxdb_backup.model import MAX_END, MIN_TIME, Table, TableSchema, Window
 from influxdb_backup.windows import tile
+from tests.influx2.support import Preparation
 from tests.jobs.support import (
     DAY,
     DAY_NS,
@@ -27,11 +29,13 @@ from tests.jobs.support import (
     archived,
     at,
     back_up,
+    create_hours,
     create_policy,
     lines,
     local_repository,
     manifest_of,
     new_database,
+    new_name,
     plan,
     rows_of,
     window,
@@ -72,6 +76,19 @@ class Meanwhile(Wrapped):
             self.actions.pop(0)()
 
 
+class Watched(Wrapped):
+    """A server that writes down which windows are read."""
+
+    def __init__(self, server: Server, reads: list[Window]) -> None:
+        super().__init__(server)
+        self.reads = reads
+
+    def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+        """Reads, and writes it down."""
+        self.reads.append(piece)
+        return self.server.read(database, schema, piece, options)
+
+
 # --- 1: expired windows, shrunk windows
 
 
@@ -107,6 +124,39 @@ def test_expired_window_is_judged_at_the_end_of_the_read_as_well(
     assert not repository.refs("telemetry")
 
 
+def test_expired_window_is_refused_before_anything_is_read(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """A window that cannot be whole any more costs the source no read."""
+    database = new_database(influx1)
+    create_policy(influx1, database, "days", "DURATION 2d REPLICATION 1 SHARD DURATION 1h")
+    now = server1.now()
+    influx1.write(f"cpu v=1 {now - 10 * HOUR}", database, "days")
+    reads: list[Window] = []
+    old = window(now - 3 * DAY_NS, now - HOUR)
+    for _ in range(2):
+        with pytest.raises(SourceError) as caught:
+            back_up(repository, Watched(server1, reads), plan(database), old)
+        assert caught.value.kind == "expired-window"
+    assert not reads
+    back_up(repository, Watched(server1, reads), plan(database), old, accept_expired=True)
+    assert reads
+
+
+def test_expired_window_is_judged_by_the_latest_that_the_server_said(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """A server's clock that is set back while a window is read does not make the window whole again."""
+    database = new_database(influx1)
+    create_policy(influx1, database, "days", "DURATION 2d REPLICATION 1 SHARD DURATION 1h")
+    now = server1.now()
+    influx1.write(f"cpu v=1 {now - 10 * HOUR}", database, "days")
+    edge = now - 2 * DAY_NS
+    with pytest.raises(SourceError) as caught:
+        back_up(repository, Clock(server1, now + 2, now), plan(database), window(edge + 1, now - HOUR), now=now)
+    assert caught.value.kind == "expired-window"
+
+
 def test_shrunk_window_is_refused(influx1: RunningServer, server1: Server, repository: Repository) -> None:
     """A new revision with fewer points than the one before needs a person's word, and keeps the old one readable."""
     database = new_database(influx1)
@@ -135,6 +185,54 @@ def test_shrunk_window_is_refused_table_by_table(
         back_up(repository, server1, plan(database))
 
 
+def test_shrunk_window_is_judged_by_its_latest_revision(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Fewer rows than the revision before is a loss, also when there are more than in an older one."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+    fill(influx1, database, count=20)
+    assert back_up(repository, server1, plan(database)).rows == 20
+    influx1.query(f"DELETE FROM cpu WHERE time < {DAY.start + 5 * MINUTE}", db=database)
+    with pytest.raises(SourceError, match=r"revision 1: autogen\.cpu now holds 15 rows and held 20"):
+        back_up(repository, server1, plan(database))
+
+
+def test_shrunk_window_is_refused_when_a_whole_table_is_gone(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """That a measurement may be missing does not say that its points may go from a window that held them."""
+    database = new_database(influx1)
+    fill(influx1, database, "cpu")
+    fill(influx1, database, "mem")
+    back_up(repository, server1, plan(database))
+    influx1.query("DROP MEASUREMENT mem", db=database)
+    with pytest.raises(SourceError, match=r"autogen\.mem now holds 0 rows and held 10") as caught:
+        back_up(repository, server1, plan(database), accept_missing=True)
+    assert caught.value.kind == "shrunk-window"
+    assert back_up(repository, server1, plan(database), accept_missing=True, accept_shrink=True).revision == 1
+
+
+def test_shrunk_window_is_refused_when_the_last_revision_cannot_be_read(
+    influx1: RunningServer, server1: Server, tmp_path: Path
+) -> None:
+    """With its manifest damaged, the rows in the last revision's ref still say that some are gone."""
+    repository = local_repository(tmp_path)
+    database = new_database(influx1)
+    fill(influx1, database)
+    first = back_up(repository, server1, plan(database))
+    path = tmp_path / "repository" / "manifests" / (first.manifest.removeprefix("sha256:") + ".json")
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-10])
+    influx1.query(f"DELETE FROM cpu WHERE time < {DAY.start + 3 * MINUTE}", db=database)
+    with pytest.raises(SourceError, match="it now holds 7 rows and held 10") as caught:
+        back_up(repository, server1, plan(database))
+    assert caught.value.kind == "shrunk-window"
+    fill(influx1, database)
+    assert back_up(repository, server1, plan(database)).revision == 1
+
+
 # --- 2: rights that shrink
 
 
@@ -153,6 +251,49 @@ def test_rights_that_shrink_are_an_error(influx1: RunningServer, server1: Server
     assert caught.value.kind == "missing-at-source"
     assert back_up(repository, server1, plan(database), next_day, accept_missing=True).rows == 0
     assert back_up(repository, server1, plan(database), window(next_day.end, next_day.end + DAY_NS)).rows == 0
+
+
+def test_rights_that_shrink_on_2x_are_told_from_a_bucket_without_points(
+    influx2: RunningServer, repository: Repository
+) -> None:
+    """A bucket that a token may no longer read looks as if it had never been, and is missed all the same."""
+    preparation = Preparation(influx2)
+    database = new_name()
+    whole, other = preparation.bucket(database), preparation.bucket(f"{database}/other")
+    influx2.write(f"cpu v=1 {DAY.start}", database)
+    influx2.write(f"cpu v=1 {DAY.start}", database, "other")
+    next_day = window(DAY.end, DAY.end + DAY_NS)
+    with preparation.opened(preparation.reader(whole, other)) as server:
+        assert back_up(repository, server, plan(database)).tables == 2
+    with preparation.opened(preparation.reader(whole)) as server:
+        with pytest.raises(SourceError, match="no longer shows: retention policy 'other'") as caught:
+            back_up(repository, server, plan(database), next_day)
+        assert caught.value.kind == "missing-at-source"
+        assert len(repository.refs("telemetry")) == 1
+        assert back_up(repository, server, plan(database), next_day, accept_missing=True).tables == 1
+        assert back_up(repository, server, plan(database), accept_shrink=True).tables == 1
+    reads = decide_reads(RestoreRequest(plan="telemetry", window=DAY), repository, None)
+    assert [unit.table.retention_policy for unit in reads.units] == ["autogen", "other"]
+    with preparation.opened(preparation.reader(other)) as server:
+        with pytest.raises(SourceError, match="retention policy 'autogen'"):
+            back_up(repository, server, plan(database), window(next_day.end, next_day.end + DAY_NS))
+        with pytest.raises(SourceError, match="shows no retention policy 'autogen'"):
+            back_up(repository, server, plan(database, retention_policies=["autogen"]), next_day)
+
+
+def test_rights_that_shrink_are_judged_by_the_backup_that_was_read_last(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """A measurement that came after the last window was read, and is in a backup of an older one, is missed too."""
+    database = new_database(influx1)
+    fill(influx1, database, "cpu")
+    later = [window(DAY.end + n * DAY_NS, DAY.end + (n + 1) * DAY_NS) for n in range(3)]
+    back_up(repository, Clock(server1, later[2].end), plan(database), later[0])
+    fill(influx1, database, "mem")
+    back_up(repository, Clock(server1, later[2].end + HOUR), plan(database), DAY)
+    influx1.query("DROP MEASUREMENT mem", db=database)
+    with pytest.raises(SourceError, match="'mem'"):
+        back_up(repository, Clock(server1, later[2].end + 2 * HOUR), plan(database), later[1])
 
 
 def test_rights_that_shrink_are_judged_by_the_last_readable_backup(
@@ -231,6 +372,64 @@ def test_plan_identity_of_another_database_is_refused(
         back_up(repository, server1, plan(first, source="rack 7"))
 
 
+def test_plan_identity_of_another_generation_is_refused(
+    influx1: RunningServer, server1: Server, influx2: RunningServer, server2: Server, repository: Repository
+) -> None:
+    """A database of the same name on a server of the other generation does not go on with the chain."""
+    database = new_database(influx1)
+    influx2.create_database(database)
+    for running in (influx1, influx2):
+        fill(running, database)
+    back_up(repository, server1, plan(database))
+    with pytest.raises(SourceError, match=r"of InfluxDB generation '1'.* now names '2'") as caught:
+        back_up(repository, server2, plan(database))
+    assert caught.value.kind == "identity-mismatch"
+
+
+def test_plan_identity_of_another_organization_is_refused(influx2: RunningServer, repository: Repository) -> None:
+    """A bucket of the same name in another organisation of a 2.x server does not go on with the chain."""
+    preparation = Preparation(influx2)
+    database = new_name()
+    mine, theirs = preparation.organization_id, preparation.organization(new_name("org"))
+    for organization in (mine, theirs):
+        preparation.bucket(database, organization=organization)
+    influx2.write(f"cpu v=1 {DAY.start}", database)
+    with preparation.opened() as server:
+        back_up(repository, server, plan(database))
+    with preparation.opened(preparation.all_access(theirs)) as server:
+        with pytest.raises(SourceError, match=f"of server instance '{mine}'.* now names '{theirs}'") as caught:
+            back_up(repository, server, plan(database, allow_empty=True), window(DAY.end, DAY.end + DAY_NS))
+        assert caught.value.kind == "identity-mismatch"
+
+
+def test_plan_identity_is_compared_before_anything_is_read(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """A plan that names another database costs that database no read."""
+    first, second = new_database(influx1), new_database(influx1)
+    fill(influx1, first)
+    fill(influx1, second)
+    back_up(repository, server1, plan(first))
+    reads: list[Window] = []
+    with pytest.raises(SourceError, match="of database"):
+        back_up(repository, Watched(server1, reads), plan(second))
+    assert not reads
+
+
+def test_plan_identity_that_another_export_took_meanwhile_is_refused(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Of two first backups of one plan from two databases, the one that is ready later commits nothing."""
+    first, second = new_database(influx1), new_database(influx1)
+    fill(influx1, first)
+    fill(influx1, second)
+    slow = Meanwhile(server1, lambda: back_up(repository, server1, plan(second), window(DAY.end, DAY.end + DAY_NS)))
+    with pytest.raises(SourceError, match=f"of database '{second}'") as caught:
+        back_up(repository, slow, plan(first))
+    assert caught.value.kind == "identity-mismatch"
+    assert [ref.window.start for ref in repository.refs("telemetry")] == [DAY.end]
+
+
 def test_plan_identity_is_not_taken_by_an_export_that_fails(
     influx1: RunningServer, server1: Server, repository: Repository
 ) -> None:
@@ -266,14 +465,14 @@ def test_scope_partial_after_the_plan_was_widened(
 
 
 def test_pieces_tile_the_window_also_where_no_shard_group_is(
-    influx1: RunningServer, server1: Server, repository: Repository
+    any_influx: RunningServer, any_server: Server, repository: Repository
 ) -> None:
     """The pieces of the evidence tile the window without gap or overlap, and no part crosses a shard group."""
-    database = new_database(influx1)
-    create_policy(influx1, database, "hours", "DURATION INF REPLICATION 1 SHARD DURATION 1h DEFAULT")
+    database = new_database(any_influx)
+    create_hours(any_influx, database)
     for hour in (1, 2, 7):
-        influx1.write(f"cpu v={hour} {DAY.start + hour * HOUR + 1}", database, "hours")
-    result = back_up(repository, server1, plan(database))
+        any_influx.write(f"cpu v={hour} {DAY.start + hour * HOUR + 1}", database, "hours")
+    result = back_up(repository, any_server, plan(database))
     manifest = manifest_of(repository, result.ref)
     for policy in ("autogen", "hours"):
         pieces = [piece.window for piece in manifest.evidence.pieces if piece.retention_policy == policy]
@@ -283,24 +482,24 @@ def test_pieces_tile_the_window_also_where_no_shard_group_is(
 
 
 def test_new_shard_groups_tables_tags_and_fields_during_the_read_are_not_left_out(
-    influx1: RunningServer, server1: Server, repository: Repository
+    any_influx: RunningServer, any_server: Server, repository: Repository
 ) -> None:
     """Whatever appears at the source while the window is read is in the backup, or the export fails."""
-    database = new_database(influx1)
-    create_policy(influx1, database, "hours", "DURATION INF REPLICATION 1 SHARD DURATION 1h DEFAULT")
+    database = new_database(any_influx)
+    create_hours(any_influx, database)
 
     def write(line: str) -> Callable[[], None]:
-        return lambda: influx1.write(line, database, "hours")
+        return lambda: any_influx.write(line, database, "hours")
 
-    influx1.write(f"cpu,host=a v=1 {DAY.start}", database, "hours")
+    any_influx.write(f"cpu,host=a v=1 {DAY.start}", database, "hours")
     busy = Meanwhile(
-        server1,
+        any_server,
         write(f"cpu,host=a v=2 {DAY.start + 5 * HOUR}"),
         write(f"cpu,host=a,rack=r v=3 {DAY.start + 1}"),
         write(f"cpu,host=a v=4,w=5i {DAY.start + 2}"),
         write(f"mem,host=a v=6 {DAY.start + 7 * HOUR}"),
     )
-    result = back_up(repository, busy, plan(database, concurrency=1))
+    result = back_up(repository, busy, plan(database, concurrency=1, reader="query"))
     assert not busy.actions
     found = archived(repository, repository.ref(result.ref))
     assert {(key[1], key[3] - DAY.start, key[4]) for key in found} == {  # type: ignore[operator]
@@ -313,15 +512,32 @@ def test_new_shard_groups_tables_tags_and_fields_during_the_read_are_not_left_ou
     }
 
 
+def test_a_shard_group_that_appears_after_its_stretch_was_read_is_not_left_out(
+    any_influx: RunningServer, any_server: Server, repository: Repository
+) -> None:
+    """The groups are listed again when all of them were read: the stretch of a new one is read once more."""
+    database = new_database(any_influx)
+    create_hours(any_influx, database)
+    any_influx.write(f"cpu v=1 {DAY.start + HOUR}\ncpu v=2 {DAY.start + 7 * HOUR}", database, "hours")
+    others = len(any_server.pieces(database, "hours", DAY)) - 1
+    late = [lambda: None] * others + [lambda: any_influx.write(f"cpu v=3 {DAY.start + 4 * HOUR}", database, "hours")]
+    busy = Meanwhile(any_server, *late)
+    result = back_up(repository, busy, plan(database, concurrency=1, reader="query"))
+    assert not busy.actions
+    assert result.rows == 3
+    pieces = [piece.window for piece in manifest_of(repository, result.ref).evidence.pieces]
+    assert window(DAY.start + 4 * HOUR, DAY.start + 5 * HOUR) in pieces
+
+
 def test_a_field_of_another_type_in_a_new_shard_group_during_the_read_keeps_its_type(
-    influx1: RunningServer, server1: Server, repository: Repository
+    any_influx: RunningServer, any_server: Server, repository: Repository
 ) -> None:
     """A type that the schema did not list when the read began is read again, never cast or dropped."""
-    database = new_database(influx1)
-    create_policy(influx1, database, "hours", "DURATION INF REPLICATION 1 SHARD DURATION 1h DEFAULT")
-    influx1.write(f"cpu v=1 {DAY.start}", database, "hours")
-    busy = Meanwhile(server1, lambda: influx1.write(f'cpu v="text" {DAY.start + HOUR}', database, "hours"))
-    result = back_up(repository, busy, plan(database))
+    database = new_database(any_influx)
+    create_hours(any_influx, database)
+    any_influx.write(f"cpu v=1 {DAY.start}", database, "hours")
+    busy = Meanwhile(any_server, lambda: any_influx.write(f'cpu v="text" {DAY.start + HOUR}', database, "hours"))
+    result = back_up(repository, busy, plan(database, reader="query"))
     values = set(archived(repository, repository.ref(result.ref)).values())
     assert values == {("float", (1.0).hex()), ("str", "text")}
 
@@ -425,6 +641,23 @@ def test_server_clock_decides_what_is_open(influx1: RunningServer, server1: Serv
             back_up(repository, Clock(server1, server_now), plan(database), now=worker_now)
         assert caught.value.kind == "open-window"
     assert not back_up(repository, Clock(server1, settled), plan(database), now=settled).open
+
+
+def test_server_clock_stands_in_the_ref_whatever_the_workers_says(
+    any_influx: RunningServer, any_server: Server, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose clock is a day ahead reads no open window, and writes none of its own times down."""
+    database = new_database(any_influx)
+    fill(any_influx, database)
+    before = any_server.now()
+    ahead = time.time_ns() + DAY_NS
+    monkeypatch.setattr(time, "time_ns", lambda: ahead)
+    with pytest.raises(SourceError, match="still open"):
+        back_up(repository, any_server, plan(database), window(before - HOUR, before - MINUTE))
+    ref = repository.ref(back_up(repository, any_server, plan(database)).ref)
+    assert before <= ref.read_start <= ref.read_end < before + HOUR
+    evidence = repository.manifest(ref).evidence
+    assert (evidence.read_start, evidence.read_end) == (ref.read_start, ref.read_end)
 
 
 def test_server_clock_decides_the_order_of_reads(

@@ -5,23 +5,27 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, assume, given, settings
 
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.errors import ConfigError, SourceError
-from influxdb_backup.influx.protocol import Server
+from influxdb_backup.errors import ConfigError, IncompleteReadError, SourceError
+from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy
 from influxdb_backup.jobs.scrub import scrub
+from influxdb_backup.model import TableSchema
 from tests.jobs.support import (
     DAY,
     DAY_NS,
     HOUR,
     WEEK,
+    Wrapped,
     back_up,
+    create_hours,
     create_policy,
     fingerprints,
     local_repository,
@@ -122,6 +126,56 @@ def test_types_per_shard_and_several_policies(
         create_policy(any_influx, database, "long", "DURATION INF REPLICATION 1 SHARD DURATION 1d")
         any_influx.write(f"m v=2i,w=true {DAY.start}", database, "long")
     both(repository, server, database, window(WEEK.start, WEEK.end + 7 * DAY_NS))
+
+
+def test_a_column_that_the_schema_does_not_know_is_never_dropped(any_influx: RunningServer, server: Server) -> None:
+    """A tag or field that appeared after the schema was read ends the read with schema-changed, as a query's does."""
+    database = new_database(any_influx)
+    any_influx.write(f"m,t=a v=1,w=2i {WEEK.start}", database)
+    [whole] = server.schema(database, "autogen").tables
+    with server.copy_shard(database, "autogen", WEEK, 0.0) as copy:
+        assert copy
+        assert sum(batch.num_rows for batch in copy.read(whole, WEEK, ReadOptions())) == 1
+        for left_out in whole.columns:
+            known = tuple(column for column in whole.columns if column != left_out)
+            with pytest.raises(IncompleteReadError) as caught:
+                list(copy.read(TableSchema(table=whole.table, columns=known), WEEK, ReadOptions()))
+            assert caught.value.kind == "schema-changed"
+
+
+class Afterwards(Wrapped):
+    """Something happens at the source once a shard's copy was read, for each of the actions."""
+
+    def __init__(self, server: Server, *actions: Callable[[], None]) -> None:
+        super().__init__(server)
+        self.actions = list(actions)
+
+    @contextmanager
+    def copy_shard(self, *arguments: Any) -> Iterator[ShardCopy | None]:
+        """The copy, and then the next thing."""
+        with self.server.copy_shard(*arguments) as copy:
+            yield copy
+        if self.actions:
+            self.actions.pop(0)()
+
+
+def test_what_appears_after_its_shard_was_copied_is_not_left_out(
+    any_influx: RunningServer, server: Server, repository: Repository
+) -> None:
+    """A new shard group, tag and field that come when all shards were copied are in the backup."""
+    database = new_database(any_influx)
+    create_hours(any_influx, database)
+    any_influx.write(f"m v=1 {DAY.start + HOUR}\nm v=2 {DAY.start + 7 * HOUR}", database, "hours")
+    copies = len(server.pieces(database, "hours", DAY))
+
+    def grow() -> None:
+        any_influx.write(f"m v=3 {DAY.start + 4 * HOUR}\nm,t=a w=4i {DAY.start + 7 * HOUR}", database, "hours")
+
+    busy = Afterwards(server, *[lambda: None] * (copies - 1), grow)
+    result = back_up(repository, busy, plan(database, reader="shard"))
+    assert not busy.actions
+    assert (result.rows, result.values) == (4, 4)
+    assert "shard" in readers_of(repository, result.ref)
 
 
 def test_a_small_part_of_a_shard_is_read_by_queries(
