@@ -296,6 +296,25 @@ def test_rights_that_shrink_are_judged_by_the_backup_that_was_read_last(
         back_up(repository, Clock(server1, later[2].end + 2 * HOUR), plan(database), later[1])
 
 
+def test_rights_that_shrink_during_the_first_read_are_an_error(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """What was there when the read began and is not at its end is not left out without a word."""
+    database = new_database(influx1)
+    fill(influx1, database, "cpu")
+    fill(influx1, database, "mem")
+    drop = Meanwhile(server1, lambda: influx1.query("DROP MEASUREMENT mem", db=database))
+    with pytest.raises(
+        SourceError, match=r"no longer shows what it showed when this read began: autogen\.mem"
+    ) as caught:
+        back_up(repository, drop, plan(database, concurrency=1))
+    assert caught.value.kind == "missing-at-source"
+    assert not repository.refs("telemetry")
+    fill(influx1, database, "mem")
+    drop = Meanwhile(server1, lambda: influx1.query("DROP MEASUREMENT mem", db=database))
+    assert back_up(repository, drop, plan(database, concurrency=1), accept_missing=True).tables == 1
+
+
 def test_rights_that_shrink_are_judged_by_the_last_readable_backup(
     influx1: RunningServer, server1: Server, repository: Repository, tmp_path: Path
 ) -> None:

@@ -167,6 +167,8 @@ def _read_everything(
     for _ in range(_ROUNDS):
         reading = _list(reader, previous, read_start, options)
         reader.finish()
+        if not options.accept_missing:
+            _refuse_vanished(reader, reading.selection)
         wanted = {
             (table, piece): schema
             for table, schema in reading.selection.tables.items()
@@ -184,6 +186,18 @@ def _read_everything(
         f"{_ROUNDS} reads of {format_window(reader.window)}.",
         hint="Wait until the window has settled and run the export again.",
     )
+
+
+def _refuse_vanished(reader: WindowReader, selection: Selection) -> None:
+    shown = {*selection.tables, *(entry.table for entry in selection.unreadable)}
+    gone = sorted({str(table) for table, _ in reader.results if table not in shown})
+    if gone:
+        raise SourceError(
+            f"{reader.server.name} no longer shows what it showed when this read began: {', '.join(gone[:5])}"
+            f"{' and more' if len(gone) > 5 else ''}.",
+            kind="missing-at-source",
+            hint="Check the connection's rights; if it was dropped on purpose, export again.",
+        )
 
 
 def _list(reader: WindowReader, previous: Manifest | None, read_start: int, options: ExportOptions) -> _Reading:
