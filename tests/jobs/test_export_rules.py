@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,7 +16,7 @@ from influxdb_backup.errors import BackupNotFoundError, FormatError, IncompleteR
 from influxdb_backup.influx.protocol import PolicySchema, ReadOptions, Server
 from influxdb_backup.jobs.coverage import coverage
 from influxdb_backup.jobs.restore_request import RestoreRequest, decide_reads
-from influxdb_backup.model import MAX_END, MIN_TIME, Table, TableSchema, Window
+from influxdb_backup.model import MAX_END, MIN_TIME, RetentionPolicy, Table, TableSchema, Window
 from influxdb_backup.windows import tile
 from tests.influx2.support import Preparation
 from tests.jobs.support import (
@@ -546,6 +547,56 @@ def test_a_shard_group_that_appears_after_its_stretch_was_read_is_not_left_out(
     assert result.rows == 3
     pieces = [piece.window for piece in manifest_of(repository, result.ref).evidence.pieces]
     assert window(DAY.start + 4 * HOUR, DAY.start + 5 * HOUR) in pieces
+
+
+class Slow(Wrapped):
+    """A server whose reads and counts end late; it writes down when they end and when something is listed."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.said: list[str] = []
+
+    def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+        """Ends late."""
+        yield from self.server.read(database, schema, piece, options)
+        time.sleep(0.1)
+        self.said.append("read")
+
+    def counts(self, *arguments: Any) -> Mapping[str, int]:
+        """Ends late."""
+        counts = self.server.counts(*arguments)
+        time.sleep(0.1)
+        self.said.append("counts")
+        return counts
+
+    def retention_policies(self, database: str) -> tuple[RetentionPolicy, ...]:
+        """As the server."""
+        self.said.append("policies")
+        return self.server.retention_policies(database)
+
+    def schema(self, database: str, retention_policy: str) -> PolicySchema:
+        """As the server."""
+        self.said.append("schema")
+        return self.server.schema(database, retention_policy)
+
+    def pieces(self, database: str, retention_policy: str, span: Window) -> tuple[Window, ...]:
+        """As the server."""
+        self.said.append("pieces")
+        return self.server.pieces(database, retention_policy, span)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_the_last_listing_begins_after_the_last_read_and_count(
+    influx1: RunningServer, server1: Server, repository: Repository, concurrency: int
+) -> None:
+    """Policies, tables and shard groups are listed, and expiry is judged, when nothing is left to be read."""
+    database = new_database(influx1)
+    for measurement in ("cpu", "disk", "mem"):
+        fill(influx1, database, measurement)
+    slow = Slow(server1)
+    assert back_up(repository, slow, plan(database, concurrency=concurrency, reader="query")).rows == 30
+    assert slow.said[:3] == slow.said[-3:] == ["policies", "schema", "pieces"]
+    assert sorted(slow.said[3:-3]) == ["counts"] * 3 + ["read"] * 3
 
 
 def test_a_field_of_another_type_in_a_new_shard_group_during_the_read_keeps_its_type(
