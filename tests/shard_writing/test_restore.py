@@ -29,7 +29,7 @@ from influxdb_backup.fingerprint import TableFingerprint
 from influxdb_backup.influx.protocol import NewShards, ReadOptions, Server, ShardCopy
 from influxdb_backup.jobs import shard_proof
 from influxdb_backup.jobs.drill import drill
-from influxdb_backup.jobs.drill_reading import sample_of
+from influxdb_backup.jobs.restored_reading import sample_of
 from influxdb_backup.model import RetentionPolicy, Table, TableSchema, Window
 from tests.jobs.support import (
     DAY,

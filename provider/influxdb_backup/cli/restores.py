@@ -93,6 +93,10 @@ def restore(
             "--max-rejects", metavar="N", min=0, help="Points that the target may refuse before the restore fails."
         ),
     ] = 0,
+    fingerprints: Annotated[
+        bool,
+        typer.Option("--fingerprints", help="Read everything back, too, and compare it with the archive to the bit."),
+    ] = False,
     unsigned_as_integer: Annotated[
         bool, typer.Option("--unsigned-as-integer", help="Write unsigned fields as integers, for a 1.x target.")
     ] = False,
@@ -152,6 +156,7 @@ def restore(
         allow_gaps=allow_gaps,
         max_rejects=max_rejects,
         unsigned_as_integer=unsigned_as_integer,
+        fingerprints=fingerprints,
         connections=connections,
         restore_id=restore_id,
     )
@@ -271,7 +276,8 @@ def _print_report(report: RestoreReport) -> None:
     output.line(
         f"Restored {output.counted(report.rows, 'row')} of {output.counted(report.tables, 'table')} into "
         f"{report.target_server}, "
-        f"database {report.target_database}, in {output.seconds(report.seconds)}; counts were read back."
+        f"database {report.target_database}, in {output.seconds(report.seconds)}; "
+        f"counts{' and fingerprints' if report.fingerprints else ''} were read back."
     )
     if not report.rows:
         output.note("Warning: no point was restored: the backups hold none of this range with these names and tags.")

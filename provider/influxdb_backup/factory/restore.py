@@ -21,7 +21,8 @@ from influxdb_backup.operators.restore import RestoreOperator
 
 _PASSED_ON = (
     "start", "end", "retention_policies", "measurements", "tags", "target_connection", "target_database",
-    "target_retention_policy", "on_conflict", "retention", "allow_gaps", "max_rejects", "writer", "dry_run",
+    "target_retention_policy", "on_conflict", "retention", "allow_gaps", "max_rejects", "fingerprints", "writer",
+    "dry_run",
 )  # fmt: skip
 
 
@@ -102,6 +103,10 @@ def _params(plan: Plan) -> dict[str, Param]:
         ),
         "max_rejects": Param(
             0, type="integer", minimum=0, title="Rejects", description="Points the target may refuse.", section="Rules"
+        ),
+        "fingerprints": Param(
+            False, type="boolean", title="Fingerprints",
+            description="Read everything back, too, and compare it with the archive to the bit.", section="Rules",
         ),
         "writer": _choice(
             ["auto", "lines", "shard"], "Writer", "shard writes whole shards into a new database; auto where it can."

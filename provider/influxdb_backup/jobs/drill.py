@@ -16,10 +16,8 @@ from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Check, Plan
 from influxdb_backup.errors import DrillError, InfluxdbBackupError, IntegrityError, TargetError
-from influxdb_backup.fingerprint import add_fingerprints
 from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.drill_checks import run_check
-from influxdb_backup.jobs.drill_reading import ScratchReader, Seen
 from influxdb_backup.jobs.drill_scratch import SCRATCH_PREFIX, DrillRun, DrillScratch, clean, new_scratch_name
 from influxdb_backup.jobs.drills import (
     CheckResult,
@@ -33,6 +31,7 @@ from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.restore import restore
 from influxdb_backup.jobs.restore_documents import RestoreReport
 from influxdb_backup.jobs.restore_request import RestoreRequest
+from influxdb_backup.jobs.restored_reading import RestoredReader, Seen, content
 from influxdb_backup.jobs.shard_restore import WRITER, Scratch
 from influxdb_backup.jobs.type_changes import separating_duration
 from influxdb_backup.model import (
@@ -215,7 +214,7 @@ def _said(error: InfluxdbBackupError) -> str:
 
 def _compare_all(run: DrillRun, manifest: Manifest, findings: _Findings) -> None:
     by_shards = findings.restored is not None and findings.restored.writer == "shard"
-    reader = ScratchReader(run.server, run.scratch, run.ref.window, by_shards, random.SystemRandom())
+    reader = RestoredReader(run.server, run.scratch, run.ref.window, by_shards, random.SystemRandom())
     number = 0
     for policy in dict.fromkeys(entry.table.retention_policy for entry in manifest.tables):
         entries = [entry for entry in manifest.tables if entry.table.retention_policy == policy]
@@ -230,7 +229,7 @@ def _compare(entry: TableEntry, held: Seen, findings: _Findings) -> TableResult:
     """Compares what the scratch holds of a table with the manifest, field by field."""
     name = str(entry.table)
     seen = held.found
-    rows, fingerprint = sum(one.rows for one in seen), add_fingerprints(one.hexadecimal for one in seen)
+    rows, fingerprint = content(seen)
     before = len(findings.problems)
     if rows != entry.rows:
         findings.note("rows", name, f"{entry.rows} rows were backed up and {rows} came back.")

@@ -18,6 +18,7 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.columns import batch_columns
 from influxdb_backup.errors import StoreError, TargetError, UnrepresentableError
 from influxdb_backup.influx.protocol import Server, Unrepresentable, WriteOptions
+from influxdb_backup.jobs.compare import compare_fingerprints
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.read_back import Expected, has_mixed_types, read_back
 from influxdb_backup.jobs.restore_documents import (
@@ -36,6 +37,10 @@ from influxdb_backup.model import Scope, Table, printable
 
 _GROUP_ROWS = 4_000_000
 """rows after which the progress of a restore is kept, so that a retry does not begin again"""
+
+
+_PASSING = {"restore_id", "connections", "max_rejects", "writer", "fingerprints"}
+"""of a request: what may be another when a restore is gone on with"""
 
 
 def plan_restore(
@@ -88,7 +93,7 @@ def restore(
     progress: ProgressCallback = silent,
 ) -> RestoreReport:
     """
-    Restores what the request asks for, and proves by counts that it arrived.
+    Restores what the request asks for, and proves by counts, and by fingerprints where asked, that it arrived.
 
     Before the first change every part is read once (digest, names and values that line protocol cannot
     carry), and the target is checked. Raises BackupNotFoundError (gaps), TargetError, UnrepresentableError,
@@ -105,6 +110,8 @@ def restore(
     done = _progress_so_far(run)
     by_shards = None if done else restore_by_shards(run, partial(_claim_once, run), scratch)
     outcome = by_shards or _restore_by_lines(run, done, scratch)
+    if request.fingerprints:
+        compare_fingerprints(run, by_shards=by_shards is not None)
     ended = time.monotonic()
     totals = outcome.totals
     return RestoreReport(
@@ -125,6 +132,7 @@ def restore(
         gaps=reads.gaps,
         continued_units=sum(len(step.units) for step in done),
         writer="shard" if by_shards else "lines",
+        fingerprints=request.fingerprints,
         check_seconds=outcome.checked - started,
         write_seconds=outcome.written - outcome.checked,
         read_back_seconds=ended - outcome.written,
@@ -191,7 +199,7 @@ def _options(request: RestoreRequest) -> WriteOptions:
 
 
 def _request_digest(run: RestoreRun) -> str:
-    asked = run.request.model_dump(mode="json", exclude={"restore_id", "connections", "max_rejects", "writer"})
+    asked = run.request.model_dump(mode="json", exclude=_PASSING)
     asked["refs"] = sorted(ref.id for ref in run.reads.refs)
     return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

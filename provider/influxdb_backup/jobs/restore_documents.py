@@ -96,6 +96,8 @@ class RestoreReport(Value):
     """parts that an earlier call with this id had written"""
     writer: Literal["lines", "shard"] = "lines"
     """how the points were written: by line protocol or as whole shards"""
+    fingerprints: bool = False
+    """whether everything was read back, and had the archive's fingerprints"""
     check_seconds: float
     """reading every part once, its digest and what line protocol can carry, before the first write"""
     write_seconds: float

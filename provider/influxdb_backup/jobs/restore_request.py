@@ -50,6 +50,8 @@ class RestoreRequest(Value):
     allow_gaps: bool = False
     max_rejects: int = 0
     unsigned_as_integer: bool = False
+    fingerprints: bool = False
+    """everything is read back, too, and must have the archive's fingerprints"""
     connections: int = 2
     writer: Literal["auto", "lines", "shard"] = "auto"
     """how points are written: by line protocol, or as whole shards, into a new database only; ``auto`` takes shards
@@ -107,8 +109,10 @@ def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope |
     Which parts answer the request: at every instant and for every table the newest read that looked at it.
 
     Raises BackupNotFoundError when nothing is there, or when there are gaps and the request does not allow
-    them; UsageError when the request names neither a plan nor refs, or refs of different databases.
+    them; UsageError when the request names neither a plan nor refs, or refs of different databases, or asks for
+    fingerprints of a target that is not to equal the archive.
     """
+    _refuse_fingerprints(request)
     candidates, window = _candidates(request, repository)
     used = _winners(candidates, window)
     manifests = dict(zip((ref.id for ref in used), at_once(repository.manifest, used), strict=True))
@@ -150,6 +154,21 @@ def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope |
         gaps=tuple(gaps),
         database=database,
     )
+
+
+def _refuse_fingerprints(request: RestoreRequest) -> None:
+    """Where the target may hold something else than the archive, fingerprints differ and say nothing."""
+    for asked, option in (
+        (request.on_conflict == "merge", "--on-conflict merge"),
+        (request.retention == "drop-points", "--retention drop-points"),
+        (request.max_rejects > 0, "--max-rejects"),
+        (request.unsigned_as_integer, "--unsigned-as-integer"),
+    ):
+        if request.fingerprints and asked:
+            raise UsageError(
+                f"Fingerprints cannot be compared with {option}: the target would not hold what the archive does.",
+                hint="Leave one of them out; the counts are read back in any case.",
+            )
 
 
 def _reads_of(manifest: Manifest) -> set[str]:

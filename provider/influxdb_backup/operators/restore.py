@@ -44,6 +44,7 @@ class RestoreOperator(BackupOperator):
         all points (templated)
     :param allow_gaps: restore although parts of the range have no backup (templated)
     :param max_rejects: points that the target may refuse before the restore fails (templated)
+    :param fingerprints: read everything back, too, and compare it with the archive to the bit (templated)
     :param writer: ``auto``, ``lines`` or ``shard``: by line protocol or, into a new database, as whole shards
         (templated)
     :param restore_id: continues the restore of this id; made from DAG, run and task when None (templated)
@@ -54,7 +55,7 @@ class RestoreOperator(BackupOperator):
     template_fields: Sequence[str] = (
         *BackupOperator.template_fields, "start", "end", "refs", "retention_policies", "measurements", "tags",
         "target_connection", "target_database", "target_retention_policy", "on_conflict", "retention", "allow_gaps",
-        "max_rejects", "writer", "restore_id", "dry_run",
+        "max_rejects", "fingerprints", "writer", "restore_id", "dry_run",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,7 @@ class RestoreOperator(BackupOperator):
         retention: str = "fail",
         allow_gaps: bool = False,
         max_rejects: int = 0,
+        fingerprints: bool = False,
         writer: str = "auto",
         restore_id: str | None = None,
         dry_run: bool = False,
@@ -92,6 +94,7 @@ class RestoreOperator(BackupOperator):
         self.retention = retention
         self.allow_gaps = allow_gaps
         self.max_rejects = max_rejects
+        self.fingerprints = fingerprints
         self.writer = writer
         self.restore_id = restore_id
         self.dry_run = dry_run  # type: ignore[assignment,method-assign]
@@ -137,6 +140,7 @@ class RestoreOperator(BackupOperator):
             retention=one_of("retention", self.retention, ("fail", "widen", "drop-points")),
             allow_gaps=flag("allow_gaps", self.allow_gaps),
             max_rejects=count("max_rejects", self.max_rejects),
+            fingerprints=flag("fingerprints", self.fingerprints),
             writer=one_of("writer", self.writer, ("auto", "lines", "shard")),
             restore_id=given(self.restore_id) or restore_id_of(context),
         )
@@ -179,7 +183,20 @@ class RestoreOperator(BackupOperator):
         }
 
     def _tell(self, report: RestoreReport) -> dict[str, Any]:
-        self.log.info("Restored %s rows into %s.", f"{report.rows:,}", report.target_database)
+        self.log.info(
+            "Restored %s rows into %s; counts%s were read back.",
+            f"{report.rows:,}", report.target_database, " and fingerprints" if report.fingerprints else "",
+        )  # fmt: skip
+        for name in report.infinite:
+            self.log.warning("Created %s to keep points for ever: the source's duration would drop them.", name)
+        for name in report.widened:
+            self.log.warning("Widened %s: it existed, and now keeps points for ever.", name)
+        for gap in report.gaps:
+            self.log.warning("Not restored: no backup of %s.", gap)
+        if report.dropped_points:
+            self.log.warning("Not written: %s points older than the target keeps.", f"{report.dropped_points:,}")
+        if report.rejects:
+            self.log.warning("Refused: %s points, kept in %s.", f"{report.rejects:,}", report.reject_file)
         return {
             "restore_id": report.restore_id,
             "target_database": report.target_database,

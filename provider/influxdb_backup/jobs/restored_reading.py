@@ -1,9 +1,9 @@
 """
-What a scratch holds, read back.
+What a database holds that was restored into, read back.
 
-A scratch that was written as whole shards is read back as whole shards, every value. The restore has counted all fields
-by query before; a stretch of each table is read by query as well, so that what the engine of the server makes of the
-files is part of the proof. Everything else is read by query.
+What was written as whole shards is read back as whole shards, every value. The restore has counted all fields by query
+before; a stretch of each table is read by query as well, so that what the engine of the server makes of the files is
+part of the proof. Everything else is read by query.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FEWEST = 100
 
 @dataclass
 class Seen:
-    """What one table of the scratch holds."""
+    """What one table of the database holds."""
 
     found: list[TableFingerprint] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
@@ -41,8 +41,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class ScratchReader:
-    """Reads tables of a scratch ``database``; ``by_shards`` where it was written by shards."""
+class RestoredReader:
+    """Reads tables of a restored ``database``; ``by_shards`` where it was written by shards."""
 
     server: Server
     database: str
@@ -51,7 +51,7 @@ class ScratchReader:
     randomness: random.Random
 
     def read(self, retention_policy: str, tables: Iterable[Table]) -> dict[Table, Seen]:
-        """What the scratch holds of each of these tables of one policy; nothing for a table that it does not list."""
+        """What the database holds of each of these tables of one policy; nothing for a table that it does not list."""
         listed = self._listed(retention_policy)
         wanted = {table: listed[table] for table in tables if table in listed}
         seen = {table: Seen() for table in wanted}
@@ -77,7 +77,7 @@ class ScratchReader:
         seen.found.append(found)
         if sample and expected:
             asked = self._by_query(schema, sample)
-            if _content(asked) != _content([expected]):
+            if content(asked) != content([expected]):
                 rows = sum(one.rows for one in asked)
                 seen.differences.append(
                     f"In {format_window(sample)} a query gives {rows} rows, with another content than the "
@@ -111,8 +111,9 @@ def _from_copy(copy: ShardCopy, schema: TableSchema, piece: Window) -> TableFing
     return fingerprint_batches(schema.table.measurement, ahead(copy.read(schema, piece, ReadOptions())))
 
 
-def _content(parts: Sequence[TableFingerprint]) -> tuple[int, str]:
+def content(parts: Sequence[TableFingerprint]) -> tuple[int, str]:
+    """Rows and fingerprint of disjoint parts of a table."""
     return sum(part.rows for part in parts), add_fingerprints(part.hexadecimal for part in parts)
 
 
-__all__ = ["SAMPLE_ROWS", "ScratchReader", "Seen", "sample_of"]
+__all__ = ["SAMPLE_ROWS", "RestoredReader", "Seen", "content", "sample_of"]
