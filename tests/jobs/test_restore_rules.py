@@ -548,6 +548,36 @@ def test_retried_restore_counts_what_two_calls_wrote_once(
     assert (again.continued_units, again.rows) == (1, 10)
 
 
+def test_two_restores_with_one_id_at_the_same_moment_are_one(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Of two calls that both find the id unused only one goes on; the other ends before its first point."""
+    backed_up(influx1, server1, repository)
+    target = new_database(influx1)
+    influx1.write(f"cpu,host=a v=1 {DAY.end}", target)
+    asked = {"plan": "telemetry", "window": DAY, "restore_id": "run 1"}
+
+    class Racing(Wrapped):
+        counted = 0
+
+        def counts(
+            self, database: str, policy: str, measurement: str, span: Window, fields: Sequence[str]
+        ) -> Mapping[str, int]:
+            found = self.server.counts(database, policy, measurement, span, fields)
+            self.counted += 1
+            if self.counted == 2:  # the last look at the target before the id is taken
+                assert restore_into(repository, self.server, target, **asked).rows == 10
+            return found
+
+        def writer(self, *_: object) -> PointWriter:
+            raise AssertionError("a point would be written")
+
+    with pytest.raises(TargetError, match="began at the same moment") as caught:
+        restore_into(repository, Racing(server1), target, **asked)
+    assert caught.value.kind == "restore-in-progress"
+    assert len(values(influx1, target)) == 11
+
+
 class ReadOnly(LocalStore):
     """A folder that is mounted read-only."""
 
