@@ -586,6 +586,35 @@ def test_scratch_databases(two: Preparation) -> None:
         server.drop_scratch(name, identity)
 
 
+def test_a_scratch_is_dropped_by_its_id_and_not_by_its_name(two: Preparation) -> None:
+    """A bucket that somebody else made under the name of a scratch that is gone stays, and so do its points."""
+    name = fresh()
+    with two.opened() as server:
+        identity = server.create_scratch(name, [])
+        two.call("DELETE", f"/api/v2/buckets/{identity}")
+        two.bucket(name)
+        two.server.write("precious v=1 1", name)
+        server.drop_scratch(name, identity)
+        assert [row["v"] for row in server.select(name, "autogen", "SELECT v FROM precious")] == [1]
+
+
+def test_a_scratch_that_is_not_empty_is_refused(two: Preparation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points of somebody who writes to the very name end the drill before its own points are mixed with them."""
+    name = fresh()
+    with two.opened() as server:
+        create = server._buckets.create
+
+        def create_and_write(database: str, policies: list[RetentionPolicy]) -> object:
+            created = create(database, policies)
+            two.server.write("theirs v=1 1", name)
+            return created
+
+        monkeypatch.setattr(server._buckets, "create", create_and_write)
+        with pytest.raises(TargetError, match="not new and empty"):
+            server.create_scratch(name, [])
+        assert name not in server.databases()
+
+
 def test_a_scratch_that_fails_leaves_nothing(two: Preparation) -> None:
     """When one of several buckets cannot be made, those that were made are deleted."""
     name = fresh()

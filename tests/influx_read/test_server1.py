@@ -238,6 +238,36 @@ def test_a_scratch_is_new_empty_and_infinite(one: RunningServer, database: str) 
     server.drop_scratch(database, scratch)
 
 
+@pytest.mark.parametrize("looks", [1, 2], ids=["before the first look", "after it"])
+@pytest.mark.parametrize("theirs", ["points", "policy"])
+def test_a_scratch_that_somebody_else_makes_at_the_same_moment_is_refused(
+    one: RunningServer, database: str, monkeypatch: pytest.MonkeyPatch, looks: int, theirs: str
+) -> None:
+    """CREATE DATABASE succeeds for what exists: points or policies that are there prove that it is not ours."""
+    server = opened(one)
+    look = server.databases
+    looked = 0
+
+    def look_and_be_late() -> tuple[str, ...]:
+        nonlocal looked
+        found, looked = look(), looked + 1
+        if looked == looks:
+            one.create_database(database)
+            if theirs == "points":
+                one.write("precious v=1 1", database)
+            else:
+                one.query(f'CREATE RETENTION POLICY "theirs" ON "{database}" DURATION INF REPLICATION 1')
+        return found
+
+    monkeypatch.setattr(server, "databases", look_and_be_late)
+    with pytest.raises(TargetError):
+        server.create_scratch(database, [])
+    assert database in look()
+    assert [row["v"] for row in server.select(database, "autogen", "SELECT v FROM precious")] == (
+        [1] if theirs == "points" else []
+    )
+
+
 def test_create_database_adds_what_is_missing_and_changes_nothing(one: RunningServer, database: str) -> None:
     """The first call creates, the second adds one policy, and an existing policy keeps its duration."""
     server = opened(one)

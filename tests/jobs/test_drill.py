@@ -167,6 +167,27 @@ def test_a_drill_finds_a_value_that_changed(influx1: RunningServer, server1: Ser
     assert [(problem.kind, problem.object) for problem in report.problems] == [("fingerprint", "autogen.cpu")]
 
 
+def test_a_drill_finds_points_that_vanished(influx1: RunningServer, server1: Server, repository: Repository) -> None:
+    """Points that were counted after the restore and are gone when they are read: rows and fields are named."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+
+    class Vanishing(Wrapped):
+        """Deletes one point of the scratch after its counts were read back."""
+
+        def read(self, name: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+            influx1.query(f"DELETE FROM cpu WHERE time = {DAY.start}", db=name)
+            return self.server.read(name, schema, piece, options)
+
+    report = drill(plan(database), repository=repository, server=Vanishing(server1))
+    assert [(problem.kind, problem.object) for problem in report.problems] == [
+        ("rows", "autogen.cpu"),
+        ("counts", "autogen.cpu"),
+    ]
+    assert "Field 'v' (float): 10 values were backed up and 9 came back." in report.problems[1].message
+
+
 def test_a_drill_runs_the_users_checks(influx1: RunningServer, server1: Server, repository: Repository) -> None:
     """Checks are asked of the restored data only; one that does not hold, or that cannot be asked, fails the drill."""
     database = new_database(influx1)
@@ -260,14 +281,16 @@ def test_scratch_is_recorded_before_it_is_created(
 
     class Watching(Wrapped):
         def create_scratch(self, name: str, policies: tuple[RetentionPolicy, ...]) -> str:
-            recorded = [record.database for _, record in repository.read_documents("drills/telemetry/", ScratchStarted)]
-            assert name in recorded
+            records = [record for _, record in repository.read_documents("drills/", ScratchStarted)]
+            assert (name, self.server.name) in [(record.database, record.server) for record in records]
             seen.append(name)
             return self.server.create_scratch(name, policies)
 
-    for _ in range(2):
-        assert drill(plan(database), repository=repository, server=Watching(server1)).ok
-    assert len(set(seen)) == 2
+    empty = plan(new_database(influx1), name="nothing", allow_empty=True)
+    back_up(repository, server1, empty)
+    for chosen in (plan(database), plan(database), empty):
+        assert drill(chosen, repository=repository, server=Watching(server1)).ok
+    assert len(set(seen)) == 3
     assert all(len(name.removeprefix(SCRATCH)) == 16 for name in seen)
     assert not set(seen) & set(server1.databases())
 
@@ -329,7 +352,7 @@ def test_scratch_that_cannot_be_dropped_is_reported_and_cleaned_later(
     database = new_database(any_influx)
     fill(any_influx, database)
     back_up(repository, any_server, plan(database))
-    bystander = new_database(any_influx, "influxdb_backup_drills")
+    bystander = new_database(any_influx, SCRATCH.rstrip("_"))  # as a scratch is called, and not recorded
     report = drill(plan(database), repository=repository, server=Undroppable(any_server))
     assert not report.ok
     assert not report.scratch_dropped
