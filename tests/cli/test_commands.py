@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.store import open_store
+from influxdb_backup.config.model import Plan
+from influxdb_backup.jobs.drill import drill
+from influxdb_backup.jobs.drill_scratch import SCRATCH_PREFIX
 from tests.cli.conftest import DAY, MIDNIGHT, NEXT_DAY, ROWS, Cli, Site
+from tests.jobs.support import new_database, opened
+from tests.jobs.test_drill import Undroppable
 
 
 def test_export_is_idempotent(backed_up: Site, cli: Cli) -> None:
@@ -195,6 +203,20 @@ def test_drill(backed_up: Site, cli: Cli) -> None:
     assert "No scratch database" in cli.ok("drill", "telemetry", "--clean").out
 
 
+def test_drill_clean_drops_what_a_killed_drill_left(backed_up: Site, cli: Cli) -> None:
+    """The scratch that a drill recorded and could not drop is dropped and named, once; others stay."""
+    chosen = Plan(name="telemetry", database=backed_up.database, repositories=("primary",))
+    repository = Repository.open(open_store(backed_up.repository))
+    bystander = new_database(backed_up.server, SCRATCH_PREFIX.rstrip("_"))
+    with opened(backed_up.server, name="source") as server:
+        left = drill(chosen, repository=repository, server=Undroppable(server)).scratch
+    assert left in str(backed_up.server.query("SHOW DATABASES"))
+    assert cli.ok("drill", "telemetry", "--clean").out == f"dropped {left}\n"
+    databases = str(backed_up.server.query("SHOW DATABASES"))
+    assert (left in databases, bystander in databases, backed_up.database in databases) == (False, True, True)
+    assert cli.ok("drill", "telemetry", "--clean", "--json").document == {"dropped": []}
+
+
 def test_drill_with_a_check_that_fails(backed_up: Site, cli: Cli) -> None:
     """A check of the user's own that does not hold makes the drill fail."""
     backed_up.config.write_text(backed_up.config.read_text().replace(f"equals: {ROWS}", "min: 1000"))
@@ -218,6 +240,46 @@ def test_restore_of_a_range_and_a_tag(backed_up: Site, cli: Cli) -> None:
     report = cli.ok("restore", "telemetry", *half, "--tag", "host=h1", "--target-database", target, "--json").document
     assert report["rows"] == ROWS // 4
     assert backed_up.count(target) == ROWS // 4
+
+
+def test_restore_says_which_policies_keep_points_for_ever(site: Site, cli: Cli) -> None:
+    """Points older than the source keeps are restored without a retention, which the dry run and the result say."""
+    cli.ok("repo", "init", "primary")
+    alter = 'ALTER RETENTION POLICY "autogen" ON "{}" DURATION 1d SHARD DURATION 1h'
+    site.server.query(alter.format(site.database))
+    cli.ok("export", "telemetry", *DAY, "--accept-expired")
+    target = f"{site.database}_old"
+    asked = ("restore", "telemetry", *DAY, "--target-database", target)
+    for result in (cli.ok(*asked, "--dry-run"), cli.ok(*asked)):
+        assert re.search(r"^without retention +autogen$", result.out, re.MULTILINE)
+    assert site.count(target) == ROWS
+
+
+def test_restore_into_a_shorter_retention_is_refused_by_default(backed_up: Site, cli: Cli) -> None:
+    """An existing policy that would drop the points is neither widened nor left to drop them without a word."""
+    target = f"{backed_up.database}_short"
+    backed_up.server.create_database(target)
+    backed_up.server.query(f'ALTER RETENTION POLICY "autogen" ON "{target}" DURATION 1d SHARD DURATION 1h')
+    asked = ("restore", "telemetry", *DAY, "--target-database", target)
+    refused = cli(*asked)
+    assert (refused.status, "would drop" in refused.err, "--retention widen" in refused.err) == (1, True, True)
+    assert backed_up.count(target) == 0
+    dropped = cli.ok(*asked, "--retention", "drop-points")
+    assert re.search(rf"^not written +{ROWS} points older", dropped.out, re.MULTILINE)
+    widened = cli.ok(*asked, "--retention", "widen")
+    assert re.search(r"^widened +autogen: existed", widened.out, re.MULTILINE)
+    assert backed_up.count(target) == ROWS
+
+
+def test_restore_with_fingerprints(backed_up: Site, cli: Cli) -> None:
+    """What was read back is said: the counts, and the fingerprints when they were asked for."""
+    for number, options in enumerate([(), ("--fingerprints",)]):
+        restored = cli.ok(
+            "restore", "telemetry@latest", "--target-database", f"{backed_up.database}_{number}", *options
+        )
+        assert f"counts{' and fingerprints' if options else ''} were read back" in restored.out
+    wrong = cli("restore", "telemetry", *DAY, "--fingerprints", "--on-conflict", "merge")
+    assert (wrong.status, "--on-conflict merge" in wrong.err) == (2, True)
 
 
 def test_restore_refuses_a_target_with_points(backed_up: Site, cli: Cli) -> None:
