@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,15 @@ from influxdb_backup.jobs.export import export
 from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.jobs.verify import verify
 from influxdb_backup.model import VerifyLevel
-from influxdb_backup.operators.base import TaskStoppedError, flag, given, identity, one_of, only_passing_errors_retry
+from influxdb_backup.operators.base import (
+    BackupOperator,
+    TaskStoppedError,
+    flag,
+    given,
+    identity,
+    one_of,
+    only_passing_errors_retry,
+)
 from influxdb_backup.operators.drill import DropScratchOperator, RestoreDrillOperator, drill_prefix
 from influxdb_backup.operators.export import ExportWindowOperator
 from influxdb_backup.operators.restore import RestoreOperator
@@ -237,6 +246,74 @@ def test_a_retried_restore_goes_on(config_path: str, influx1: RunningServer, dat
     assert (second["restore_id"], second["rows"]) == (first["restore_id"], first["rows"]) == (first["restore_id"], 288)
     with pytest.raises(AirflowFailException, match="target-not-empty"):
         operator.execute(context(ti=_task("manual__2")))
+
+
+class _Lines(logging.Handler):
+    """Keeps what a logger is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines that tasks write into their log."""
+    handler, logger = _Lines(), logging.Logger("task", logging.INFO)
+    logger.addHandler(handler)
+    monkeypatch.setattr(BackupOperator, "log", logger)
+    return handler.lines
+
+
+def test_an_export_ends_with_the_gaps_of_its_plan(config_path: str, told: list[str]) -> None:
+    """Windows that no run made since the plan's start are in the log of every run, each with the command to fill it."""
+    second = {
+        "data_interval_start": datetime(2026, 1, 2, tzinfo=UTC),
+        "data_interval_end": datetime(2026, 1, 3, tzinfo=UTC),
+    }
+    result = ExportWindowOperator(task_id="t", config_path=config_path, plan="weather").execute(context(**second))
+    gaps = [line for line in told if line.startswith("No backup of ")]
+
+    assert result["gaps"] == len(gaps) == 2
+    assert gaps[0] == (
+        "No backup of 2026-01-01T00:00:00Z to 2026-01-02T00:00:00Z. Fill it: airflow backfill create --dag-id "
+        "influxdb_backup__weather --from-date 2026-01-01T00:00:00Z --to-date 2026-01-01T23:59:59Z "
+        "--reprocess-behavior failed"
+    )
+    assert "--from-date 2026-01-03T00:00:00Z" in gaps[1]
+
+
+def test_a_restore_says_what_it_made_of_retentions(
+    config_path: str, influx1: RunningServer, weather: str, told: list[str]
+) -> None:
+    """By default a short policy of the target is refused; what is created for ever, widened or left out is logged."""
+    influx1.query(f'ALTER RETENTION POLICY "autogen" ON "{weather}" DURATION 1d SHARD DURATION 1h')
+    export_once = ExportWindowOperator(task_id="t", config_path=config_path, plan="weather", accept_expired=True)
+    export_once.execute(context())
+    short = f"{weather}_short"
+    influx1.create_database(short)
+    influx1.query(f'ALTER RETENTION POLICY "autogen" ON "{short}" DURATION 1d SHARD DURATION 1h')
+
+    def restored(target: str, run_id: str, **more: Any) -> dict[str, Any]:
+        told.clear()
+        operator = RestoreOperator(task_id="t", config_path=config_path, plan="weather", target_database=target, **more)
+        return operator.execute(context(ti=_task(run_id)))
+
+    restored(f"{weather}_new", "a", dry_run=True)
+    assert "keep for ever autogen" in told
+    assert restored(f"{weather}_new", "b", fingerprints=True)["rows"] == 288
+    assert "Created autogen to keep points for ever: the source's duration would drop them." in told
+    assert any(line.endswith("counts and fingerprints were read back.") for line in told)
+    with pytest.raises(AirflowFailException, match="retention-would-drop"):
+        restored(short, "c")
+    restored(short, "d", retention="drop-points")
+    assert "Not written: 288 points older than the target keeps." in told
+    restored(short, "e", retention="widen", end="2026-01-03T00:00:00Z", start="2026-01-01T00:00:00Z", allow_gaps=True)
+    assert "Widened autogen: it existed, and now keeps points for ever." in told
+    assert "Not restored: no backup of 2026-01-02T00:00:00Z to 2026-01-03T00:00:00Z." in told
 
 
 def test_a_killed_drill_is_cleaned_up_by_its_own_run(config_path: str, influx1: RunningServer) -> None:
