@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from influxdb_backup.model import VerifyLevel
 from tests.docs.pages import DOCS, ROOT, Page, pages, read
 
 PAGES = pages()
@@ -44,6 +45,22 @@ def test_every_page_can_be_found_from_the_index() -> None:
     assert {path.relative_to(ROOT) for path in DOCS.rglob("*.md")} <= {
         path.relative_to(ROOT) for path in seen if path.is_relative_to(ROOT)
     }
+
+
+def test_the_pages_say_what_each_level_of_verification_proves() -> None:
+    """All levels are explained, and that a valid archive equals what the server returned, not all that it holds."""
+    completeness = " ".join(read(DOCS / "explanation" / "completeness.md").text.split())
+    specification = read(DOCS / "format" / "spec-v1.md").text
+    for level in VerifyLevel:
+        assert f"| `{level.value}` | " in completeness
+        assert f"| `{level.value}` | " in specification
+    for words in (
+        "`valid` proves that the archive equals what the server **returned**",
+        "That it returned all it holds rests on its own counts",
+        "Where [shards are read](../how-to/shards.md) the damaged block is found and named; queries cannot see it",
+    ):
+        assert words in completeness
+    assert re.search(r"\| `valid` \|.*the archive equals what the server returned", specification)
 
 
 def test_the_changelog_has_the_present_version() -> None:
