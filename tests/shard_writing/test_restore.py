@@ -194,6 +194,18 @@ def test_an_existing_database_is_written_by_lines(
     assert "exists already" in caplog.text
 
 
+@pytest.mark.parametrize("policy", ["autogen", "another"])
+def test_a_name_that_is_taken_is_never_made_by_shards(any_influx: RunningServer, server: Server, policy: str) -> None:
+    """Neither beside nor over what has the database's name; its points stay, and nothing is added."""
+    database = filled(any_influx)
+    before = server.retention_policies(database)
+    new = RetentionPolicy(name=policy, duration=0, shard_duration=7 * DAY_NS, default=True)
+    with pytest.raises(TargetError, match="exists already"):
+        server.create_with_shards(database, [new], {policy: [WEEK]})
+    assert server.retention_policies(database) == before
+    assert server.select(database, "autogen", "SELECT count(f) FROM m")[0]["count"] == 4 * 7 * 24
+
+
 class Losing(Wrapped):
     """Loses the files of one shard group on their way, as 2.9.1 does with files that it cannot open: without a word."""
 
@@ -412,6 +424,19 @@ def test_a_drill_by_shards_sees_what_differs(
     assert (report.ok, report.writer, report.scratch_dropped) == (False, "shard", True)
     assert {problem.kind for problem in report.problems} <= kinds
     assert report.problems
+
+
+def test_fingerprints_are_compared_when_asked(
+    any_influx: RunningServer, server: Server, repository: Repository
+) -> None:
+    """What was written as whole shards is read back so, and by query; a value that differs ends the restore."""
+    first = back_up(repository, server, plan(filled(any_influx)), MONTH)
+    asked = {"refs": (first.ref,), "writer": "shard", "fingerprints": True}
+    report = restore_into(repository, server, new_name("target"), **asked)
+    assert (report.writer, report.fingerprints, report.rows) == ("shard", True, first.rows)
+    for faulty in (Forgetting(server), Changing(server)):
+        with pytest.raises(TargetError, match="other content than the archive"):
+            restore_into(repository, faulty, new_name("target"), **asked)  # type: ignore[arg-type]
 
 
 @settings(max_examples=200)
