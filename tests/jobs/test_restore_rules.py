@@ -372,6 +372,20 @@ def test_retention_of_created_policies_is_infinite_when_the_source_would_drop_th
     assert len(values(influx1, target, '"days"."cpu"')) == 8
 
 
+def test_retention_that_would_drop_points_within_the_minute_counts_as_dropping(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """The edge of a retention moves while points are written: what is nearly too old is not left to a race."""
+    _, span, now = recent(influx1, server1, repository)
+    soon = At(server1, now - 9 * HOUR + 2 * DAY_NS - 30 * SECOND)
+    assert restore_into(repository, soon, new_name(), plan="telemetry", window=span).infinite == ("days",)
+    short = new_database(influx1)
+    create_policy(influx1, short, "days", "DURATION 2d REPLICATION 1 SHARD DURATION 1h")
+    with pytest.raises(TargetError) as caught:
+        restore_into(repository, soon, short, plan="telemetry", window=span)
+    assert caught.value.kind == "retention-would-drop"
+
+
 def old_target(running: RunningServer, server: Server, repository: Repository) -> str:
     """A backup of an old day, and a database whose policy ``autogen`` keeps one day; returns its name."""
     database = new_database(running)
