@@ -125,6 +125,26 @@ def test_restore_reads_back_points_that_appear_late_after_a_refusal(
         )
 
 
+def test_restore_reads_back_that_only_refused_points_are_missing(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Points of one table that were refused, and may be, do not excuse what is missing of another; after a retry too."""
+    database = new_database(influx1)
+    for measurement in ("m", "m,x y", "m x"):
+        fill(influx1, database, measurement.replace(",", r"\,").replace(" ", r"\ "))
+    back_up(repository, server1, plan(database))
+    target = new_database(influx1)
+    influx1.write(f'm\\,x\\ y v="text" {DAY.start - HOUR}', target)
+    asked = {"plan": "telemetry", "window": DAY, "max_rejects": 10, "writer": "lines", "restore_id": "run 1"}
+    report = restore_into(repository, server1, target, **asked)
+    assert (report.rejects, report.rows) == (10, 30)
+    assert restore_into(repository, server1, target, **asked).continued_units == 3
+    influx1.query(f'DELETE FROM "m" WHERE time = {DAY.start}', db=target)
+    with pytest.raises(TargetError, match=r"autogen\.m, field 'v': 10 written, 9 there\.") as caught:
+        restore_into(repository, server1, target, **asked)
+    assert caught.value.kind == "read-back-differs"
+
+
 # --- fingerprints on request
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -137,6 +137,8 @@ class WriteResult:
     reject_file: Path | None
     late_visibility: bool = False
     """a partial refusal happened, after which other points may become visible only a moment later"""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """of ``rejects``, how many are of each measurement"""
 
 
 class PointWriter(Protocol):

@@ -32,6 +32,7 @@ from influxdb_backup.errors import (
     ServerUnavailableError,
     WriteError,
 )
+from influxdb_backup.influx.dialect import escape_measurement
 from influxdb_backup.influx.line_protocol import encode
 from influxdb_backup.influx.lines import Lines, join_lines
 from influxdb_backup.influx.protocol import Dialect, WriteOptions, WriteResult
@@ -127,6 +128,8 @@ class LineProtocolWriter:
         self._given = 0
         self._rows = self._values = self._bytes = self._batches = self._refused = 0
         self._partial = False
+        self._measurements: dict[bytes, str] = {}
+        self._refused_of: dict[str, int] = {}
         self._started = 0.0
         self._seconds = 0.0
 
@@ -171,6 +174,8 @@ class LineProtocolWriter:
         if not self._threads:
             raise WriteError("A writer takes points only inside of its with block.")
         self._raise_failure()
+        with self._lock:
+            self._measurements[escape_measurement(measurement)] = measurement
         for lines in encode(measurement, batch, self._dialect, self._options):
             count, size = len(lines) + self._pending_lines, len(lines.body) + self._pending_bytes
             if count > self._options.batch_lines or size > self._options.batch_bytes:
@@ -193,6 +198,7 @@ class LineProtocolWriter:
                 reject_reasons=tuple(self._reasons),
                 reject_file=self._rejects.path,
                 late_visibility=self._partial,
+                refused=dict(self._refused_of),
             )
 
     # --- the caller's thread
@@ -324,6 +330,14 @@ class LineProtocolWriter:
             error.__cause__ = answer
         return error
 
+    def _measurement_of(self, line: Lines) -> str:
+        """An escaped name ends at the first comma or space that is not part of it."""
+        return next(
+            name
+            for escaped, name in self._measurements.items()
+            if line.body.startswith(escaped) and line.body[len(escaped) : len(escaped) + 1] in (b",", b" ")
+        )
+
     def _note_refusal(self, answer: SendResult) -> None:
         if answer.status != 413:
             with self._lock:
@@ -334,6 +348,8 @@ class LineProtocolWriter:
         self._rejects.add(line.body, reason)
         with self._lock:
             self._refused += 1
+            measurement = self._measurement_of(line)
+            self._refused_of[measurement] = self._refused_of.get(measurement, 0) + 1
             shown = printable(reason)[:REASON_CHARACTERS]
             if shown not in self._reasons and len(self._reasons) < _REASONS_KEPT:
                 self._reasons.append(shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from influxdb_backup.errors import TargetError
 from influxdb_backup.influx.protocol import Server
@@ -13,6 +14,8 @@ from influxdb_backup.model import Column, Role, Table, Window, printable
 
 _PATIENCE = 10.0
 """seconds that points may take to become visible after a partial refusal (run on 2.9.1: half a second)"""
+
+_NONE: Mapping[Table, int] = MappingProxyType({})
 
 
 @dataclass
@@ -59,7 +62,7 @@ def read_back(
     *,
     mixed: frozenset[Table],
     exact: bool,
-    missing_allowed: int = 0,
+    missing_allowed: Mapping[Table, int] = _NONE,
     patient: bool = False,
     progress: ProgressCallback = silent,
 ) -> None:
@@ -69,7 +72,7 @@ def read_back(
     Tables in ``mixed`` have fields of several types and are counted one shard group at a time, since a count over
     several groups leaves out strings and booleans (run on 1.6.7, 1.12.4 and 2.9.1).
     ``exact``: the range was empty before, so the counts must be equal; otherwise they must not be fewer.
-    ``missing_allowed`` points may be missing of each field, since they were refused. Raises TargetError
+    Of a table ``missing_allowed`` points may be missing of each field, since they were refused. Raises TargetError
     (``read-back-differs``) with the first differences.
     """
     deadline = time.monotonic() + (_PATIENCE if patient else 2.0)
@@ -95,7 +98,7 @@ def _differences(
     expected: Expected,
     mixed: frozenset[Table],
     exact: bool,
-    missing_allowed: int,
+    missing_allowed: Mapping[Table, int],
     progress: ProgressCallback,
 ) -> list[str]:
     differences = []
@@ -108,7 +111,10 @@ def _differences(
         wanted = expected.of(table)
         found = _found(server, database, table, pieces.get(policy, (window,)), wanted)
         for name, count in wanted.items():
-            short, long = found.get(name, 0) < count - missing_allowed, exact and found.get(name, 0) > count
+            short, long = (
+                found.get(name, 0) < count - missing_allowed.get(table, 0),
+                exact and found.get(name, 0) > count,
+            )
             if short or long:
                 differences.append(f"{table}, field {printable(name)!r}: {count} written, {found.get(name, 0)} there")
         progress(Progress("read-back", position + 1, len(tables), 0, 0, str(table)))

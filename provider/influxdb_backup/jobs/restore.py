@@ -22,6 +22,7 @@ from influxdb_backup.jobs.compare import compare_fingerprints
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.read_back import Expected, has_mixed_types, read_back
 from influxdb_backup.jobs.restore_documents import (
+    RefusedCount,
     RestoreIdentity,
     RestorePlan,
     RestoreProgress,
@@ -160,7 +161,7 @@ def _restore_by_lines(run: RestoreRun, done: Sequence[RestoreProgress], scratch:
         totals.expected,
         mixed=_mixed(chosen, reads),
         exact=request.on_conflict == "fail",
-        missing_allowed=totals.rejects,
+        missing_allowed=totals.refused,
         patient=totals.late,
         progress=run.progress,
     )
@@ -274,6 +275,8 @@ def _absorb_progress(done: Sequence[RestoreProgress]) -> Totals:
         totals.rows += step.rows
         totals.values += step.values
         totals.rejects += step.rejects
+        for refused in step.refused:
+            totals.refused[refused.table] = totals.refused.get(refused.table, 0) + refused.count
         totals.dropped += step.dropped
         for count in step.counts:
             totals.expected.add(count.table, count.field, count.count)
@@ -335,7 +338,7 @@ def _write_everything(run: RestoreRun, units: Sequence[Unit], totals: Totals, st
     for policy, chosen in by_policy.items():
         for group in _groups(chosen):
             allowed = max(0, run.request.max_rejects - totals.rejects)
-            before = replace(totals, expected=Expected())
+            before = replace(totals, expected=Expected(), refused=dict(totals.refused))
             before.expected.absorb(totals.expected)
             done = _write_group(run, policy, group, totals, replace(run.options, max_rejects=allowed), done)
             _keep_progress(run, group, before, totals, step)
@@ -359,7 +362,7 @@ def _write_group(
                     totals.count(table, kept)
             done += 1
             run.progress(Progress("write", done, len(run.reads.units), totals.rows, unit.part.size, str(table)))
-    totals.absorb(writer.result)
+    totals.absorb(policy, writer.result)
     return done
 
 
@@ -377,6 +380,11 @@ def _keep_progress(run: RestoreRun, group: Sequence[Unit], before: Totals, total
         rows=totals.rows - before.rows,
         values=totals.values - before.values,
         rejects=totals.rejects - before.rejects,
+        refused=tuple(
+            RefusedCount(table=table, count=count - before.refused.get(table, 0))
+            for table, count in totals.refused.items()
+            if count > before.refused.get(table, 0)
+        ),
         dropped=totals.dropped - before.dropped,
         counts=tuple(WrittenCount(table=table, field=name, count=count) for (table, name), count in counts.items()),
     )

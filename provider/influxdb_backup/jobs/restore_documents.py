@@ -59,6 +59,14 @@ class WrittenCount(Value):
     count: Int64
 
 
+class RefusedCount(Value):
+    """Points of one table that the target refused."""
+
+    table: Table
+    """of the target"""
+    count: Int64
+
+
 class RestoreProgress(Value):
     """``restores/<id>/<n>.json``: units that are written and answered for."""
 
@@ -67,6 +75,7 @@ class RestoreProgress(Value):
     rows: Int64
     values: Int64
     rejects: int
+    refused: tuple[RefusedCount, ...] = ()
     dropped: Int64 = 0
     counts: tuple[WrittenCount, ...]
 

@@ -25,6 +25,8 @@ class Totals:
     rows: int = 0
     values: int = 0
     rejects: int = 0
+    refused: dict[Table, int] = field(default_factory=dict)
+    """of the rejects, how many are of each table of the target"""
     reasons: tuple[str, ...] = ()
     reject_file: str | None = None
     late: bool = False
@@ -34,9 +36,12 @@ class Totals:
     table_fields: dict[Table, set[Column]] = field(default_factory=dict)
     """fields that have values"""
 
-    def absorb(self, result: WriteResult) -> None:
-        """Adds what a writer of line protocol refused."""
+    def absorb(self, policy: str, result: WriteResult) -> None:
+        """Adds what a writer of line protocol into this policy refused."""
         self.rejects += result.rejects
+        for measurement, count in result.refused.items():
+            table = Table(retention_policy=policy, measurement=measurement)
+            self.refused[table] = self.refused.get(table, 0) + count
         self.reasons = tuple(dict.fromkeys([*self.reasons, *result.reject_reasons]))[:5]
         if result.reject_file and result.rejects:
             self.reject_file = str(result.reject_file)
