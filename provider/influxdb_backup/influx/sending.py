@@ -23,6 +23,11 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def compresses(url: str, wanted: bool | None) -> bool:
+    """Whether bodies to this server travel as gzip: as ``wanted`` says, else where it is not on this machine."""
+    return not is_loopback(url) if wanted is None else wanted
+
+
 def http_sender(http: Http, path: str, parameters: Mapping[str, str], *, compress: bool) -> Send:
     """A Send that posts line protocol to ``path``; ``compress`` gzips bodies with the fastest level."""
     headers = {"Content-Type": "text/plain; charset=utf-8"}

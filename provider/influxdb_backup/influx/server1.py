@@ -36,7 +36,7 @@ from influxdb_backup.influx.query import QueryApi
 from influxdb_backup.influx.reader import Reader
 from influxdb_backup.influx.schema import SchemaReader, names
 from influxdb_backup.influx.selects import select_rows
-from influxdb_backup.influx.sending import http_sender
+from influxdb_backup.influx.sending import compresses, http_sender
 from influxdb_backup.influx.snapshot1 import SnapshotDoor
 from influxdb_backup.influx.snapshot_port1 import SnapshotPort
 from influxdb_backup.influx.writer import LineProtocolWriter
@@ -60,6 +60,7 @@ class Server1:
 
     def __init__(self, http: Http, info: ServerInfo, settings: ServerSettings) -> None:
         self._http = http
+        self._url = settings.url
         self._info = info
         self._dialect = dialect_1x(info.version)
         self._api = QueryApi(http)
@@ -162,7 +163,8 @@ class Server1:
         """A writer into an existing policy."""
         self._policy(database, retention_policy)
         parameters = {"db": database, "rp": retention_policy, "precision": "ns"}
-        send = http_sender(self._http, "/write", parameters, compress=False)
+        compress = compresses(self._url, options.compress)
+        send = http_sender(self._http, "/write", parameters, compress=compress)
         return LineProtocolWriter(send, self._dialect, options, name=self.name)
 
     def unrepresentable(

@@ -39,7 +39,7 @@ from influxdb_backup.influx.query import QueryApi
 from influxdb_backup.influx.reader import Reader
 from influxdb_backup.influx.schema import SchemaReader, names
 from influxdb_backup.influx.selects import select_rows
-from influxdb_backup.influx.sending import http_sender, is_loopback
+from influxdb_backup.influx.sending import compresses, http_sender
 from influxdb_backup.influx.shards2 import BackupApiDoor
 from influxdb_backup.influx.writer import LineProtocolWriter
 from influxdb_backup.model import (
@@ -72,7 +72,7 @@ class Server2:
         self._api = QueryApi(http)
         self._reader = Reader(self._api)
         self._schema = SchemaReader(self._api)
-        self._compress = not is_loopback(settings.url)
+        self._url = settings.url
         self._control = ControlPlane(settings)
         self._reads_metadata = True
         try:
@@ -197,7 +197,7 @@ class Server2:
         """A writer into an existing bucket, by its id."""
         bucket = self._buckets.proved(database, retention_policy)
         parameters = {"orgID": bucket.organization_id, "bucket": bucket.id, "precision": "ns"}
-        compress = self._compress if options.compress is None else options.compress
+        compress = compresses(self._url, options.compress)
         send = http_sender(self._http, "/api/v2/write", parameters, compress=compress)
         return LineProtocolWriter(send, DIALECT_2X, options, name=self.name)
 

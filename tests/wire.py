@@ -1,0 +1,70 @@
+"""What travels between the product and a real server: a loopback relay that keeps what the client sent."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+_HEAD = re.compile(rb"(?:GET|POST|HEAD|PATCH|DELETE) /[^\r\n]* HTTP/1\.1\r\n.*?\r\n\r\n", re.DOTALL)
+
+
+@dataclass
+class Wire:
+    """A relay in front of one server."""
+
+    port: int
+    sent: list[bytearray] = field(default_factory=list)
+    """the bytes of each connection that a client opened"""
+
+    @property
+    def heads(self) -> list[bytes]:
+        """Request lines and headers of all requests."""
+        return [head for sent in list(self.sent) for head in _HEAD.findall(bytes(sent))]
+
+    def of(self, path: str) -> list[bytes]:
+        """The heads of the requests to one path."""
+        return [head for head in self.heads if head.split()[1].split(b"?")[0] == path.encode()]
+
+
+@contextmanager
+def relayed(url: str) -> Iterator[Wire]:
+    """Passes every byte on to the server at ``url`` and back."""
+    parts = urlsplit(url)
+    listener = socket.create_server(("127.0.0.1", 0))
+    wire = Wire(port=listener.getsockname()[1])
+
+    def pump(source: socket.socket, sink: socket.socket, kept: bytearray | None) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if kept is not None:
+                    kept += data
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection((parts.hostname, parts.port))
+                for end in (client, server):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                kept = bytearray()
+                wire.sent.append(kept)
+                for way in ((client, server, kept), (server, client, None)):
+                    threading.Thread(target=pump, args=way, daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield wire
+    finally:
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
