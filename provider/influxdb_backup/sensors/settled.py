@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from influxdb_backup.operators.base import flag, only_passing_errors_retry
+from influxdb_backup.operators.base import PLAN_LABEL, flag, only_passing_errors_retry
 from influxdb_backup.operators.guard import refuse_unknown_conf
 
 if TYPE_CHECKING:
@@ -45,9 +45,10 @@ class WindowSettledSensor(BaseSensorOperator):
         force: bool = False,
         only_params: bool = False,
         mode: str = "reschedule",
+        map_index_template: str | None = PLAN_LABEL,
         **kwargs: Any,
     ) -> None:
-        super().__init__(mode=mode, **kwargs)
+        super().__init__(mode=mode, map_index_template=map_index_template, **kwargs)
         self.config_path = config_path
         self.plan = plan
         self.force = force
