@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from ipaddress import IPv4Address
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from influxdb_backup.errors import AccessError, ConfigError
 from influxdb_backup.influx.connection import connect
 from influxdb_backup.influx.protocol import ServerSettings
+from tests.certificates import self_signed, server_context
 
 
 class _Ping(BaseHTTPRequestHandler):
@@ -45,9 +39,7 @@ class _OnlyTls(_Ping):
 def _served(handler: type[BaseHTTPRequestHandler], certificate: Path | None = None) -> Iterator[str]:
     server = HTTPServer(("127.0.0.1", 0), handler)
     if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, certificate.with_name("key.pem"))
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.socket = server_context(certificate).wrap_socket(server.socket, server_side=True)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"127.0.0.1:{server.server_port}"
@@ -59,21 +51,7 @@ def _served(handler: type[BaseHTTPRequestHandler], certificate: Path | None = No
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """A self-signed certificate of 127.0.0.1 with its key beside it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (tmp_path / "key.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    (tmp_path / "ca.pem").write_bytes(signed.public_bytes(pem))
-    return tmp_path / "ca.pem"
+    return self_signed(tmp_path)
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import urllib3
 
+from tests.certificates import server_context
 from tests.recorded.exchanges import KEPT_HEADERS, Answers, Exchange
 
 _PIECE = 97
@@ -24,7 +26,7 @@ def _token(headers: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def _serving(handle: Handle) -> Iterator[str]:
+def _serving(handle: Handle, certificate: Path | None = None) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         wbufsize = 2**16
@@ -55,18 +57,20 @@ def _serving(handle: Handle) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if certificate is not None:
+        server.socket = server_context(certificate).wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
 
 
 @contextmanager
-def replaying(answers: Answers) -> Iterator[str]:
-    """The URL of a server that gives recorded replies; a request that was not recorded gets 501."""
+def replaying(answers: Answers, certificate: Path | None = None) -> Iterator[str]:
+    """The URL of a server that gives recorded replies, over TLS with a certificate; 501 to what was not recorded."""
     lock = threading.Lock()
 
     def handle(token: str, method: str, target: str, body: bytes) -> Exchange:
@@ -75,7 +79,7 @@ def replaying(answers: Answers) -> Iterator[str]:
         words = f"not recorded: {method} {target}; record again with python -m tests.recorded.record"
         return found or Exchange(token, method, target, body, 501, {"Content-Type": "text/plain"}, words.encode())
 
-    with _serving(handle) as url:
+    with _serving(handle, certificate) as url:
         yield url
 
 

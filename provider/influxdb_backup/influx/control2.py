@@ -18,10 +18,17 @@ from typing import Any
 import influxdb_client
 import urllib3
 from influxdb_client.rest import ApiException
-from urllib3.exceptions import HTTPError, SSLError
+from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 
-from influxdb_backup.errors import AccessError, ConfigError, ServerError, ServerUnavailableError, TargetError
-from influxdb_backup.influx.http import TRANSIENT_STATUSES, Reply, status_error
+from influxdb_backup.errors import ConfigError, ServerError, ServerUnavailableError, TargetError
+from influxdb_backup.influx.http import (
+    CONNECT_SECONDS,
+    TRANSIENT_STATUSES,
+    Reply,
+    status_error,
+    tls_error,
+    words_of,
+)
 from influxdb_backup.influx.protocol import ServerSettings
 from influxdb_backup.model import RetentionPolicy, printable
 
@@ -114,6 +121,7 @@ class ControlPlane:
         retries = urllib3.Retry(
             total=_TRIES,
             read=False,
+            other=False,
             redirect=False,
             backoff_factor=0.2,
             status_forcelist=TRANSIENT_STATUSES,
@@ -123,7 +131,7 @@ class ControlPlane:
         self._client: Any = _LIBRARY.InfluxDBClient(
             url=settings.url,
             token=settings.token,
-            timeout=int(settings.timeout * 1000),
+            timeout=(int(min(settings.timeout, CONNECT_SECONDS) * 1000), int(settings.timeout * 1000)),
             verify_ssl=settings.verify_tls,
             ssl_ca_cert=settings.ca_file,
             retries=retries,
@@ -244,13 +252,11 @@ class ControlPlane:
             if error.status in absent:
                 return None
             raise self._server_error(error, about) from error
-        except SSLError as error:
-            raise AccessError(
-                f"{self._name} does not prove who it is: {printable(str(error))[:300]}.",
-                hint="Give the file of its certificate authority (ca_file).",
-            ) from error
         except (HTTPError, OSError) as error:
-            raise ServerUnavailableError(f"{self._name} cannot be asked: {printable(str(error))[:300]}.") from error
+            reason = error.reason if isinstance(error, MaxRetryError) else error
+            if isinstance(reason, SSLError):
+                raise tls_error(reason, self._name, self._name) from error
+            raise ServerUnavailableError(f"{self._name} cannot be asked: {words_of(error)}.") from error
 
     def _server_error(self, error: ApiException, about: str) -> Exception:
         body = error.body.encode() if isinstance(error.body, str) else error.body or b""

@@ -123,13 +123,13 @@ class ByteStream:
             return self._response.read(size)
         except (HTTPError, OSError) as error:
             raise IncompleteReadError(
-                f"The reply of {self._name} broke off: {_words(error)}.",
+                f"The reply of {self._name} broke off: {words_of(error)}.",
                 hint="The server may have a time limit for replies, or it was stopped.",
                 kind="read-limit",
             ) from error
 
 
-def _words(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
     """What urllib3 says, without the address of the pool and without the address of Python objects."""
     inner: object = error
     while isinstance(inner, BaseException) and (inner.__cause__ or getattr(inner, "reason", None)):
@@ -139,6 +139,20 @@ def _words(error: BaseException) -> str:
         inner = deeper
     text = str(inner) or type(inner).__name__
     return printable(text.rsplit(">: ", 1)[-1][:_LONGEST_REASON])
+
+
+def tls_error(error: BaseException, name: str, where: str) -> AccessError:
+    """The error that a failed TLS handshake means, for the server ``name`` at ``where``."""
+    words = words_of(error)
+    if "WRONG_VERSION_NUMBER" in words:
+        return AccessError(
+            f"{where} does not speak TLS there: {words}.",
+            hint="Switch tls off in the connection, or give the port that speaks TLS.",
+        )
+    return AccessError(
+        f"{name} does not prove who it is: {words}.",
+        hint="Give the file of its certificate authority (ca_file), or the host name of its certificate.",
+    )
 
 
 def authorization(settings: ServerSettings) -> str | None:
@@ -227,7 +241,7 @@ class Http:
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=max(seconds, self._timeout)),
             )
         except (HTTPError, OSError) as error:
-            raise ServerUnavailableError(f"{self._where()} did not take it: {_words(error)}.") from error
+            raise ServerUnavailableError(f"{self._where()} did not take it: {words_of(error)}.") from error
         try:
             return Reply(response.status, response.headers, ByteStream(response, self.name).read(None))
         finally:
@@ -266,19 +280,19 @@ class Http:
                     method, target, body=body, headers=headers, preload_content=False, redirect=False
                 )
             except SSLError as error:
-                raise self._tls_error(error) from error
+                raise tls_error(error, self.name, self._where()) from error
             except ReadTimeoutError as error:
                 raise ReplyTimeoutError(
                     f"{self.name} did not begin to reply within {self._timeout:g} s.", hint="Raise its timeout."
                 ) from error
             except (NewConnectionError, ConnectTimeoutError, ProtocolError) as error:
-                problem = f"{self._where()} cannot be reached: {_words(error)}."
+                problem = f"{self._where()} cannot be reached: {words_of(error)}."
                 cause: BaseException | None = error
                 if not self._has_answered:
                     patience = min(patience, FIRST_CONTACT_SECONDS)
                     hint = "Check that the server runs, and the host, port and TLS of the connection."
             except HTTPError as error:
-                raise ServerUnavailableError(f"{self.name} cannot be asked: {_words(error)}.") from error
+                raise ServerUnavailableError(f"{self.name} cannot be asked: {words_of(error)}.") from error
             else:
                 self._has_answered = True
                 if not retry or response.status not in TRANSIENT_STATUSES:
@@ -292,18 +306,6 @@ class Http:
                 logger.warning("%s Trying again for %.0f s.", problem, began + patience - time.monotonic())
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients
             pause = min(pause * 2, 5.0)
-
-    def _tls_error(self, error: SSLError) -> AccessError:
-        words = _words(error)
-        if "WRONG_VERSION_NUMBER" in words:
-            return AccessError(
-                f"{self._where()} does not speak TLS there: {words}.",
-                hint="Switch tls off in the connection, or give the port that speaks TLS.",
-            )
-        return AccessError(
-            f"{self.name} does not prove who it is: {words}.",
-            hint="Give the file of its certificate authority (ca_file), or the host name of its certificate.",
-        )
 
     def _where(self) -> str:
         """The connection's name and its address, so that a wrong one is seen."""
