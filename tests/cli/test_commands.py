@@ -290,6 +290,27 @@ def test_restore_refuses_a_target_with_points(backed_up: Site, cli: Cli) -> None
     assert "--on-conflict merge" in refused.err
 
 
+def test_restore_of_points_that_the_target_would_not_keep(backed_up: Site, cli: Cli) -> None:
+    """What is left out is told by time before, and by number after; it is not called a range without points."""
+    target = f"{backed_up.database}_short"
+    backed_up.server.query(f'CREATE DATABASE "{target}" WITH DURATION 1d SHARD DURATION 1h NAME "autogen"')
+    arguments = ("restore", "telemetry", *DAY, "--target-database", target, "--retention", "drop-points")
+    assert re.search(r"not write +points of autogen before 20\d\d-\d\d-\d\dT", cli.ok(*arguments, "--dry-run").out)
+    done = cli.ok(*arguments)
+    assert f"not written  {ROWS} points older than the target keeps" in done.out
+    assert "Warning" not in done.err
+    nothing = cli.ok("restore", "telemetry", *DAY, "--target-database", f"{target}_2", "--tag", "host=nosuch")
+    assert "Warning: no point was restored" in nothing.err
+
+
+def test_scrub_of_a_closed_door(backed_up: Site, cli: Cli) -> None:
+    """A server whose shards cannot be copied is no sound server: status 1, the reason, and where to read on."""
+    refused = cli("scrub-server", "source", "--json")
+    assert (refused.status, refused.out) == (1, "")
+    assert "source" in refused.err
+    assert "shards.md" in refused.err
+
+
 def test_restore_over_a_gap(backed_up: Site, cli: Cli) -> None:
     """A range with a gap is refused, and --allow-gaps restores what there is."""
     both = ("--start", DAY[1], "--end", NEXT_DAY[3], "--target-database", f"{backed_up.database}_gap")

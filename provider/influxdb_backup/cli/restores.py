@@ -279,7 +279,7 @@ def _print_report(report: RestoreReport) -> None:
         f"database {report.target_database}, in {output.seconds(report.seconds)}; "
         f"counts{' and fingerprints' if report.fingerprints else ''} were read back."
     )
-    if not report.rows:
+    if not report.rows and not report.dropped_points:
         output.note("Warning: no point was restored: the backups hold none of this range with these names and tags.")
     facts: list[tuple[str, object]] = [("restore id", report.restore_id)]
     if report.writer == "shard":

@@ -35,6 +35,7 @@ from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals, batche
 from influxdb_backup.jobs.restore_target import Target, choose_target, prepare, refuse_conflict
 from influxdb_backup.jobs.shard_restore import Scratch, restore_by_shards
 from influxdb_backup.model import Scope, Table, printable
+from influxdb_backup.windows import format_instant
 
 _GROUP_ROWS = 4_000_000
 """rows after which the progress of a restore is kept, so that a retry does not begin again"""
@@ -77,7 +78,9 @@ def plan_restore(
         creates=(*creates, *(f"retention policy {printable(policy.name)}" for policy in chosen.create)),
         infinite=chosen.infinite,
         widens=chosen.widen,
-        drops=tuple(f"points of {printable(name)} before {cut}" for name, cut in sorted(chosen.cutoffs.items())),
+        drops=tuple(
+            f"points of {printable(name)} before {format_instant(cut)}" for name, cut in sorted(chosen.cutoffs.items())
+        ),
         gaps=reads.gaps,
         rows=reads.rows,
         bytes=reads.bytes,

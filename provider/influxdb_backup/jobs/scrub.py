@@ -37,7 +37,11 @@ def scrub(
     """
     reason = why_not_fast() or server.shard_door_closed()
     if reason:
-        raise SourceError(f"The shards of {server.name} cannot be read: {reason}.", kind="shard-reader")
+        raise SourceError(
+            f"The shards of {server.name} cannot be read: {reason}.",
+            kind="shard-reader",
+            hint="Change that and run the same again; docs/how-to/shards.md tells how.",
+        )
     known = server.databases()
     for name in databases or ():
         if name not in known:
