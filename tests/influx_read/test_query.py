@@ -17,8 +17,10 @@ from influxdb_backup.errors import (
     UnsupportedServerError,
 )
 from influxdb_backup.influx.http import FIRST_CONTACT_SECONDS, Http, Reply, status_error
-from influxdb_backup.influx.protocol import ServerSettings
+from influxdb_backup.influx.protocol import ReadOptions, ServerSettings
 from influxdb_backup.influx.query import QueryApi
+from influxdb_backup.influx.reader import Reader
+from influxdb_backup.model import Column, InfluxType, Role, Table, TableSchema, Window
 from tests.influx_read.support import document, replaying, reply
 
 SERIES: dict[str, object] = {"name": "m", "tags": {"t": "a"}, "columns": ["time", "v"], "values": [[1, 1.5], [2, None]]}
@@ -106,6 +108,46 @@ def test_named_transient_answers_are_tried_again() -> None:
     busy = reply(b"busy", status="503 Service Unavailable", kind="text/plain")
     with replaying(b"", busy, reply(ONE)) as url:
         assert len(ask(url, retry_seconds=10)) == 2
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_every_named_status_is_tried_again(status: int) -> None:
+    """Too many requests, and what a proxy says of a server that is about to come back."""
+    busy = reply(b"busy", status=f"{status} Busy", kind="text/plain")
+    with replaying(busy, reply(ONE)) as url:
+        assert len(ask(url, retry_seconds=10)) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500, 501])
+def test_other_statuses_are_not_tried_again(status: int) -> None:
+    """A defect of the server, or of the question, does not pass by being asked again."""
+    with (
+        replaying(reply(b'{"error":"no"}', status=f"{status} No", kind="application/json"), reply(ONE)) as url,
+        pytest.raises(InfluxdbBackupError, match=str(status)),
+    ):
+        ask(url, retry_seconds=10)
+
+
+@pytest.mark.parametrize("time", [9, 20, 2**62])
+def test_points_of_another_time_are_refused(time: int) -> None:
+    """A server that answers with points outside of the piece is not believed: the start is in it, the end is not."""
+    schema = TableSchema(
+        table=Table(retention_policy="autogen", measurement="m"),
+        columns=(
+            Column(role=Role.TAG, name="t", type=InfluxType.TAG),
+            Column(role=Role.FIELD, name="v", type=InfluxType.FLOAT),
+        ),
+    )
+    for first, good in ((10, True), (time, False)):
+        body = document([{**SERIES, "values": [[first, 1.5]]}])
+        with replaying(reply(body)) as url:
+            http = Http(ServerSettings(url=url, name="x"), retry_seconds=0)
+            batches = Reader(QueryApi(http)).read("db", schema, Window(start=10, end=20), ReadOptions())
+            if good:
+                assert sum(batch.num_rows for batch in batches) == 1
+                continue
+            with pytest.raises(QueryError, match="points of another time"):
+                list(batches)
 
 
 def test_retries_are_bounded_in_time() -> None:
