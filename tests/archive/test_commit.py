@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -239,6 +240,29 @@ def test_a_lost_request_is_unknown_too(repository: Repository) -> None:
         backup(Repository.open(faulty))
     assert repository.refs("telemetry") == ()
     assert backup(repository).ref.revision == 0
+
+
+def test_a_power_cut_after_the_commit_loses_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part, and each folder that names it, is on the disk before the manifest is; and each ref at the end."""
+    on_disk: list[str] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        on_disk.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    root = tmp_path / "repository"
+    repository = Repository.init(open_store(f"file://{root}"))
+    on_disk.clear()
+    done = backup(repository)
+    part = root / repository.manifest(done.ref).tables[0].parts[0].path
+    first_document = next(number for number, name in enumerate(on_disk) if "/manifests" in name)
+    before = set(on_disk[:first_document])
+    assert {str(path) for path in (part, part.parent, part.parent.parent, root / "data", root)} <= before
+    ref = root / layout.ref_key(done.ref.plan, done.ref.window, done.ref.revision)
+    assert on_disk[-1] == str(ref.parent)
+    assert any(name.startswith(f"{ref.parent}/.tmp-") for name in on_disk[first_document:])
 
 
 def _calls_of_a_backup(tmp_path: Path, prepared: bool) -> int:
