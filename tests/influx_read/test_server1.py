@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import json
 import os
 import signal
 import threading
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
 
@@ -352,6 +356,61 @@ def test_other_products_and_versions_are_refused(answer: bytes, kind: type[Influ
     """A version that is too old, a 3.x server, or something else is named and not guessed at."""
     with replaying(answer, reply(b"nothing", status="404 Not Found", kind="text/plain")) as url, pytest.raises(kind):
         connect(ServerSettings(url=url))
+
+
+@contextlib.contextmanager
+def _answering(health: bytes) -> Iterator[str]:
+    """A server whose /ping tells no version and whose /health has this body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = health if self.path == "/health" else b""
+            self.send_response({"/ping": 204, "/health": 200}.get(self.path, 404))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Keeps the test's output clean."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("health", "expected"),
+    [
+        (b'{"name":"influxdb","message":"ready","status":"pass","version":"1.8.10"}', "1.8.10"),
+        (b'{"name":"another","status":"pass","version":"1.8.10"}', UnsupportedServerError),
+        (b'{"name":"influxdb","status":"pass"}', UnsupportedServerError),
+        (b"not json", UnsupportedServerError),
+    ],
+)
+def test_health_tells_what_ping_does_not(health: bytes, expected: object) -> None:
+    """Behind a proxy that takes the header of /ping away /health is asked, and believed when it says influxdb."""
+    with _answering(health) as url:
+        if expected is UnsupportedServerError:
+            with pytest.raises(UnsupportedServerError):
+                connect(ServerSettings(url=url))
+            return
+        assert connect(ServerSettings(url=url)).info.version == expected
+
+
+def test_health_of_real_servers_says_what_they_are(any_influx: RunningServer) -> None:
+    """The name and version that detection relies on, where the version has /health at all (1.8 and later)."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(urllib.error.HTTPError):
+        found = json.loads(any_influx.get("/health"))
+    if opened(any_influx).info.version.startswith("1.6"):
+        assert found == {}
+        return
+    assert found["name"] == "influxdb"
+    assert found["version"].lstrip("v") == opened(any_influx).info.version
 
 
 def test_detection_says_product_version_and_generation(any_influx: RunningServer) -> None:
