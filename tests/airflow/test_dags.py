@@ -139,6 +139,7 @@ def test_drill(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, inf
     result = run.result("drill")
     assert (result["ref"], result["rows"], result["checks"]) == (f"{FIRST_WINDOW}/000000", ROWS, 1)
     assert run.result("drop_scratch") == {"dropped": []}
+    assert run.result("drill", "_link_BackupLink") == f"{backed_up.url}/refs/{FIRST_WINDOW}/000000.json"
     assert influx1.query("SHOW DATABASES") == before
 
 
@@ -149,6 +150,7 @@ def test_drill_of_a_damaged_backup_fails(dags: dict[str, Any], run_dag: RunDag, 
 
     assert run.state == "failed"
     assert run.states() == {"drill": "failed", "drop_scratch": "success"}
+    assert run.result("drill", "_link_BackupLink") == f"{backed_up.url}/refs/{FIRST_WINDOW}/000000.json"
 
 
 def test_a_damaged_backup_is_made_again(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:

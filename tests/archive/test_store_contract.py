@@ -222,6 +222,16 @@ def test_local_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.M
     store.create("a/b", b"12345")
 
 
+def test_local_below_a_file_is_no_object_that_exists(tmp_path: Path) -> None:
+    """A folder that cannot be made, since a file has its name, is a StoreError: not a key that is taken."""
+    (tmp_path / "taken").write_text("a file")
+    store = open_store(f"file://{tmp_path}/taken/repository")
+    with pytest.raises(StoreError, match="Not a directory"):
+        store.create("refs/1.json", b"1")
+    with pytest.raises(StoreError, match="Not a directory"):
+        store.upload(tmp_path / "taken", "data/1")
+
+
 def test_local_temporary_files_of_a_killed_process_stay_invisible(tmp_path: Path) -> None:
     """They are in no listing and in no way of a create."""
     store = open_store(f"file://{tmp_path}")

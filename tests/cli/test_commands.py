@@ -373,8 +373,12 @@ def test_databases(site: Site, cli: Cli) -> None:
     assert site.database not in [row[0] for row in unplanned]
 
 
-def test_repo_check(site: Site, cli: Cli) -> None:
-    """A local folder keeps every promise."""
+def test_repo_check(site: Site, cli: Cli, tmp_path: Path) -> None:
+    """A local folder keeps every promise; a place that keeps none is told as such, with status 1."""
+    (tmp_path / "file").write_text("not a folder")
+    unfit = cli("repo", "check", f"file://{tmp_path}/file/repository")
+    assert (unfit.status, "NOT fit for backups" in unfit.out) == (1, True)
+    assert "already" not in unfit.out
     report = cli.ok("repo", "check", "primary", "--json").document
     assert report["ok"]
     assert {"second-create", "racing-creates"} <= {item["name"] for item in report["items"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import threading
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import Phase, assume, given, settings
 
 from influxdb_backup.archive.repository import Repository
+from influxdb_backup.cli.main import run
 from influxdb_backup.errors import ConfigError, IncompleteReadError, SourceError
 from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy
 from influxdb_backup.jobs.scrub import scrub
@@ -302,7 +304,11 @@ def flipped(path: Path, place: int) -> None:
 
 @pytest.mark.parametrize("generation", [1, 2])
 def test_damage_on_the_server_is_found_and_told(
-    generation: int, request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    generation: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A flipped bit of a block: the export names file, series and times, and the last backup; others go on."""
     from tests.servers import find_influxd1, find_influxd2
@@ -339,6 +345,13 @@ def test_damage_on_the_server_is_found_and_told(
         everything = {policy.database: policy for policy in scrub(server)}
         assert "m,host=a" in everything[database].damages[0]
         assert everything[database].rows == 3000
+        extra = {"snapshot_address": running.backup_address, "token": running.token}
+        place = {"conn_type": "influxdb_backup", "host": running.url, "extra": {k: v for k, v in extra.items() if v}}
+        monkeypatch.setenv("INFLUXDB_BACKUP_CONN_DAMAGED", json.dumps(place))
+        for arguments in ([], ["--json"]):
+            capsys.readouterr()
+            assert run(["scrub-server", "damaged", "--database", database, *arguments]) == 1
+            assert "m,host=a" in capsys.readouterr().out
 
 
 def test_a_sound_server_has_no_damages(any_influx: RunningServer, server: Server) -> None:

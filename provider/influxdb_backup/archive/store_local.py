@@ -109,6 +109,8 @@ class LocalStore(Store):
             folder.mkdir(exist_ok=True)
         except FileNotFoundError:
             return  # the parent was deleted meanwhile; the caller tries again
+        except FileExistsError:  # to callers that would mean that the object is there
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
         if flush:
             _flush(folder.parent)
 
