@@ -10,6 +10,7 @@ from influxdb_backup.errors import ServerUnavailableError
 from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.protocol import ServerSettings
 from influxdb_backup.influx.sending import http_sender, is_loopback
+from tests.influx_read.support import replaying
 from tests.influx_write.support import loopback
 
 
@@ -54,6 +55,18 @@ def test_an_answer_is_passed_on_with_its_words() -> None:
         answer = http_sender(http, "/write", {}, compress=False)(b"m v=1 1\n")
         http.close()
     assert (answer.status, answer.reason) == (422, "because")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(b"7", 7.0), (b" 30 ", 30.0), (b"Wed, 21 Oct 2026 07:28:00 GMT", None), (b"-1", None)]
+)
+def test_the_time_to_wait_is_passed_on(value: bytes, seconds: float | None) -> None:
+    """Retry-After in seconds; a date, and what is none of both, is no word on it."""
+    answer = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: " + value + b"\r\n\r\n"
+    with replaying(answer) as url:
+        http = Http(ServerSettings(url=url))
+        assert http_sender(http, "/write", {}, compress=False)(b"m v=1 1\n").retry_after == seconds
+        http.close()
 
 
 def test_a_lost_connection_is_a_try_that_failed() -> None:

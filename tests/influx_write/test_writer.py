@@ -25,7 +25,7 @@ from influxdb_backup.errors import (
 )
 from influxdb_backup.influx.dialect import DIALECT_1X, DIALECT_2X
 from influxdb_backup.influx.protocol import WriteOptions
-from influxdb_backup.influx.rejects import read_reject_file
+from influxdb_backup.influx.rejects import RejectFile, read_reject_file
 from influxdb_backup.influx.writer import LineProtocolWriter, SendResult
 from influxdb_backup.model import InfluxType
 from tests.influx_write.support import batch_of, field, loopback, read_points, sender, tag
@@ -70,7 +70,7 @@ class Memory:
             return 204, b""
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_transient_answers_are_tried_again(status: int) -> None:
     """A server that is busy three times gets the same batch a fourth time, and nothing is lost."""
     memory = Memory(first=[(status, b"busy")] * 3)
@@ -79,6 +79,29 @@ def test_transient_answers_are_tried_again(status: int) -> None:
     assert len(memory.taken) == writer.result.rows == 10
     assert memory.requests == 4
     assert not writer.result.rejects
+
+
+def test_the_server_says_how_long_to_wait() -> None:
+    """A batch is not sent again before the seconds of Retry-After are over, and not at all beyond the bound."""
+    moments: list[float] = []
+
+    def send(body: bytes) -> SendResult:
+        moments.append(time.monotonic())
+        return SendResult(429, "busy", retry_after=1.0) if len(moments) == 1 else SendResult(204, "")
+
+    options = WriteOptions(connections=1, retry_seconds=5)
+    with LineProtocolWriter(send, DIALECT_1X, options) as writer:
+        writer.write("m", batch_of(COLUMNS, points(3)))
+    assert (writer.result.rows, len(moments)) == (3, 2)
+    assert moments[1] - moments[0] >= 1.0
+
+    def busy(body: bytes) -> SendResult:
+        return SendResult(429, "busy", retry_after=3600.0)
+
+    started = time.monotonic()
+    with pytest.raises(ServerUnavailableError, match="busy"), LineProtocolWriter(busy, DIALECT_1X, options) as writer:
+        writer.write("m", batch_of(COLUMNS, points(3)))
+    assert time.monotonic() - started < 5
 
 
 def test_a_lost_answer_is_asked_for_again() -> None:
@@ -174,6 +197,16 @@ def test_a_reject_file_is_continued(tmp_path: Path) -> None:
             write(server, options, 3)
     content = b"".join(read_reject_file(file)).splitlines()
     assert [line for line in content if not line.startswith(b"#")] == [b"m v=0.25 1"] * 2
+
+
+def test_a_reject_file_is_whole_before_it_is_closed(tmp_path: Path) -> None:
+    """A process that is killed leaves every line that it had refused."""
+    file = RejectFile(tmp_path / "rejects.lp.zst")
+    for number in range(3):
+        file.add(b"m v=1 %d\n" % number, "because")
+        content = b"".join(read_reject_file(tmp_path / "rejects.lp.zst")).splitlines()
+        assert content == [line for n in range(number + 1) for line in (b"# because", b"m v=1 %d" % n)]
+    file.close()
 
 
 def test_lines_with_newlines_are_not_torn(tmp_path: Path) -> None:
