@@ -50,7 +50,7 @@ def _rows(server: RunningServer, database: str) -> int:
 
 
 def test_backup(dags: dict[str, Any], run_dag: RunDag, repository: Repository) -> None:
-    """A run backs its data interval up, verifies it, links to the ref and passes ids and counts on."""
+    """A run backs its data interval up, verifies it, links to the ref, passes ids and counts on, and is in the manifest."""
     run = run_dag(dags["influxdb_backup__weather"], SECOND)
 
     assert run.states() == {"settle": "success", "export": "success", "verify": "success"}
@@ -60,6 +60,8 @@ def test_backup(dags: dict[str, Any], run_dag: RunDag, repository: Repository) -
     assert (exported["ref"], exported["manifest"], exported["rows"]) == (ref.id, ref.manifest, ROWS)
     assert (exported["created"], exported["gaps"] > 0, exported["unreadable"]) == (True, True, 0)
     assert (verified["ref"], verified["level"], verified["rows"]) == (ref.id, "valid", ROWS)
+    tool = repository.manifest(ref).tool
+    assert (tool.dag_id, tool.run_id) == ("influxdb_backup__weather", run.run_id)
     assert all(isinstance(value, str | int | float | bool) for value in [*exported.values(), *verified.values()])
     for task in ("export", "verify"):
         assert run.result(task, "_link_BackupLink") == f"{repository.url}/refs/{ref.id}.json"
