@@ -24,7 +24,7 @@ from influxdb_backup.errors import FormatError
 from influxdb_backup.model import Column, Role, Table, Window, printable
 
 ROW_GROUP_ROWS = 131_072
-"""at most; the first of a file has half of them, so that encoding begins soon"""
+"""at most; the first of a file has an eighth of them, so that encoding begins soon"""
 ROW_GROUP_BYTES = 16 << 20
 SLICE_BYTES = 4 << 20
 """rows are hashed and handed on in slices of about this size: hashing text needs several copies of it"""
@@ -127,7 +127,7 @@ class ParquetFile:
         self.path = path
         self._encodings: Future[Encodings] = beside._encodings if beside else Future()
         self._chooses = beside is None
-        self._group_rows = ROW_GROUP_ROWS // 2
+        self._group_rows = ROW_GROUP_ROWS // 8
         self.schema = schema
         self._size = 0
         self._pending: list[pa.RecordBatch] = []

@@ -157,21 +157,23 @@ class PartWriter:
             raise local_disk_error(self._place.temporary.parent, error) from error
 
     def _roll(self, turns: Sequence[int]) -> None:
-        """Finishes open parts, hashes them as stored, uploads them and removes them here."""
-        files = [self._open[turn].file for turn in turns]
-        with self._writing():
-            if len(files) == 1:
-                files[0].close()
-            else:
-                with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="encode") as pool:
-                    list(pool.map(ParquetFile.close, files))
+        """Finishes open parts, hashes them as stored, uploads them and removes them here; two at once."""
+        parts = [self._open[turn] for turn in turns]
+        keys = [self._place.next_key() for _ in parts]
+        self._keys += keys
+        if len(parts) == 1:
+            finished = [self._finished(parts[0], keys[0])]
+        else:
+            with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="finish") as pool:
+                finished = list(pool.map(self._finished, parts, keys))
+        self._parts += finished
         for turn in turns:
-            self._upload(self._open.pop(turn))
+            del self._open[turn]
 
-    def _upload(self, part: _Open) -> None:
+    def _finished(self, part: _Open, key: str) -> Part:
         path = part.file.path
-        key = self._place.next_key()
-        self._keys.append(key)
+        with self._writing():
+            part.file.close()
         self._place.uploaded(key)
         if part.file.size < _WORTH_A_THREAD:
             with self._writing():
@@ -183,8 +185,8 @@ class PartWriter:
                 self._store.upload(path, key)
                 with self._writing():
                     size, digest = hashing.result()
-        self._parts.append(self._describe(key, size, digest, part.file.columns, part.fingerprint))
         path.unlink()
+        return self._describe(key, size, digest, part.file.columns, part.fingerprint)
 
     def _describe(self, key: str, size: int, digest: str, columns: tuple[Column, ...], seen: TableFingerprint) -> Part:
         piece = self._place.piece

@@ -13,7 +13,7 @@ from influxdb_backup.model import Window
 I64 = npt.NDArray[np.int64]
 
 GROUP_VALUES = 1 << 20
-"""values that are decoded at once, unless a single series has more at one time"""
+"""values that are decoded at once, a quarter of it at first; unless a single series has more at one time"""
 GROUP_TEXT = 32 << 20
 """and plain bytes of their strings"""
 GROUP_KEYS = 1 << 22
@@ -39,7 +39,8 @@ def groups(
     first = 0
     while first < len(starts):
         begin = int(starts[first])
-        room = np.searchsorted(values[stops], values[begin] + GROUP_VALUES, side="right")
+        fitting = GROUP_VALUES if first else GROUP_VALUES // 4  # so that what waits for it begins sooner
+        room = np.searchsorted(values[stops], values[begin] + fitting, side="right")
         text = np.searchsorted(texts[stops], texts[begin] + GROUP_TEXT, side="right")
         last = max(first + 1, int(min(room, text, first + most)))
         part = slice(begin, int(stops[last - 1]))
