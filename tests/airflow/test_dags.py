@@ -184,6 +184,7 @@ def test_restore_is_a_dry_run_unless_told(
     assert run.states() == {"guard": "success", "restore": "success"}
     result = run.result("restore")
     assert (result["dry_run"], result["rows"], result["tables"]) == (True, ROWS, 1)
+    assert run.result("restore", "_link_BackupLink") == f"{backed_up.url}/refs/{FIRST_WINDOW}/000000.json"
     assert f"{database}_copy" not in str(influx1.query("SHOW DATABASES"))
 
 

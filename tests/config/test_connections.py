@@ -135,6 +135,7 @@ def test_own_type() -> None:
     )
     assert (token.url, token.token, token.organization, token.verify_tls) == ("https://db:443", "t", "o", False)
     assert (token.timeout, token.version) == (5.0, "2.7.1")
+    assert settings(host="db", extra={"version": "v1.6.7~rc0"}).version == "1.6.7~rc0"  # as Debian's server says it
     assert settings(host="db", password="t").token == "t"
     assert settings(host="https://db/influx/", port=8443).url == "https://db:8443/influx"
     assert settings(host="::1").url == "http://[::1]:8086"

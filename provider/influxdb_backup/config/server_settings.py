@@ -188,7 +188,7 @@ def _version(conn_id: str, extra: Mapping[str, object]) -> str | None:
     value = extra.get("version")
     if value is None or value == "auto":
         return None
-    if not isinstance(value, str) or not re.fullmatch(r"v?[0-9]+(\.[0-9]+){0,2}", value):
+    if not isinstance(value, str) or not re.fullmatch(r"v?[0-9]+(\.[0-9]+){0,2}([-~+][0-9A-Za-z.~+-]*)?", value):
         raise ConfigError(
             f"The extra version of the connection {conn_id!r} must be a text such as '1.8' or '2.7.11'.",
             hint="Leave it out and the server is asked.",

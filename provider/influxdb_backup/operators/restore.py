@@ -18,6 +18,7 @@ from influxdb_backup.operators.base import (
 )
 
 if TYPE_CHECKING:
+    from influxdb_backup.archive.repository import Repository
     from influxdb_backup.config.model import Plan
     from influxdb_backup.jobs.restore_documents import RestorePlan, RestoreReport
     from influxdb_backup.jobs.restore_request import RestoreRequest
@@ -114,14 +115,20 @@ class RestoreOperator(BackupOperator):
             target = InfluxdbBackupHook(given(self.target_connection) or plan.connection).server()
             with closing(target):
                 if flag("dry_run", self.dry_run):
-                    return self._tell_plan(
-                        plan_restore(request, repository=repository, target=target, scope=plan.scope)
-                    )
+                    planned = plan_restore(request, repository=repository, target=target, scope=plan.scope)
+                    self._link_to_last(repository, planned.refs)
+                    return self._tell_plan(planned)
                 with log_group(self.log, f"Restore {request.restore_id}"):
                     report = restore(
                         request, repository=repository, target=target, scope=plan.scope, progress=self.progress()
                     )
+            self._link_to_last(repository, report.refs)
         return self._tell(report)
+
+    def _link_to_last(self, repository: Repository, refs: Sequence[str]) -> None:
+        """Of the backups that were put together, the extra link leads to the last in time."""
+        if refs:
+            self.link_to(repository, max(refs, key=lambda ref: ref.split("/")[1]))
 
     def _request(self, context: Mapping[str, Any], plan: Plan) -> RestoreRequest:
         from influxdb_backup.jobs.restore_request import RestoreRequest
