@@ -148,7 +148,10 @@ def _run_starts(tags: Sequence[Any], rows: int) -> npt.NDArray[np.int64]:
     changed = np.zeros(rows, dtype=bool)
     changed[:1] = True
     for array in tags:
-        codes = array.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        indices = array.indices
+        if indices.null_count:
+            indices = indices.cast(pa.int64()).fill_null(-1)
+        codes = indices.to_numpy(zero_copy_only=False)
         changed[1:] |= codes[1:] != codes[:-1]
     return np.flatnonzero(changed).astype(np.int64)
 
@@ -237,13 +240,21 @@ def _used_values(array: Any) -> Any:
     return array.dictionary.take(codes).cast(pa.binary())
 
 
+def _candidates(array: Any) -> Any:
+    """Tag values among which are all that occur in the rows, as binary; cheaper than to know which do."""
+    array = _dictionary(array)
+    return array.dictionary.cast(pa.binary()) if len(array.dictionary) <= len(array) else _used_values(array)
+
+
 def _tag_value_conflicts(column: Column, array: Any) -> Iterator[Unrepresentable]:
-    values = _used_values(array)
-    for wrong, reason in (
-        (pc.match_substring(values, "\n"), "a tag value with a newline cannot be written"),
-        (pc.ends_with(values, "\\"), "a tag value that ends in a backslash cannot be written"),
+    for is_wrong, pattern, reason in (
+        (pc.match_substring, "\n", "a tag value with a newline cannot be written"),
+        (pc.ends_with, "\\", "a tag value that ends in a backslash cannot be written"),
     ):
-        for value in values.filter(wrong).slice(0, 3).to_pylist():
+        if not pc.any(is_wrong(_candidates(array), pattern)).as_py():
+            continue
+        values = _used_values(array)
+        for value in values.filter(is_wrong(values, pattern)).slice(0, 3).to_pylist():
             shown = printable(value[:100].decode("utf-8", "surrogateescape"))
             yield Unrepresentable(Conflict.TAG_VALUE, column.name, f"{reason}: {shown!r}")
 
@@ -285,7 +296,7 @@ def _key_length_conflicts(
     field = max((len(escape_field_key(column.name)) for column in fields), default=0)
     bound = len(escape_measurement(measurement)) + KEY_SEPARATOR_BYTES + field
     for column, array in tags:
-        longest = pc.max(pc.binary_length(_used_values(array))).as_py() or 0
+        longest = pc.max(pc.binary_length(_candidates(array))).as_py() or 0
         bound += 2 + len(escape_tag(column.name)) + 2 * longest
     if bound <= MAX_KEY_BYTES:
         return
