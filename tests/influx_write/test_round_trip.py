@@ -126,7 +126,7 @@ POINTS = st.lists(
         ),
     ),
     max_size=40,
-    unique_by=lambda point: (point[0], tuple(point[1].items())),
+    unique_by=lambda point: (point[0], frozenset(point[1].items())),
 )
 
 
