@@ -194,6 +194,53 @@ def test_coverage(backed_up: Site, cli: Cli) -> None:
     assert report["gaps"][0]["start"] == "1767312000000000000"
 
 
+def test_coverage_rechecked(backed_up: Site, cli: Cli) -> None:
+    """A late point is said only when the server is asked, with field, counts and a command that heals it."""
+    unchanged = cli.ok("coverage", "telemetry", *DAY, "--recheck", "--json").document
+    assert (unchanged["rechecked"], unchanged["stale"], unchanged["changes"]) == (True, [], [])
+    backed_up.server.write(f"cpu,host=late usage=1 {MIDNIGHT * 10**9}", backed_up.database)
+    silent = cli.ok("coverage", "telemetry", *DAY, "--json").document
+    assert (silent["rechecked"], silent["stale"]) == (False, [])
+    stale = cli("coverage", "telemetry", *DAY, "--recheck")
+    assert stale.status == 1
+    assert re.search(r"^2026-01-01T00:00:00Z  2026-01-02T00:00:00Z  stale", stale.out, re.MULTILINE)
+    [line] = [line for line in stale.out.splitlines() if line.startswith("STALE: ")]
+    assert f"autogen.cpu, field 'usage': {ROWS + 1} counted, {ROWS} backed up" in line
+    assert "--accept" not in line
+    command = line.partition("influxdb-backup ")[2].split()
+    document = cli("coverage", "telemetry", *DAY, "--recheck", "--json").document
+    assert document["stale"] == [{"start": "1767225600000000000", "end": "1767312000000000000"}]
+    assert (document["changes"][0]["counted"], document["changes"][0]["field"]) == (str(ROWS + 1), "usage")
+    cli.ok(*command)
+    assert "stale" not in cli.ok("coverage", "telemetry", *DAY, "--recheck").out
+
+
+def test_coverage_rechecked_after_deletions(backed_up: Site, cli: Cli) -> None:
+    """What is fewer, or gone, is said with the words that an export of it needs."""
+    site = backed_up
+    site.server.write(f"mem,host=h0 v=1 {MIDNIGHT * 10**9}", site.database)
+    cli.ok("export", "telemetry", *DAY)
+    site.server.query("DROP SERIES FROM cpu WHERE host = 'h1'", db=site.database)
+    [line] = [line for line in cli("coverage", "telemetry", *DAY, "--recheck").out.splitlines() if "STALE" in line]
+    assert f"autogen.cpu, field 'usage': {ROWS // 2} counted, {ROWS} backed up" in line
+    assert "(if points were deleted on purpose, with --accept-shrink): influxdb-backup export" in line
+    site.server.query("DROP MEASUREMENT mem", db=site.database)
+    stale = cli("coverage", "telemetry", *DAY, "--recheck")
+    assert (stale.status, "with --accept-shrink --accept-missing" in stale.out) == (1, True)
+    assert "; and 1 more" in stale.out
+    cli.ok("export", "telemetry", *DAY, "--accept-shrink", "--accept-missing")
+    cli.ok("coverage", "telemetry", *DAY, "--recheck")
+
+
+def test_coverage_rechecked_of_an_expired_window(backed_up: Site, cli: Cli) -> None:
+    """A window that the source no longer keeps is named, and is not stale."""
+    backed_up.server.query(f'ALTER RETENTION POLICY "autogen" ON "{backed_up.database}" DURATION 1d SHARD DURATION 1h')
+    told = cli.ok("coverage", "telemetry", *DAY, "--recheck").out
+    assert "NOT COMPARED: 2026-01-01T00:00:00Z to 2026-01-02T00:00:00Z: The retention policy 'autogen'" in told
+    assert "stale" not in told.lower()
+    assert cli.ok("coverage", "telemetry", *DAY, "--recheck", "--json").document["unjudged"]
+
+
 def test_drill(backed_up: Site, cli: Cli) -> None:
     """A drill restores, compares and runs the plan's own checks, and drops its scratch."""
     report = cli.ok("drill", "telemetry", "--json").document

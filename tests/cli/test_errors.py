@@ -157,6 +157,14 @@ def test_unreachable_server(site: Site, cli: Cli, monkeypatch: pytest.MonkeyPatc
     refused(cli, 1, ["source"], "databases")
 
 
+def test_recheck_without_its_server(backed_up: Site, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recheck that cannot ask fails; only without it the repository alone answers."""
+    monkeypatch.setitem(cast(dict[str, float], Http.__init__.__kwdefaults__), "retry_seconds", 0.5)
+    monkeypatch.setenv("INFLUXDB_BACKUP_CONN_SOURCE", f"influxdb-backup://127.0.0.1:{free_port()}")
+    refused(cli, 1, ["source"], "coverage", "telemetry", *DAY, "--recheck")
+    cli.ok("coverage", "telemetry", *DAY)
+
+
 def test_debug_shows_the_error(cli: Cli) -> None:
     """With --debug the error itself is raised, so that its place is seen."""
     with pytest.raises(ConfigError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,13 +22,18 @@ from influxdb_backup.cli.options import (
 from influxdb_backup.cli.session import RepositoryChoice, Session
 from influxdb_backup.cli.windows import optional_window
 from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, UsageError
-from influxdb_backup.model import Ref, VerifyLevel, VerifyReport, Window
+from influxdb_backup.model import Ref, VerifyLevel, VerifyReport, Window, printable
 from influxdb_backup.windows import format_instant, format_window, intersect
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.layout import RefName
+    from influxdb_backup.archive.repository import Repository
+    from influxdb_backup.config.model import Plan
+    from influxdb_backup.jobs.coverage import Change, CoverageReport
 
 _AGAIN = "back it up again while the source has the points"
+_SHOWN = 3
+"""differences of a stale window that are shown as text"""
 
 
 def register(app: typer.Typer) -> None:
@@ -130,11 +136,18 @@ def coverage(
     plan: PlanArgument,
     start: OptionalStart = None,
     end: OptionalEnd = None,
+    recheck: Annotated[
+        bool,
+        typer.Option(
+            "--recheck",
+            help="Ask the server whether backed-up windows have changed since (counts only: a value that was "
+            "overwritten is not seen).",
+        ),
+    ] = False,
     repository: RepositoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show which stretch of time has a backup. The exit status is 1 when there are gaps or known damage."""
-    from influxdb_backup.jobs.coverage import backfill_command
+    """Show which stretch of time has a backup. The exit status is 1 for gaps, known damage and stale windows."""
     from influxdb_backup.jobs.coverage import coverage as run_coverage
     from influxdb_backup.jobs.identity import refuse_other_plan
 
@@ -148,35 +161,78 @@ def coverage(
     touched = [ref for ref in _newest(refs) if report.range and intersect(ref.window, report.range)]
     damaged = damaged_backups(opened, plan, touched)
     report = report.model_copy(update={"damaged": tuple(ref.id for ref in damaged)})
+    if recheck and report.range:
+        report = _rechecked(session, chosen, opened, refs, report, report.range)
     if json:
         output.document(report)
-    elif report.range is None:
-        output.line(f"The plan {plan} has no start and no backups: nothing is due.")
     else:
-        output.line(f"{plan}, {format_window(report.range)}")
-        stretches = [
-            (window.start, window.end, state)
-            for state, windows in (
-                ("covered", report.covered),
-                ("partial: narrower scope", report.partial),
-                ("GAP", report.gaps),
-                ("stale: changed at the source", report.stale),
-            )
-            for window in windows
-        ]
-        output.table(
-            ("start", "end", "state"),
-            [(format_instant(a), format_instant(b), state) for a, b, state in sorted(stretches)],
-        )
-        if report.unreadable:
-            output.line(f"The newest backup could not read {output.counted(report.unreadable, 'table')}.")
-        for ref in damaged:
-            output.line(f"DAMAGED: {ref.id}: {_AGAIN}: {_export_command(ref.plan, ref.window)}")
-        for gap in report.gaps:
-            output.line(f"fill it: {backfill_command(chosen, gap)}")
-            output.line(f"     or as one window: {_export_command(plan, gap)}")
+        _print_coverage(chosen, report, damaged)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _rechecked(
+    session: Session,
+    plan: Plan,
+    repository: Repository,
+    refs: Sequence[Ref],
+    report: CoverageReport,
+    within: Window,
+) -> CoverageReport:
+    from influxdb_backup.jobs.recheck import recheck
+
+    with session.server(plan.connection) as server, output.progress(f"recheck {plan.name}") as tell:
+        found = recheck(plan, refs, repository=repository, server=server, range=within, progress=tell)
+    return report.model_copy(
+        update={"rechecked": True, "stale": found.windows, "changes": found.changes, "unjudged": found.unjudged}
+    )
+
+
+def _print_coverage(plan: Plan, report: CoverageReport, damaged: Sequence[Ref]) -> None:
+    from influxdb_backup.jobs.coverage import backfill_command
+
+    if report.range is None:
+        output.line(f"The plan {plan.name} has no start and no backups: nothing is due.")
+        return
+    output.line(f"{plan.name}, {format_window(report.range)}")
+    stretches = [
+        (window.start, window.end, state)
+        for state, windows in (
+            ("covered", report.covered),
+            ("partial: narrower scope", report.partial),
+            ("GAP", report.gaps),
+            ("stale: changed at the source", report.stale),
+        )
+        for window in windows
+    ]
+    output.table(
+        ("start", "end", "state"),
+        [(format_instant(a), format_instant(b), state) for a, b, state in sorted(stretches)],
+    )
+    if report.unreadable:
+        output.line(f"The newest backup could not read {output.counted(report.unreadable, 'table')}.")
+    for ref in damaged:
+        output.line(f"DAMAGED: {ref.id}: {_AGAIN}: {_export_command(ref.plan, ref.window)}")
+    for window in report.stale:
+        output.line(_stale_line(plan.name, window, [one for one in report.changes if one.window == window]))
+    for rest in report.unjudged:
+        output.line(f"NOT COMPARED: {format_window(rest.window)}: {rest.reason}")
+    for gap in report.gaps:
+        output.line(f"fill it: {backfill_command(plan, gap)}")
+        output.line(f"     or as one window: {_export_command(plan.name, gap)}")
+
+
+def _stale_line(plan: str, window: Window, changes: Sequence[Change]) -> str:
+    """What differs in one window, and the command that backs it up again."""
+    shown = "; ".join(
+        f"{one.table}, field {printable(one.field)!r}: {one.counted} counted, {one.backed_up} backed up"
+        for one in changes[:_SHOWN]
+    )
+    more = f"; and {output.number(len(changes) - _SHOWN)} more" if len(changes) > _SHOWN else ""
+    flags = ["--accept-shrink"] if any(one.counted < one.backed_up for one in changes) else []
+    flags += ["--accept-missing"] if not all(one.listed for one in changes) else []
+    deleted = f" (if points were deleted on purpose, with {' '.join(flags)})" if flags else ""
+    return f"STALE: {shown}{more}: back it up again{deleted}: {_export_command(plan, window)}"
 
 
 def _export_command(plan: str, window: Window) -> str:

@@ -27,6 +27,7 @@ _UNITS = {
     "verify": "parts",
     "read-back": "tables",
     "compare": "tables",
+    "recheck": "tables",
 }
 
 

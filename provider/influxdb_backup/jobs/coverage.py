@@ -9,8 +9,31 @@ from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import UsageError
 from influxdb_backup.jobs.schedule import last_due
 from influxdb_backup.jobs.scope import contains
-from influxdb_backup.model import Int64, Ref, Value, Window
+from influxdb_backup.model import Int64, Name, Ref, Table, Value, Window
 from influxdb_backup.windows import format_instant, intersect, merge, subtract
+
+
+class Change(Value):
+    """One field of which the source counts other values than the newest backup holds."""
+
+    window: Window
+    """the backup's: what to back up again"""
+    table: Table
+    field: Name
+    piece: Window
+    """where it was counted"""
+    counted: Int64
+    """by the server now"""
+    backed_up: Int64
+    listed: bool
+    """False when the server no longer lists the table"""
+
+
+class Unjudged(Value):
+    """A stretch of time of which the source cannot tell whether it has changed."""
+
+    window: Window
+    reason: str
 
 
 class CoverageReport(Value):
@@ -25,7 +48,13 @@ class CoverageReport(Value):
     """has backups, but only of a narrower scope"""
     gaps: tuple[Window, ...]
     stale: tuple[Window, ...] = ()
-    """known to have changed at the source since"""
+    """windows of backups that are known to have changed at the source since; nothing but a recheck finds any"""
+    rechecked: bool = False
+    """whether the source was asked, so that no stale window means that none was found"""
+    changes: tuple[Change, ...] = ()
+    """why windows are stale"""
+    unjudged: tuple[Unjudged, ...] = ()
+    """what the recheck could not compare; it counts neither as stale nor as unchanged"""
     damaged: tuple[str, ...] = ()
     """newest revisions in the range that a kept verification found damaged; their time counts as covered"""
     newest: Int64 | None
@@ -36,7 +65,7 @@ class CoverageReport(Value):
 
     @property
     def ok(self) -> bool:
-        """Whether the whole range is covered, by nothing that is known to be damaged."""
+        """Whether the whole range is covered, by nothing that is known to be damaged or stale."""
         return not (self.partial or self.gaps or self.stale or self.damaged)
 
 

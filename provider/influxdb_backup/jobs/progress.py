@@ -11,9 +11,9 @@ class Progress:
     """One moment of a job."""
 
     stage: str
-    """``read``, ``verify``, ``check``, ``write``, ``read-back``"""
+    """``read``, ``verify``, ``check``, ``write``, ``read-back``, ``recheck``"""
     done: int
-    """units of the stage that are finished: table pieces or parts"""
+    """units of the stage that are finished: table pieces, parts or tables"""
     total: int
     """units known so far"""
     rows: int

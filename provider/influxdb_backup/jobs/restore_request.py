@@ -114,7 +114,7 @@ def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope |
     """
     _refuse_fingerprints(request)
     candidates, window = _candidates(request, repository)
-    used = _winners(candidates, window)
+    used = winners(candidates, window)
     manifests = dict(zip((ref.id for ref in used), at_once(repository.manifest, used), strict=True))
     database = _database(manifests.values())
     wanted = Scope(retention_policies=request.retention_policies, measurements=request.measurements)
@@ -130,7 +130,7 @@ def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope |
     _refuse_unknown(request, tables, window)
     nowhere = _gaps(request, candidates, window, scope)
     units, columns, gaps = [], {}, [format_window(gap) for gap in nowhere]
-    layers = _Layers([_Held.of(ref, manifests[ref.id]) for ref in used], window)
+    layers = _Layers([Held.of(ref, manifests[ref.id]) for ref in used], window)
     for table in tables:
         chosen, known, missing = layers.units(table)
         units.extend(chosen)
@@ -199,7 +199,12 @@ def _candidates(request: RestoreRequest, repository: Repository) -> tuple[list[R
             f"No backup of {request.plan or ', '.join(request.refs)} holds anything of {format_window(window)}.",
             hint="See what there is with `influxdb-backup coverage`.",
         )
-    return sorted(inside, key=lambda ref: (ref.read_start, ref.read_end, ref.revision)), window
+    return oldest_read_first(inside), window
+
+
+def oldest_read_first(refs: Iterable[Ref]) -> list[Ref]:
+    """The order in which backups lie on top of each other."""
+    return sorted(refs, key=lambda ref: (ref.read_start, ref.read_end, ref.revision))
 
 
 def _refuse_unknown(request: RestoreRequest, tables: Sequence[Table], window: Window) -> None:
@@ -232,7 +237,7 @@ def _refuse_unknown_tags(request: RestoreRequest, tables: Iterable[Sequence[Colu
         )
 
 
-def _winners(candidates: Sequence[Ref], window: Window) -> list[Ref]:
+def winners(candidates: Sequence[Ref], window: Window) -> list[Ref]:
     """
     Refs of which something may be read, oldest read first.
 
@@ -274,7 +279,7 @@ def _gaps(
 
 
 @dataclass(frozen=True)
-class _Held:
+class Held:
     """One backup, with its tables at hand."""
 
     ref: Ref
@@ -282,7 +287,7 @@ class _Held:
     unreadable: frozenset[Table]
 
     @classmethod
-    def of(cls, ref: Ref, manifest: Manifest) -> _Held:
+    def of(cls, ref: Ref, manifest: Manifest) -> Held:
         """The same from a ref and its manifest."""
         entries = {entry.table: entry for entry in manifest.tables}
         return cls(ref, entries, frozenset(entry.table for entry in manifest.evidence.unreadable))
@@ -296,7 +301,7 @@ class _Held:
 class _Layers:
     """Backups on top of each other, the oldest read at the bottom."""
 
-    def __init__(self, backups: Sequence[_Held], window: Window) -> None:
+    def __init__(self, backups: Sequence[Held], window: Window) -> None:
         self._backups = backups
         self._window = window
         self._stretches: dict[tuple[int, ...], tuple[tuple[Window, int], ...]] = {}

@@ -111,10 +111,15 @@ def missing_at_source(
     return tuple(gone)
 
 
+def is_expired(policy: RetentionPolicy, window: Window, server_now: int) -> bool:
+    """Whether the policy may already have dropped points of the window."""
+    return bool(policy.duration) and window.start < server_now - policy.duration
+
+
 def refuse_expired(policies: Iterable[RetentionPolicy], window: Window, server_now: int) -> None:
     """Raises SourceError (``expired-window``) when a policy may already have dropped points of the window."""
     for policy in policies:
-        if policy.duration and window.start < server_now - policy.duration:
+        if is_expired(policy, window, server_now):
             raise SourceError(
                 f"The retention policy {printable(policy.name)!r} keeps {format_duration(policy.duration)}, so points "
                 f"before {format_instant(server_now - policy.duration)} may be gone, "
