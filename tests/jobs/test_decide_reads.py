@@ -50,6 +50,8 @@ class Read:
     unreadable: frozenset[Table] = frozenset()
     policies: tuple[str, ...] = POLICIES
     holes: frozenset[tuple[Table, int]] = frozenset()
+    partly: frozenset[Table] = frozenset()
+    """tables of which some series could not be read"""
 
     def looked_at(self, table: Table) -> bool:
         """Whether the backup says anything of the table."""
@@ -95,7 +97,9 @@ def commit(repository: Repository, reads: Sequence[Read]) -> None:
                         open=False,
                         pieces=(),
                         counts=(),
-                        unreadable=tuple(UnreadableTable(table=table, reason="no") for table in read.unreadable),
+                        unreadable=tuple(
+                            UnreadableTable(table=table, reason="no") for table in {*read.unreadable, *read.partly}
+                        ),
                     ),
                     tables=tuple(entries),
                 )
@@ -235,6 +239,14 @@ def test_restore_over_gap_of_the_plans_present_scope_is_an_error() -> None:
     with pytest.raises(BackupNotFoundError):
         decide_reads(request, repository, Scope(measurements=("cpu", "mem")))
     assert decide_reads(request, repository, Scope(measurements=("cpu",))).units
+
+
+def test_what_was_read_of_a_table_with_hidden_series_is_restored() -> None:
+    """A table of which a server hides some series (2.9.1: those of an escaped name) has a backup of the others."""
+    repository = memory_repository()
+    commit(repository, [Read(0, 6, ALL, partly=frozenset({TABLES[1]}))])
+    reads = decide_reads(RestoreRequest(plan="telemetry", window=window(BASE, BASE + 6)), repository, ALL)
+    assert {(TABLES[1], instant) for instant in range(6)} <= set(restored(repository, reads))
 
 
 def test_unreadable_table_in_the_only_backup_is_a_gap_of_that_table() -> None:

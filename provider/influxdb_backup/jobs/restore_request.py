@@ -293,9 +293,10 @@ class Held:
         return cls(ref, entries, frozenset(entry.table for entry in manifest.evidence.unreadable))
 
     def looked_at(self, table: Table) -> bool:
-        """Whether it says what the table holds: it asked for it, saw its policy, and could read it."""
+        """Whether it says what the table holds: it asked for it, saw its policy, and could read it or a part of it."""
         asked = table_in_scope(self.ref.scope, table) and table.retention_policy in self.ref.retention_policies
-        return asked and table not in self.unreadable
+        entry = self.entries.get(table)
+        return asked and (table not in self.unreadable or (entry is not None and bool(entry.parts)))
 
 
 class _Layers:
