@@ -23,6 +23,7 @@ from influxdb_backup.errors import (
     UnrepresentableError,
     WriteError,
 )
+from influxdb_backup.influx import writer as writer_module
 from influxdb_backup.influx.dialect import DIALECT_1X, DIALECT_2X
 from influxdb_backup.influx.protocol import WriteOptions
 from influxdb_backup.influx.rejects import RejectFile, read_reject_file
@@ -296,13 +297,14 @@ def test_a_row_that_cannot_be_written_stops_before_it_is_sent() -> None:
     assert memory.requests == 0
 
 
-def test_a_shard_that_stays_closed_is_told_with_the_way_out() -> None:
-    """Not as load: to wait does not help there."""
+def test_a_shard_that_stays_closed_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soon, and not as load: to wait does not help there."""
+    monkeypatch.setattr(writer_module, "_CLOSED_SECONDS", 0.2)
     closed = b'{"code":"internal error","message":"unexpected error writing points to database: engine is closed"}'
     with (
         loopback(Memory(first=[(500, closed)] * 1000)) as server,
         pytest.raises(ServerUnavailableError, match="engine is closed") as caught,
-        LineProtocolWriter(sender(server, "any"), DIALECT_1X, WriteOptions(retry_seconds=0.2)) as writer,
+        LineProtocolWriter(sender(server, "any"), DIALECT_1X, WriteOptions(retry_seconds=300)) as writer,
     ):
         writer.write("m", batch_of(COLUMNS, points(1)))
     assert "drop the target database" in caught.value.hint

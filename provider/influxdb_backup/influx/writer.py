@@ -66,6 +66,8 @@ It tries once, and raises ServerUnavailableError (or OSError) when the connectio
 """
 
 _CLOSED = "engine is closed"
+_CLOSED_SECONDS = 10.0
+"""a shard is closed for a moment while it is restored; one that stays closed does so until the server is restarted"""
 _CLOSED_HINT = (
     "A shard of the target stays closed after a restore by whole shards was cut off there (seen on 2.4.0 and 2.9.1): "
     "drop the target database, or restart the server, and run the same again with the same --restore-id."
@@ -305,7 +307,10 @@ class LineProtocolWriter:
             wait = min(delay, _LONGEST_DELAY) * random.uniform(0.75, 1.25)  # noqa: S311 - spreads connections
             if isinstance(answer, SendResult) and answer.retry_after is not None:
                 wait = max(wait, answer.retry_after)
-            if waited + wait > self._options.retry_seconds:
+            patience = self._options.retry_seconds
+            if isinstance(answer, SendResult) and _CLOSED in answer.reason:
+                patience = min(patience, _CLOSED_SECONDS)
+            if waited + wait > patience:
                 raise self._gave_up(answer, waited)
             if self._stop.wait(wait):
                 raise self._gave_up(answer, waited)
