@@ -15,6 +15,7 @@ from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.recheck import Recheck, recheck
 from influxdb_backup.model import Table, Window
 from tests.influx2.support import Preparation
+from tests.jobs.sources import Clock, Meanwhile, fill
 from tests.jobs.support import (
     DAY,
     DAY_NS,
@@ -30,7 +31,6 @@ from tests.jobs.support import (
     plan,
     window,
 )
-from tests.jobs.test_export_rules import Clock, Meanwhile, fill
 from tests.servers import RunningServer, find_influxd1, start_influxdb1
 
 
