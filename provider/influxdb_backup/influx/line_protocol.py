@@ -247,11 +247,12 @@ def _candidates(array: Any) -> Any:
 
 
 def _tag_value_conflicts(column: Column, array: Any) -> Iterator[Unrepresentable]:
+    candidates = _candidates(array)
     for is_wrong, pattern, reason in (
         (pc.match_substring, "\n", "a tag value with a newline cannot be written"),
         (pc.ends_with, "\\", "a tag value that ends in a backslash cannot be written"),
     ):
-        if not pc.any(is_wrong(_candidates(array), pattern)).as_py():
+        if not pc.any(is_wrong(candidates, pattern)).as_py():
             continue
         values = _used_values(array)
         for value in values.filter(is_wrong(values, pattern)).slice(0, 3).to_pylist():

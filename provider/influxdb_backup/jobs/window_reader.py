@@ -26,7 +26,7 @@ class WindowReader:
     What one export has read so far, in ``results``.
 
     The last points of a piece are encoded and uploaded while the server lists, or a copy of the next shard is made.
-    Leaving the context waits for all threads.
+    Leaving the context ends all threads: what was not finished by then has no result.
     """
 
     def __init__(
@@ -53,8 +53,10 @@ class WindowReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._stopped.set()
+        self._stop()
+
+    def _stop(self) -> None:
+        self._stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def number(self, table: Table) -> int:
@@ -110,8 +112,7 @@ class WindowReader:
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
         except BaseException:
-            self._stopped.set()
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._stop()  # before a copy that the others still read is removed
             raise
 
     def _read_piece(self, key: Key, schema: TableSchema, copy: ShardCopy | None, read: Future[None]) -> None:
