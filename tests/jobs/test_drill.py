@@ -406,8 +406,8 @@ def test_scratch_whose_id_was_never_recorded_is_named_on_2x(
             self.server.create_scratch(*arguments)
             raise KeyboardInterrupt
 
-        def create_with_shards(self, *arguments: object) -> None:
-            self.server.create_with_shards(*arguments)
+        def create_with_shards(self, *arguments: object, **named: object) -> None:
+            self.server.create_with_shards(*arguments, **named)
             raise KeyboardInterrupt
 
     before = scratches(server2)

@@ -1,6 +1,8 @@
 """
-A restore by shards in a process of its own that kills itself at a named point: ``created``, ``sent`` (after the first
-group) or a number of bytes of the second group's archive.
+A restore by shards in a process of its own that kills itself at a named point.
+
+``created``, ``sent`` (after the first group), a number of bytes of the second group's archive, ``proved`` (with the name
+that it has before it is published), ``renamed`` (one bucket of two, on 2.x) or ``published``.
 
 ``python killed.py POINT TARGET REPOSITORY REF RESTORE_ID SETTINGS``, the settings of the server as JSON.
 """
@@ -9,43 +11,70 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
 from influxdb_backup.influx import new_shards1, new_shards2
 from influxdb_backup.influx.connection import connect
+from influxdb_backup.influx.control2 import Bucket, ControlPlane
 from influxdb_backup.influx.protocol import NewShards, Server, ServerSettings
 from influxdb_backup.influx.shard_sending import archive_chunks
-from influxdb_backup.model import RetentionPolicy, Window
+from influxdb_backup.model import Window
 from tests.jobs.killed import kill
 from tests.jobs.support import Wrapped, restore_into
 
 
 class Killed(Wrapped):
-    """Dies once the database is created, or once a group was sent."""
+    """Dies once the database is created, or at a point of its shards."""
 
     def __init__(self, server: Server, point: str) -> None:
         super().__init__(server)
         self.point = point
-        self.made: NewShards
 
-    def create_with_shards(
-        self, database: str, policies: Sequence[RetentionPolicy], groups: Mapping[str, Sequence[Window]]
-    ) -> NewShards:
-        """The real shards, sent to by way of this one."""
-        self.made = self.server.create_with_shards(database, policies, groups)
-        self.created, self.scratch_id = self.made.created, self.made.scratch_id
+    def create_with_shards(self, *arguments: object, **named: object) -> NewShards:
+        """The real shards, sent to by way of others."""
+        made = self.server.create_with_shards(*arguments, **named)  # type: ignore[arg-type]
         if self.point == "created":
             kill()
-        return self  # type: ignore[return-value]
+        return KilledShards(made, self.point)  # type: ignore[return-value]
+
+
+class KilledShards(Wrapped):
+    """Dies once a group was sent, or before, after or within the change of names."""
+
+    def __init__(self, made: NewShards, point: str) -> None:
+        super().__init__(made)  # type: ignore[arg-type]
+        self.made = made
+        self.point = point
 
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
         """Sends the group."""
         self.made.send(retention_policy, group, files)
         if self.point == "sent":
             kill()
+
+    def publish(self) -> None:
+        """Gives the database its name."""
+        if self.point == "proved":
+            kill()
+        if self.point == "renamed":
+            rename_once()
+        self.made.publish()
+        kill()
+
+
+def rename_once() -> None:
+    """The first bucket that gets another name ends this process."""
+    rename = ControlPlane.rename
+
+    def renamed(control: ControlPlane, bucket: Bucket, name: str) -> Bucket:
+        rename(control, bucket, name)
+        kill()
+        raise AssertionError
+
+    ControlPlane.rename = renamed  # type: ignore[method-assign]
 
 
 def cut(size: int) -> None:

@@ -27,13 +27,13 @@ class Buckets:
     def __init__(self, control: ControlPlane, organization_id: str, name: str, *, needs_mappings: bool = False) -> None:
         self._control = control
         self._needs_mappings = needs_mappings
-        self._organization_id = organization_id
+        self.organization_id = organization_id
         self._name = name
         self._proved: dict[tuple[str, str], Bucket] = {}
 
     def listed(self, *, system: bool = False) -> list[Bucket]:
         """Every bucket of the organisation that the token sees; those of the server's own only with ``system``."""
-        return [bucket for bucket in self._control.buckets(self._organization_id) if system or not bucket.system]
+        return [bucket for bucket in self._control.buckets(self.organization_id) if system or not bucket.system]
 
     def policies(self, database: str) -> tuple[RetentionPolicy, ...]:
         """The buckets of a database as policies, sorted by name. Raises NotVisibleError when there is none."""
@@ -41,7 +41,7 @@ class Buckets:
         if not found:
             raise self._not_found(database, None)
         self._refuse_twins(database, found)
-        mappings = self._control.mappings(self._organization_id)
+        mappings = self._control.mappings(self.organization_id)
         defaults = {mapping.policy for mapping in mappings if mapping.database == database and mapping.default}
         return tuple(
             RetentionPolicy(
@@ -66,7 +66,7 @@ class Buckets:
         if not database or "/" in database or not retention_policy:
             return []
         candidates = {bucket_name(database, retention_policy), f"{database}/{retention_policy}"}
-        found = (self._control.bucket_named(self._organization_id, name) for name in sorted(candidates))
+        found = (self._control.bucket_named(self.organization_id, name) for name in sorted(candidates))
         return [bucket for bucket in found if bucket is not None]
 
     def proved(self, database: str, retention_policy: str) -> Bucket:
@@ -82,7 +82,7 @@ class Buckets:
     def _proved_with(self, database: str, retention_policy: str) -> tuple[Bucket, Sequence[Dbrp]]:
         bucket = self.bucket(database, retention_policy)
         mapped = False
-        mappings = self._control.mappings(self._organization_id)
+        mappings = self._control.mappings(self.organization_id)
         for mapping in mappings:
             if (mapping.database, mapping.policy) == (database, retention_policy):
                 if mapping.bucket_id != bucket.id:
@@ -151,7 +151,7 @@ class Buckets:
     def refuse_taken(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
         """Raises TargetError when a mapping leads one of these names to some bucket."""
         pairs = {(database, policy.name) for policy in policies}
-        for mapping in self._control.mappings(self._organization_id):
+        for mapping in self._control.mappings(self.organization_id):
             if (mapping.database, mapping.policy) in pairs:
                 raise TargetError(
                     f"{self._name}: a DBRP mapping ({mapping.id}) takes the name ({printable(mapping.database)}, "
@@ -166,9 +166,9 @@ class Buckets:
         try:
             for policy in policies:
                 name = bucket_name(database, policy.name)
-                bucket = self._control.create(name, self._organization_id, policy)
+                bucket = self._control.create(name, self.organization_id, policy)
                 created.append(bucket)
-                if (bucket.name, bucket.organization_id) != (name, self._organization_id) or not _same_duration(
+                if (bucket.name, bucket.organization_id) != (name, self.organization_id) or not _same_duration(
                     bucket.duration, policy.duration
                 ):
                     raise ServerError(f"{self._name}: the bucket {printable(name)} is not as it was to be created.")
@@ -193,10 +193,27 @@ class Buckets:
                 f"after it was set to {format_duration(duration)}."
             )
 
-    def is_taken(self, database: str) -> bool:
-        """Whether a bucket or mapping has this database's name."""
+    def taken(self, *databases: str) -> str | None:
+        """The first of these names that a bucket or mapping has."""
         names = {bucket.database for bucket in self.listed(system=True)}
-        return database in names | {mapping.database for mapping in self._control.mappings(self._organization_id)}
+        names |= {mapping.database for mapping in self._control.mappings(self.organization_id)}
+        return next((name for name in databases if name in names), None)
+
+    def rename(self, database: str, ids: Sequence[str], to: str) -> None:
+        """
+        Gives the buckets of a database another one's name, and proves it.
+
+        Raises TargetError when that name is taken, and NotVisibleError when a bucket is gone.
+        """
+        for bucket_id in ids:
+            bucket = self._control.bucket(bucket_id)
+            if bucket is None or bucket.database != database:
+                raise self._not_found(database, None)
+            self._proved.pop((database, bucket.policy), None)
+            renamed = self._control.rename(bucket, bucket_name(to, bucket.policy))
+            self._map(renamed)
+            if self.proved(to, bucket.policy).id != bucket_id:
+                raise ServerError(f"{self._name}: the bucket {bucket_id} is not found as {printable(renamed.name)}.")
 
     def drop(self, database: str, ids: Sequence[str]) -> None:
         """

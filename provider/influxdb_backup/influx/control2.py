@@ -236,6 +236,12 @@ class ControlPlane:
         update = partial(self._buckets.patch_buckets_id, bucket.id, patch_bucket_request=request)
         return _bucket(self._call(update, about=bucket.name))
 
+    def rename(self, bucket: Bucket, name: str) -> Bucket:
+        """Gives the bucket another name. Raises TargetError when the name is taken or not allowed."""
+        request = _LIBRARY.PatchBucketRequest(name=name)
+        update = partial(self._buckets.patch_buckets_id, bucket.id, patch_bucket_request=request)
+        return _bucket(self._call(update, about=name))
+
     def delete(self, bucket_id: str) -> None:
         """Deletes a bucket by its id; one that is gone already is fine."""
         self._call(partial(self._buckets.delete_buckets_id, bucket_id), absent={404})

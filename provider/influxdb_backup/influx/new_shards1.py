@@ -31,21 +31,24 @@ class NewShards1:
 
     def __init__(self, door: SnapshotDoor, database: str, numbers: Mapping[tuple[str, Window], int]) -> None:
         self._door = door
-        self._database = database
         self._numbers = numbers
+        self.database = database
         self.created: tuple[str, ...] = (database,)
         self.scratch_id = database
 
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
         """See ``protocol.NewShards.send``. The connection's end says only that the server is done."""
         number = self._numbers[retention_policy, group]
-        folder = f"{self._database}/{retention_policy}/{number}"
+        folder = f"{self.database}/{retention_policy}/{number}"
         self._door.port.send_shard(number, archive_chunks(files, folder))
 
     def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
         """See ``protocol.NewShards.digests``."""
         shard = ShardInfo(self._numbers[retention_policy, group], group)
-        return held_digests(self._door, self._database, retention_policy, shard)
+        return held_digests(self._door, self.database, retention_policy, shard)
+
+    def publish(self) -> None:
+        """Nothing: the database has its own name from the beginning."""
 
 
 def create(

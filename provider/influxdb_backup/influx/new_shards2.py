@@ -8,10 +8,12 @@ what arrived is only known from counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from influxdb_backup.errors import ServerError
+from influxdb_backup.influx.buckets2 import Buckets
 from influxdb_backup.influx.control2 import AUTOGEN, bucket_name
 from influxdb_backup.influx.http import Http, Reply, status_error
 from influxdb_backup.influx.shard_digests import held_digests
@@ -26,6 +28,14 @@ _SEND_SECONDS = 1800.0
 """a server builds its index of a shard before it answers: some 100,000 series a second (run on 2.9.1)"""
 
 
+@dataclass(frozen=True)
+class Naming:
+    """What a new database is called in the end, and before."""
+
+    database: str
+    until_published: str
+
+
 class NewShards2:
     """See ``protocol.NewShards``."""
 
@@ -33,16 +43,20 @@ class NewShards2:
         self,
         http: Http,
         door: BackupApiDoor,
-        database: str,
-        buckets: Mapping[str, str],
+        buckets: Buckets,
+        naming: Naming,
+        ids: Mapping[str, str],
         numbers: Mapping[tuple[str, Window], int],
     ) -> None:
         self._http = http
         self._door = door
-        self._database = database
+        self._buckets = buckets
+        self._naming = naming
+        self._ids = tuple(ids.values())
         self._numbers = numbers
-        self.created = tuple(f"{name}#{bucket}" for name, bucket in buckets.items())
-        self.scratch_id = ",".join(buckets.values())
+        self.database = naming.until_published
+        self.created = tuple(f"{bucket_name(naming.database, policy)}#{bucket}" for policy, bucket in ids.items())
+        self.scratch_id = ",".join(self._ids)
 
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
         """See ``protocol.NewShards.send``."""
@@ -60,30 +74,35 @@ class NewShards2:
     def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
         """See ``protocol.NewShards.digests``."""
         shard = ShardInfo(self._numbers[retention_policy, group], group)
-        return held_digests(self._door, self._database, retention_policy, shard)
+        return held_digests(self._door, self.database, retention_policy, shard)
+
+    def publish(self) -> None:
+        """Renames the buckets."""
+        if self.database != self._naming.database:
+            self._buckets.rename(self.database, self._ids, self._naming.database)
+            self.database = self._naming.database
 
 
 def create(
     http: Http,
     door: BackupApiDoor,
-    organization_id: str,
-    database: str,
+    buckets: Buckets,
+    naming: Naming,
     policies: Sequence[RetentionPolicy],
     groups: Mapping[str, Sequence[Window]],
-    drop: Callable[[Sequence[str]], None],
 ) -> NewShards2:
     """
-    Creates a bucket for each policy with a shard in each group; all of them or none, which ``drop`` sees to.
+    Creates a bucket for each policy with a shard in each group; all of them or none.
 
     Raises AccessError without an operator token, QueryError when a name is taken.
     """
-    buckets: dict[str, str] = {}
+    ids: dict[str, str] = {}
     numbers: dict[tuple[str, Window], int] = {}
     try:
         for policy in policies:
-            name = bucket_name(database, policy.name)
+            name = bucket_name(naming.until_published, policy.name)
             wanted = dict(enumerate(groups.get(policy.name, ()), start=1))
-            body = json.dumps(_manifest(organization_id, name, policy, wanted)).encode()
+            body = json.dumps(_manifest(buckets.organization_id, name, policy, wanted)).encode()
             reply = http.request(
                 "POST",
                 "/api/v2/restore/bucketMetadata",
@@ -94,14 +113,14 @@ def create(
             if reply.status != 201:
                 raise status_error(http.name, reply)
             bucket, found = _mapped(http.name, reply)
-            buckets[name] = bucket
+            ids[policy.name] = bucket
             if set(found) != set(wanted):
                 raise ServerError(f"{http.name} created the bucket {printable(name)} with other shards than asked.")
             numbers.update({(policy.name, group): found[number] for number, group in wanted.items()})
     except BaseException:
-        drop(list(buckets.values()))
+        buckets.drop(naming.until_published, list(ids.values()))
         raise
-    return NewShards2(http, door, database, buckets, numbers)
+    return NewShards2(http, door, buckets, naming, ids, numbers)
 
 
 def _mapped(name: str, reply: Reply) -> tuple[str, dict[int, int]]:

@@ -202,8 +202,12 @@ class NewShards(Protocol):
     """A new database whose shards take whole files; nothing tells whether they arrived but a count."""
 
     @property
+    def database(self) -> str:
+        """The name that it has until it is published."""
+
+    @property
     def created(self) -> tuple[str, ...]:
-        """What was created, as ``Server.create_database`` names it."""
+        """What was created, as ``Server.create_database`` names it, by the names that it is published under."""
 
     @property
     def scratch_id(self) -> str:
@@ -214,6 +218,9 @@ class NewShards(Protocol):
 
     def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
         """SHA-256 of each file that the group's shard has on the server now. Raises as ``Server.copy_shard``."""
+
+    def publish(self) -> None:
+        """Gives the database the name it was created for. Raises TargetError when that is taken by now."""
 
 
 class Server(Protocol):
@@ -288,13 +295,20 @@ class Server(Protocol):
         """
 
     def create_with_shards(
-        self, database: str, policies: Sequence[RetentionPolicy], groups: Mapping[str, Sequence[Window]]
+        self,
+        database: str,
+        policies: Sequence[RetentionPolicy],
+        groups: Mapping[str, Sequence[Window]],
+        *,
+        until_published: str | None = None,
     ) -> NewShards:
         """
         Creates a database that does not exist, with a shard in each of these groups, through the backup door.
 
-        Durations of shards must be given. Raises TargetError when the name is taken or cannot be, and of the kind
-        ``shards-refused`` when the server created nothing.
+        It has the name ``until_published`` before it is published, where that is given and the server can rename a
+        database (2.x), so that nobody else uses it before it is whole. Durations of shards must be given. Raises
+        TargetError when a name is taken or cannot be, and of the kind ``shards-refused`` when the server created
+        nothing.
         """
 
     def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:
@@ -314,6 +328,9 @@ class Server(Protocol):
 
         Returns the names of what it created (database, policies; 2.x: buckets as ``name#id``).
         """
+
+    def drop_unpublished(self, name: str) -> None:
+        """Drops what was created as ``until_published`` by this name and never published; nothing there is fine."""
 
     def alter_retention(self, database: str, retention_policy: str, duration: int) -> None:
         """Sets how long a policy keeps points (ns, 0 = for ever)."""

@@ -197,7 +197,12 @@ class Server1:
         return tuple(created)
 
     def create_with_shards(
-        self, database: str, policies: Sequence[RetentionPolicy], groups: Mapping[str, Sequence[Window]]
+        self,
+        database: str,
+        policies: Sequence[RetentionPolicy],
+        groups: Mapping[str, Sequence[Window]],
+        *,
+        until_published: str | None = None,  # noqa: ARG002 - 1.x cannot rename a database
     ) -> NewShards:
         """Creates the database through the backup port; see ``protocol.Server.create_with_shards``."""
         if database in self.databases():
@@ -213,6 +218,9 @@ class Server1:
             raise
         self._prove_policies(database, policies)
         return made
+
+    def drop_unpublished(self, name: str) -> None:
+        """Nothing: on 1.x a database has its own name from the beginning."""
 
     def alter_retention(self, database: str, retention_policy: str, duration: int) -> None:
         """Sets how long the policy keeps points, and proves it."""

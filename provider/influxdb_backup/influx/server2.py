@@ -22,6 +22,7 @@ from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.influxql import between, quote_ident, source
 from influxdb_backup.influx.line_protocol import unrepresentable
 from influxdb_backup.influx.metadata2 import metadata_groups
+from influxdb_backup.influx.new_shards2 import Naming
 from influxdb_backup.influx.organization2 import own_organization
 from influxdb_backup.influx.pieces import explained_boundaries
 from influxdb_backup.influx.protocol import (
@@ -86,7 +87,6 @@ class Server2:
         except BaseException:
             self._control.close()
             raise
-        self._organization_id = organization.id
         self._buckets = Buckets(
             self._control, organization.id, http.name, needs_mappings=info.version.startswith(_WITHOUT_VIRTUAL_MAPPINGS)
         )
@@ -221,23 +221,29 @@ class Server2:
         return tuple(f"{bucket.name}#{bucket.id}" for bucket in self._buckets.create(database, missing))
 
     def create_with_shards(
-        self, database: str, policies: Sequence[RetentionPolicy], groups: Mapping[str, Sequence[Window]]
+        self,
+        database: str,
+        policies: Sequence[RetentionPolicy],
+        groups: Mapping[str, Sequence[Window]],
+        *,
+        until_published: str | None = None,
     ) -> NewShards:
         """Creates the buckets by the backup API; see ``protocol.Server.create_with_shards``."""
+        naming = Naming(database, until_published or database)
         self._buckets.check_names(database, policies)
-        if self._buckets.is_taken(database):
-            raise TargetError(f"{self.name}: the database {printable(database)} exists already.")
-
-        def drop(ids: Sequence[str]) -> None:
-            self._buckets.drop(database, ids)
-
-        made = new_shards2.create(self._http, self._door, self._organization_id, database, policies, groups, drop)
-        found = {policy.name: policy.shard_duration for policy in self.retention_policies(database)}
+        if taken := self._buckets.taken(database, naming.until_published):
+            raise TargetError(f"{self.name}: the database {printable(taken)} exists already.")
+        made = new_shards2.create(self._http, self._door, self._buckets, naming, policies, groups)
+        found = {policy.name: policy.shard_duration for policy in self.retention_policies(made.database)}
         wanted = {policy.name: policy.shard_duration for policy in policies}
         if found != wanted:
-            self.drop_scratch(database, made.scratch_id)
+            self.drop_scratch(made.database, made.scratch_id)
             raise ServerError(f"{self.name}: the database {printable(database)} is not as it was to be created.")
         return made
+
+    def drop_unpublished(self, name: str) -> None:
+        """Deletes the buckets of this name."""
+        self._buckets.drop(name, [bucket.id for bucket in self._buckets.listed() if bucket.database == name])
 
     def alter_retention(self, database: str, retention_policy: str, duration: int) -> None:
         """Sets how long the bucket keeps points, and proves it."""
@@ -249,7 +255,7 @@ class Server2:
             RetentionPolicy(name=AUTOGEN, duration=0, shard_duration=0)
         ]
         self._buckets.check_names(database, infinite)
-        if self._buckets.is_taken(database):
+        if self._buckets.taken(database):
             raise TargetError(
                 f"{self.name}: the scratch database {printable(database)} exists already.",
                 hint="A scratch needs a name that nobody uses.",

@@ -112,6 +112,8 @@ def restore(
         chosen = replace(chosen, create=scratch.policies, infinite=())
     run = RestoreRun(request, repository, reads, chosen, _options(request), progress, restore_id, started)
     done = _progress_so_far(run)
+    if _is_continued(run):
+        target.drop_unpublished(run.unpublished)
     by_shards = None if done else restore_by_shards(run, partial(_claim_once, run), scratch)
     outcome = by_shards or _restore_by_lines(run, done, scratch)
     if request.fingerprints:

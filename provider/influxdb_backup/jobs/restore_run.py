@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from influxdb_backup.jobs.read_back import Expected
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit
 from influxdb_backup.jobs.restore_target import Target
 from influxdb_backup.model import Column, Role, Table
+
+_UNPUBLISHED = "influxdb_backup_restore_"
 
 
 @dataclass
@@ -74,6 +77,11 @@ class RestoreRun:
     progress: ProgressCallback
     restore_id: str
     started: float
+
+    @property
+    def unpublished(self) -> str:
+        """What a new database is called until all of it is there, where the server can rename it."""
+        return f"{_UNPUBLISHED}{hashlib.sha256(self.restore_id.encode()).hexdigest()[:16]}"
 
     def cutoff(self, policy: str) -> int | None:
         """The instant before which points of a policy are left out by now: a retention's edge moves on."""

@@ -46,7 +46,7 @@ def prove(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...], secon
             continue
         read_back(
             run.target.server,
-            run.target.database,
+            made.database,
             window,
             group.totals.expected,
             mixed=frozenset(),
@@ -65,8 +65,8 @@ def _holds(
     """Whether the server has the files and answers from them; False leaves the doubt to a full count."""
     with ThreadPoolExecutor(1, thread_name_prefix="files") as pool:
         files = pool.submit(_has_the_files, made, group)
-        fields = pool.submit(_lists_the_fields, run, group, listed)
-        answers = _answers(run, group, window)
+        fields = pool.submit(_lists_the_fields, run, made, group, listed)
+        answers = _answers(run, made, group, window)
         return files.result() and fields.result() and answers
 
 
@@ -79,18 +79,18 @@ def _has_the_files(made: NewShards, group: BuiltGroup) -> bool:
     return held == group.digests
 
 
-def _lists_the_fields(run: RestoreRun, group: BuiltGroup, listed: _Listed) -> bool:
+def _lists_the_fields(run: RestoreRun, made: NewShards, group: BuiltGroup, listed: _Listed) -> bool:
     """Whether every field of every table is listed with its type; ``listed`` keeps what was listed, by policy."""
     if group.policy not in listed:
-        schema = run.target.server.schema(run.target.database, group.policy)
+        schema = run.target.server.schema(made.database, group.policy)
         listed[group.policy] = {found.table: frozenset(found.fields) for found in schema.tables}
     fields = listed[group.policy]
     return all(needed <= fields.get(table, frozenset()) for table, needed in group.totals.table_fields.items())
 
 
-def _answers(run: RestoreRun, group: BuiltGroup, window: Window) -> bool:
+def _answers(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window) -> bool:
     """Whether every table counts its rows."""
-    server, database = run.target.server, run.target.database
+    server, database = run.target.server, made.database
     for table, rows in group.totals.table_rows.items():
         counts = group.totals.expected.of(table)
         always = next((name for name, count in counts.items() if count == rows), None)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from influxdb_backup.errors import (
+    InfluxdbBackupError,
     ServerError,
     StoreError,
     TargetError,
@@ -109,7 +110,7 @@ def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | Non
         claim()
         if scratch is not None:
             scratch.announce()
-        made = _created(run, built)
+        made = _created(run, built, None if scratch else run.unpublished)
         try:
             if scratch is not None:
                 scratch.created(made.scratch_id)
@@ -119,14 +120,40 @@ def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | Non
             prove(run, made, built, written - sending)
         except (ServerError, TargetError) as error:
             logger.warning("Shards sent to %s did not arrive, so it is dropped: %s", run.target.server.name, error)
-            run.target.server.drop_scratch(run.target.database, made.scratch_id)
+            run.target.server.drop_scratch(made.database, made.scratch_id)
             raise _FailedError(f"the shards that were sent did not arrive: {error.message}") from error
+        except BaseException as error:
+            if made.database != run.target.database:
+                _drop_after(error, run, made)
+            raise
+        _publish(run, made)
     totals = Totals()
     for group in built:
         totals.rows += group.totals.rows
         totals.values += group.totals.values
         totals.expected.absorb(group.totals.expected)
     return Outcome(totals, made.created, checked, written)
+
+
+def _drop_after(error: BaseException, run: RestoreRun, made: NewShards) -> None:
+    """Nobody knows the database yet, so that nothing of anybody else's can be in it."""
+    try:
+        run.target.server.drop_scratch(made.database, made.scratch_id)
+    except InfluxdbBackupError as failure:
+        error.add_note(f"The database {made.database} of this restore could not be dropped: {failure.message}")
+
+
+def _publish(run: RestoreRun, made: NewShards) -> None:
+    database, built = printable(run.target.database), made.database
+    try:
+        made.publish()
+    except TargetError as error:
+        raise TargetError(
+            f"All points are in the database {built} of {run.target.server.name}, which could not be renamed to "
+            f"{database}: {error.message}",
+            hint=f"Rename it by hand, or drop it and restore into another database (--target-database): {database} was "
+            "made by somebody else in the meantime.",
+        ) from error
 
 
 def _policies(run: RestoreRun) -> list[RetentionPolicy]:
@@ -164,13 +191,15 @@ def _built(run: RestoreRun, folder: Path) -> tuple[BuiltGroup, ...]:
         ) from error
 
 
-def _created(run: RestoreRun, built: Sequence[BuiltGroup]) -> NewShards:
+def _created(run: RestoreRun, built: Sequence[BuiltGroup], until_published: str | None) -> NewShards:
     groups: dict[str, list[Group]] = {}
     for group in built:
         groups.setdefault(group.policy, []).append((group.policy, group.window))
     windows = {policy: [window for _, window in listed] for policy, listed in groups.items()}
     try:
-        return run.target.server.create_with_shards(run.target.database, _policies(run), windows)
+        return run.target.server.create_with_shards(
+            run.target.database, _policies(run), windows, until_published=until_published
+        )
     except TargetError as error:
         if error.kind != "shards-refused":
             raise
