@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -13,23 +12,20 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.columns import batch_columns
-from influxdb_backup.errors import StoreError, TargetError, UnrepresentableError
+from influxdb_backup.errors import TargetError, UnrepresentableError
 from influxdb_backup.influx.protocol import Server, Unrepresentable, WriteOptions
 from influxdb_backup.jobs.compare import compare_fingerprints
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.read_back import Expected, has_mixed_types, read_back
 from influxdb_backup.jobs.restore_documents import (
-    RefusedCount,
-    RestoreIdentity,
     RestorePlan,
     RestoreProgress,
     RestoreReport,
     TableWrite,
-    WrittenCount,
 )
+from influxdb_backup.jobs.restore_progress import absorb_progress, claim, is_continued, keep_progress, progress_so_far
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit, decide_reads
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals, batches
 from influxdb_backup.jobs.restore_target import Target, choose_target, prepare, refuse_conflict
@@ -37,12 +33,10 @@ from influxdb_backup.jobs.shard_restore import Scratch, restore_by_shards
 from influxdb_backup.model import Scope, Table, printable
 from influxdb_backup.windows import format_instant
 
+logger = logging.getLogger(__name__)
+
 _GROUP_ROWS = 4_000_000
 """rows after which the progress of a restore is kept, so that a retry does not begin again"""
-
-
-_PASSING = {"restore_id", "connections", "max_rejects", "writer", "fingerprints"}
-"""of a request: what may be another when a restore is gone on with"""
 
 
 def plan_restore(
@@ -102,7 +96,8 @@ def restore(
     Before the first change every part is read once (digest, names and values that line protocol cannot
     carry), and the target is checked. Raises BackupNotFoundError (gaps), TargetError, UnrepresentableError,
     IntegrityError, RejectedPointsError and the server's errors. The same call with the same ``restore_id``
-    goes on where it was. With ``scratch`` the target database is made anew as that says.
+    goes on where it was, and writes all again when what it had written is not there any more. With ``scratch``
+    the target database is made anew as that says.
     """
     started = time.monotonic()
     restore_id = request.restore_id or secrets.token_hex(8)
@@ -111,19 +106,50 @@ def restore(
     if scratch is not None:
         chosen = replace(chosen, create=scratch.policies, infinite=())
     run = RestoreRun(request, repository, reads, chosen, _options(request), progress, restore_id, started)
-    done = _progress_so_far(run)
-    if _is_continued(run):
+    done = _still_there(run, progress_so_far(run))
+    if is_continued(run):
         target.drop_unpublished(run.unpublished)
     by_shards = None if done else restore_by_shards(run, partial(_claim_once, run), scratch)
     outcome = by_shards or _restore_by_lines(run, done, scratch)
     if request.fingerprints:
         compare_fingerprints(run, by_shards=by_shards is not None)
-    ended = time.monotonic()
-    totals = outcome.totals
+    return _report(run, outcome, done, by_shards=by_shards is not None)
+
+
+def _still_there(run: RestoreRun, done: list[RestoreProgress]) -> list[RestoreProgress]:
+    """What earlier calls wrote; nothing when the target has less of it by now."""
+    if not done:
+        return []
+    try:
+        if not run.target.existing.issuperset(run.target.policies.values()):
+            raise TargetError(f"the database {printable(run.target.database)} or a policy of it is gone.")
+        _read_back(run, absorb_progress(done), exact=False)
+    except TargetError as error:
+        logger.warning("All is written again, for what an earlier call had written is not there: %s", error.message)
+        return []
+    return done
+
+
+def _read_back(run: RestoreRun, totals: Totals, *, exact: bool) -> None:
+    read_back(
+        run.target.server,
+        run.target.database,
+        run.reads.window,
+        totals.expected,
+        mixed=_mixed(run.target, run.reads),
+        exact=exact,
+        missing_allowed=totals.refused,
+        patient=totals.late,
+        progress=run.progress,
+    )
+
+
+def _report(run: RestoreRun, outcome: Outcome, done: Sequence[RestoreProgress], *, by_shards: bool) -> RestoreReport:
+    reads, chosen, totals, ended = run.reads, run.target, outcome.totals, time.monotonic()
     return RestoreReport(
-        restore_id=restore_id,
+        restore_id=run.restore_id,
         refs=tuple(ref.id for ref in reads.refs),
-        target_server=target.name,
+        target_server=chosen.server.name,
         target_database=chosen.database,
         tables=len(reads.columns),
         rows=totals.rows,
@@ -138,11 +164,11 @@ def restore(
         gaps=reads.gaps,
         continued_units=sum(len(step.units) for step in done),
         writer="shard" if by_shards else "lines",
-        fingerprints=request.fingerprints,
-        check_seconds=outcome.checked - started,
+        fingerprints=run.request.fingerprints,
+        check_seconds=outcome.checked - run.started,
         write_seconds=outcome.written - outcome.checked,
         read_back_seconds=ended - outcome.written,
-        seconds=ended - started,
+        seconds=ended - run.started,
     )
 
 
@@ -150,26 +176,16 @@ def _restore_by_lines(run: RestoreRun, done: Sequence[RestoreProgress], scratch:
     request, reads, chosen = run.request, run.reads, run.target
     finished = {key for step in done for key in step.units}
     todo = [unit for unit in reads.units if unit.key not in finished]
-    if not _is_continued(run):
+    if not is_continued(run):
         refuse_conflict(request, reads, chosen)
     _check_everything(run, todo)
     checked = time.monotonic()
     _claim_once(run)
     created = _prepared(run, scratch)
-    totals = _absorb_progress(done)
+    totals = absorb_progress(done)
     _write_everything(run, todo, totals, len(done))
     written = time.monotonic()
-    read_back(
-        chosen.server,
-        chosen.database,
-        reads.window,
-        totals.expected,
-        mixed=_mixed(chosen, reads),
-        exact=request.on_conflict == "fail",
-        missing_allowed=totals.refused,
-        patient=totals.late,
-        progress=run.progress,
-    )
+    _read_back(run, totals, exact=run.request.on_conflict == "fail")
     return Outcome(totals, created, checked, written)
 
 
@@ -182,9 +198,9 @@ def _prepared(run: RestoreRun, scratch: Scratch | None) -> tuple[str, ...]:
 
 
 def _claim_once(run: RestoreRun) -> None:
-    if not _is_continued(run):
+    if not is_continued(run):
         refuse_conflict(run.request, run.reads, run.target)
-        _claim(run)
+        claim(run)
 
 
 def _mixed(target: Target, reads: Reads) -> frozenset[Table]:
@@ -202,90 +218,6 @@ def _options(request: RestoreRequest) -> WriteOptions:
         max_rejects=request.max_rejects,
         unsigned_as_integer=request.unsigned_as_integer,
     )
-
-
-def _request_digest(run: RestoreRun) -> str:
-    asked = run.request.model_dump(mode="json", exclude=_PASSING)
-    asked["refs"] = sorted(ref.id for ref in run.reads.refs)
-    return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-
-
-def _standing(run: RestoreRun) -> RestoreIdentity | None:
-    return run.repository.document(layout.restore_key(run.restore_id), RestoreIdentity)
-
-
-def _is_continued(run: RestoreRun) -> bool:
-    return _standing(run) is not None
-
-
-def _progress_so_far(run: RestoreRun) -> list[RestoreProgress]:
-    """What earlier calls with this id wrote. Raises TargetError when the id belongs to another request."""
-    standing = _standing(run)
-    if standing is None:
-        return []
-    asked = _request_digest(run), run.target.server.name, run.target.database
-    if (standing.request, standing.target_server, standing.target_database) != asked:
-        raise TargetError(
-            f"The restore {run.restore_id!r} was started with another request or target "
-            f"({printable(standing.target_database)!r} on {standing.target_server}), or a newer backup was made since.",
-            kind="restore-in-progress",
-            hint="Repeat it with the same arguments, or use another --restore-id.",
-        )
-    prefix = layout.restore_prefix(run.restore_id)
-    return _each_unit_once([step for _, step in run.repository.read_documents(prefix, RestoreProgress)])
-
-
-def _each_unit_once(steps: Sequence[RestoreProgress]) -> list[RestoreProgress]:
-    """
-    The steps without those that share a unit with an earlier one, as two calls with one id at a time leave them.
-
-    Its points would be expected twice in the target. What else such a step wrote is written again, with no effect.
-    """
-    kept: list[RestoreProgress] = []
-    seen: set[str] = set()
-    for step in steps:
-        if seen.isdisjoint(step.units):
-            kept.append(step)
-            seen.update(step.units)
-    return kept
-
-
-def _claim(run: RestoreRun) -> None:
-    identity = RestoreIdentity(
-        restore_id=run.restore_id,
-        request=_request_digest(run),
-        target_server=run.target.server.name,
-        target_database=run.target.database,
-        started_at=time.time_ns(),
-    )
-    try:
-        run.repository.put_document(layout.restore_key(run.restore_id), identity)
-    except StoreError as error:
-        raise StoreError(
-            f"Nothing was restored, since a restore keeps its progress in the repository: {error.message}",
-            hint="Use credentials that may write below restores/ there, or restore from a copy of the repository.",
-            kind=error.kind,
-        ) from error
-    except FileExistsError:
-        raise TargetError(
-            f"Another restore with the id {run.restore_id!r} began at the same moment.",
-            kind="restore-in-progress",
-            hint="Let it finish, or repeat it with the same --restore-id once it has ended.",
-        ) from None
-
-
-def _absorb_progress(done: Sequence[RestoreProgress]) -> Totals:
-    totals = Totals()
-    for step in done:
-        totals.rows += step.rows
-        totals.values += step.values
-        totals.rejects += step.rejects
-        for refused in step.refused:
-            totals.refused[refused.table] = totals.refused.get(refused.table, 0) + refused.count
-        totals.dropped += step.dropped
-        for count in step.counts:
-            totals.expected.add(count.table, count.field, count.count)
-    return totals
 
 
 def _refuse_names(reads: Reads, server: Server, options: WriteOptions) -> None:
@@ -346,7 +278,7 @@ def _write_everything(run: RestoreRun, units: Sequence[Unit], totals: Totals, st
             before = replace(totals, expected=Expected(), refused=dict(totals.refused))
             before.expected.absorb(totals.expected)
             done = _write_group(run, policy, group, totals, replace(run.options, max_rejects=allowed), done)
-            _keep_progress(run, group, before, totals, step)
+            keep_progress(run, group, before, totals, step)
             step += 1
 
 
@@ -376,22 +308,3 @@ def _after_cutoff(batch: pa.RecordBatch, cutoff: int | None) -> pa.RecordBatch:
         return batch
     times = batch.column(0).cast("int64")
     return batch.filter(pc.greater_equal(times, cutoff))
-
-
-def _keep_progress(run: RestoreRun, group: Sequence[Unit], before: Totals, totals: Totals, step: int) -> None:
-    counts = totals.expected.minus(before.expected)
-    document = RestoreProgress(
-        units=tuple(unit.key for unit in group),
-        rows=totals.rows - before.rows,
-        values=totals.values - before.values,
-        rejects=totals.rejects - before.rejects,
-        refused=tuple(
-            RefusedCount(table=table, count=count - before.refused.get(table, 0))
-            for table, count in totals.refused.items()
-            if count > before.refused.get(table, 0)
-        ),
-        dropped=totals.dropped - before.dropped,
-        counts=tuple(WrittenCount(table=table, field=name, count=count) for (table, name), count in counts.items()),
-    )
-    key = layout.restore_progress_key(run.restore_id, f"{step:06d}-{secrets.token_hex(4)}")
-    run.repository.put_document(key, document)
