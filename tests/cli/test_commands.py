@@ -428,6 +428,10 @@ def test_repo_check(site: Site, cli: Cli, tmp_path: Path) -> None:
     assert "already" not in unfit.out
     report = cli.ok("repo", "check", "primary", "--json").document
     assert report["ok"]
+    cli.ok("repo", "init", "primary")
+    assert cli.ok("repo", "check", "primary").out.rstrip().endswith("fit for backups.")
+    mistyped = cli.ok("repo", "check", f"file://{tmp_path}/mistyped").out
+    assert f"There is no repository in it: `influxdb-backup repo init file://{tmp_path}/mistyped`" in mistyped
     assert {"second-create", "racing-creates"} <= {item["name"] for item in report["items"]}
 
 

@@ -42,10 +42,12 @@ def check(
     json: JsonOption = False,
 ) -> None:
     """Prove that a store keeps the promises that backups rest on; writes and removes a few small objects."""
+    from influxdb_backup.archive import layout
     from influxdb_backup.archive.check import check_store
 
     session: Session = context.obj
-    report = check_store(session.store(_choice(repository, repository_connection)))
+    store = session.store(_choice(repository, repository_connection))
+    report = check_store(store)
     ok = all(item.ok for item in report.items)
     if json:
         items = [
@@ -59,5 +61,7 @@ def check(
             numbers=("seconds",),
         )
         output.line("The store is fit for backups." if ok else "The store is NOT fit for backups.")
+        if ok and store.size(layout.REPOSITORY) is None:
+            output.line(f"There is no repository in it: `influxdb-backup repo init {repository}` makes one.")
     if not ok:
         raise typer.Exit(1)

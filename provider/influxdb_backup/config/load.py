@@ -166,7 +166,7 @@ def _section(document: Mapping[str, Any], key: str, problems: _Problems) -> dict
     if value is None and key == "defaults":
         return {}
     if not isinstance(value, dict) or (not value and key != "defaults"):
-        problems.add((key,) if key in document else (), f"{key}: must be a mapping with at least one entry.")
+        problems.add((key,), "must be a mapping with at least one entry.")
         return {}
     return value
 
