@@ -20,12 +20,13 @@ from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.coverage import Change, Unjudged
 from influxdb_backup.jobs.earlier_backups import last_manifest
 from influxdb_backup.jobs.identity import identity_of, refuse_other_source
+from influxdb_backup.jobs.layers import Held, Layers
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
-from influxdb_backup.jobs.restore_request import Held, oldest_read_first, winners
+from influxdb_backup.jobs.restore_request import oldest_read_first, winners
 from influxdb_backup.jobs.scope import table_in_scope
 from influxdb_backup.jobs.selection import is_expired, select_policies
 from influxdb_backup.model import Part, Ref, RetentionPolicy, Role, Table, Value, Window, printable
-from influxdb_backup.windows import format_duration, format_instant, intersect, merge, overlay, subtract
+from influxdb_backup.windows import format_duration, format_instant, intersect, merge, subtract
 
 _OPEN = "It was backed up while it was open."
 
@@ -73,7 +74,7 @@ def recheck(
         server,
         repository,
         _list(plan, server, whole),
-        _Layers(backups, whole),
+        Layers(backups, whole),
         frozenset(ref.id for ref in asked),
     )
     return comparison.run(progress)
@@ -122,32 +123,15 @@ def _list(plan: Plan, server: Server, whole: Window) -> _Listing:
     )
 
 
-class _Layers:
-    """Which backup a restore reads of a table, and which one would be read if it held anything of it."""
+def _stretches(layers: Layers, table: Table, *, policy_is_gone: bool) -> tuple[tuple[Window, Held], ...]:
+    """
+    Every stretch in which a backup's scope asked for the table, and the backup that a restore would read there.
 
-    def __init__(self, backups: Sequence[Held], whole: Window) -> None:
-        self._backups = backups
-        self._whole = whole
-        self._known: dict[tuple[int, ...], tuple[tuple[Window, Held], ...]] = {}
-
-    def tables(self) -> Iterator[Table]:
-        """All tables of all backups."""
-        for backup in self._backups:
-            yield from backup.entries
-
-    def of(self, table: Table, *, policy_is_gone: bool) -> tuple[tuple[Window, Held], ...]:
-        """
-        Every stretch in which a backup's scope asked for the table.
-
-        One that did not know the policy, or could not read the table, is below all that did, as for a restore. Where
-        the policy is gone from the server, a newer backup without it is one for which that was accepted.
-        """
-        asked = [n for n, backup in enumerate(self._backups) if table_in_scope(backup.ref.scope, table)]
-        order = tuple(sorted(asked, key=lambda n: (not policy_is_gone and self._backups[n].looked_at(table), n)))
-        if order not in self._known:
-            found = overlay([(self._backups[n].ref.window, n) for n in order], self._whole)
-            self._known[order] = tuple((stretch, self._backups[order[position]]) for stretch, position in found)
-        return self._known[order]
+    One that did not know the policy, or could not read the table, is below all that did, as for a restore. Where the
+    policy is gone from the server, a newer backup without it is one for which that was accepted.
+    """
+    asked = [n for n, backup in enumerate(layers.backups) if table_in_scope(backup.ref.scope, table)]
+    return layers.stretches(sorted(asked, key=lambda n: (not policy_is_gone and layers.backups[n].looked_at(table), n)))
 
 
 @dataclass(frozen=True)
@@ -169,14 +153,19 @@ class _Comparison:
     server: Server
     repository: Repository
     listing: _Listing
-    layers: _Layers
+    layers: Layers
     asked: frozenset[str]
     """ids of the refs that are compared; the others only lie on top of them"""
     unjudged: dict[str, list[Window]] = field(default_factory=dict)
 
     def run(self, progress: ProgressCallback) -> Recheck:
         """Asks about all tables. Raises the errors of server and repository."""
-        held = (table for table in self.layers.tables() if table_in_scope(self.plan.scope, table))
+        held = (
+            table
+            for backup in self.layers.backups
+            for table in backup.entries
+            if table_in_scope(self.plan.scope, table)
+        )
         tables = sorted({*self.listing.tables, *self.listing.unreadable, *held}, key=str)
         changes: list[Change] = []
         with ThreadPoolExecutor(max(1, self.plan.concurrency), thread_name_prefix="recheck") as pool:
@@ -197,7 +186,7 @@ class _Comparison:
 
     def _questions(self, table: Table) -> Iterator[_Question]:
         gone = table.retention_policy not in self.listing.policies
-        for stretch, backup in self.layers.of(table, policy_is_gone=gone):
+        for stretch, backup in _stretches(self.layers, table, policy_is_gone=gone):
             if backup.ref.id not in self.asked:
                 continue
             reason = self._reason(table, backup.ref)

@@ -9,6 +9,7 @@ from typing import Literal
 from influxdb_backup.archive.repository import Repository, at_once
 from influxdb_backup.errors import BackupNotFoundError, UsageError
 from influxdb_backup.jobs.coverage import effective_window
+from influxdb_backup.jobs.layers import Held, Layers
 from influxdb_backup.jobs.scope import contains, table_in_scope
 from influxdb_backup.model import (
     Column,
@@ -20,7 +21,6 @@ from influxdb_backup.model import (
     Role,
     Scope,
     Table,
-    TableEntry,
     Value,
     Window,
     printable,
@@ -130,9 +130,9 @@ def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope |
     _refuse_unknown(request, tables, window)
     nowhere = _gaps(request, candidates, window, scope)
     units, columns, gaps = [], {}, [format_window(gap) for gap in nowhere]
-    layers = _Layers([Held.of(ref, manifests[ref.id]) for ref in used], window)
+    layers = Layers([Held.of(ref, manifests[ref.id]) for ref in used], window)
     for table in tables:
-        chosen, known, missing = layers.units(table)
+        chosen, known, missing = _units_of(layers, table, window)
         units.extend(chosen)
         columns[table] = known
         gaps += [f"{table}: {format_window(rest)}" for gap in missing for rest in subtract(gap, nowhere)]
@@ -278,51 +278,19 @@ def _gaps(
     return subtract(window, covered)
 
 
-@dataclass(frozen=True)
-class Held:
-    """One backup, with its tables at hand."""
-
-    ref: Ref
-    entries: Mapping[Table, TableEntry]
-    unreadable: frozenset[Table]
-
-    @classmethod
-    def of(cls, ref: Ref, manifest: Manifest) -> Held:
-        """The same from a ref and its manifest."""
-        entries = {entry.table: entry for entry in manifest.tables}
-        return cls(ref, entries, frozenset(entry.table for entry in manifest.evidence.unreadable))
-
-    def looked_at(self, table: Table) -> bool:
-        """Whether it says what the table holds: it asked for it, saw its policy, and could read it or a part of it."""
-        asked = table_in_scope(self.ref.scope, table) and table.retention_policy in self.ref.retention_policies
-        entry = self.entries.get(table)
-        return asked and (table not in self.unreadable or (entry is not None and bool(entry.parts)))
-
-
-class _Layers:
-    """Backups on top of each other, the oldest read at the bottom."""
-
-    def __init__(self, backups: Sequence[Held], window: Window) -> None:
-        self._backups = backups
-        self._window = window
-        self._stretches: dict[tuple[int, ...], tuple[tuple[Window, int], ...]] = {}
-
-    def units(self, table: Table) -> tuple[list[Unit], tuple[Column, ...], tuple[Window, ...]]:
-        """What to read of a table, the columns of that, and the stretches in which no backup looked at it."""
-        looked = tuple(n for n, backup in enumerate(self._backups) if backup.looked_at(table))
-        if looked not in self._stretches:
-            layers = [(self._backups[n].ref.window, n) for n in looked]
-            found = overlay(layers, self._window)
-            self._stretches[looked] = tuple((stretch, looked[position]) for stretch, position in found)
-        units: list[Unit] = []
-        columns: dict[Column, None] = {}
-        stretches = self._stretches[looked]
-        for stretch, number in stretches:
-            entry = self._backups[number].entries.get(table)
-            for part in entry.parts if entry else ():
-                if part.max_time < stretch.start or part.min_time >= stretch.end:
-                    continue
-                whole = stretch.start <= part.min_time and part.max_time < stretch.end
-                units.append(Unit(table=table, part=part, window=stretch, whole=whole))
-                columns.update(dict.fromkeys(part.columns))
-        return units, tuple(columns), subtract(self._window, [stretch for stretch, _ in stretches])
+def _units_of(
+    layers: Layers, table: Table, window: Window
+) -> tuple[list[Unit], tuple[Column, ...], tuple[Window, ...]]:
+    """What to read of a table, the columns of that, and the stretches in which no backup looked at it."""
+    units: list[Unit] = []
+    columns: dict[Column, None] = {}
+    stretches = layers.stretches([n for n, backup in enumerate(layers.backups) if backup.looked_at(table)])
+    for stretch, backup in stretches:
+        entry = backup.entries.get(table)
+        for part in entry.parts if entry else ():
+            if part.max_time < stretch.start or part.min_time >= stretch.end:
+                continue
+            whole = stretch.start <= part.min_time and part.max_time < stretch.end
+            units.append(Unit(table=table, part=part, window=stretch, whole=whole))
+            columns.update(dict.fromkeys(part.columns))
+    return units, tuple(columns), subtract(window, [stretch for stretch, _ in stretches])
