@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 
+from influxdb_backup.cli import output
 from influxdb_backup.cli.main import run
 from influxdb_backup.errors import ConfigError
 from influxdb_backup.influx.http import Http
@@ -215,3 +216,11 @@ def test_a_restore_that_fails_names_the_id_to_go_on_with(backed_up: Site, cli: C
     message = refused(cli, 1, ["with another request"], *arguments, "--restore-id", restore_id)
     assert "Points may have been written" not in message
     backed_up.server.query(f'DROP DATABASE "{target}"')
+
+
+def test_a_running_restore_says_its_id(backed_up: Site, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known as long as it runs, also to whoever finds it killed."""
+    monkeypatch.setattr(output, "PLAIN_SECONDS", 0.0)
+    target = f"{backed_up.database}_target"
+    done = cli.ok("restore", "telemetry@latest", "--target-database", target, "--json")
+    assert f"restore {done.document['restore_id']}: write" in done.err

@@ -182,7 +182,7 @@ def restore(
             planned = job.plan_restore(request, repository=opened, target=server, scope=scope)
             output.document(planned) if json else _print_plan(planned)
             return
-        with _named_when_it_fails(opened, restore_id), output.progress("restore") as tell:
+        with _named_when_it_fails(opened, restore_id), output.progress(f"restore {restore_id}") as tell:
             report = job.restore(request, repository=opened, target=server, scope=scope, progress=tell)
     output.document(report) if json else _print_report(report)
 
