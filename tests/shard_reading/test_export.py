@@ -16,6 +16,7 @@ from hypothesis import Phase, assume, given, settings
 
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.cli.main import run
+from influxdb_backup.columns import batch_columns
 from influxdb_backup.errors import ConfigError, IncompleteReadError, SourceError
 from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy
 from influxdb_backup.jobs.scrub import scrub
@@ -152,6 +153,40 @@ def test_a_column_that_the_schema_does_not_know_is_never_dropped(any_influx: Run
             with pytest.raises(IncompleteReadError) as caught:
                 list(copy.read(TableSchema(table=whole.table, columns=known), WEEK, ReadOptions()))
             assert caught.value.kind == "schema-changed"
+
+
+def drop(running: RunningServer, database: str, measurement: str, tags: dict[str, str]) -> None:
+    """All series of a measurement with these tags, in the server's own words; without tags the measurement."""
+    if running.generation == 1:
+        chosen = " AND ".join(f"{name} = '{value}'" for name, value in tags.items())
+        words = f"DROP SERIES FROM {measurement} WHERE {chosen}" if tags else f"DROP MEASUREMENT {measurement}"
+        assert "error" not in str(running.query(words, db=database))
+        return
+    chosen = " AND ".join(f'{name}="{value}"' for name, value in {"_measurement": measurement, **tags}.items())
+    body = json.dumps({"start": "1970-01-01T00:00:00Z", "stop": "2100-01-01T00:00:00Z", "predicate": chosen}).encode()
+    target = f"/api/v2/delete?org={running.organization}&bucket={database}"
+    running._post(target, body, "application/json")
+
+
+def test_columns_of_dropped_series_are_no_columns(
+    any_influx: RunningServer, server: Server, repository: Repository
+) -> None:
+    """
+    A tag that only dropped series had, and a field that was dropped and has another type now: the files still have both.
+    """
+    database = new_database(any_influx)
+    any_influx.write(f"m,t=a v=1 {DAY.start}\nm,u=b v=2 {DAY.start}\nn,t=a v=1.5,w=2i {DAY.start}", database)
+    back_up(memory_repository(), server, plan(database, reader="shard"))  # has the cache written to a file
+    drop(any_influx, database, "m", {"t": "a"})
+    drop(any_influx, database, "n", {})
+    any_influx.write(b'n,t=a v="\xff" %d' % DAY.start, database)
+    with server.copy_shard(database, "autogen", WEEK, 0.0) as copy:
+        assert copy
+        for schema in server.schema(database, "autogen").tables:
+            (batch,) = copy.read(schema, WEEK, ReadOptions())
+            assert set(batch_columns(batch.schema)) <= set(schema.columns)
+            assert batch.num_rows == 1
+    both(repository, server, database)
 
 
 class Afterwards(Wrapped):

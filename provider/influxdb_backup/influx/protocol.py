@@ -194,7 +194,8 @@ class ShardCopy(Protocol):
         """
         As ``Server.read``. Thread-safe.
 
-        Raises IncompleteReadError of kind ``schema-changed`` for a tag or field that ``schema`` does not know.
+        Raises IncompleteReadError of kind ``schema-changed`` for a tag or field that ``schema`` does not know and that
+        has points in the piece.
         """
 
 

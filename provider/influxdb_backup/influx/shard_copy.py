@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from influxdb_backup.columns import arrow_schema, batch_columns
 from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
 from influxdb_backup.influx import shard_files
 from influxdb_backup.influx.protocol import ReadOptions, Server, ShardReport
 from influxdb_backup.influx.shard_batches import ShardFile, ShardPoints
 from influxdb_backup.influx.shard_door import ShardDoor, ShardInfo, Spooled, SpooledFile
 from influxdb_backup.influx.tsm.index import CorruptShardError
-from influxdb_backup.model import MAX_END, MIN_TIME, TableSchema, Window, printable
+from influxdb_backup.model import MAX_END, MIN_TIME, Column, Table, TableSchema, Window, printable
 
 logger = logging.getLogger(__name__)
 
@@ -64,15 +65,33 @@ class FetchedShard:
         """See ``ShardCopy.read``."""
         for points in self._points:
             unknown = set(points.tables.get(schema.table.measurement, ())) - set(schema.columns)
-            if unknown:
-                column = next(iter(unknown))
-                raise IncompleteReadError(
-                    f"{schema.table}: its shard has the {column.role.value} {printable(column.name)} "
-                    f"({column.type.value}), which is not in the schema that was read.",
-                    hint="Read the schema and then this piece again.",
-                    kind="schema-changed",
-                )
-            yield from points.batches(schema.table.measurement, piece, options)
+            batches = points.batches(schema.table.measurement, piece, options)
+            yield from (_without(batch, unknown, schema.table) for batch in batches) if unknown else batches
+
+
+def _without(batch: pa.RecordBatch, unknown: Set[Column], table: Table) -> pa.RecordBatch:
+    """
+    The batch without columns that the server does not list, since all their points are deleted.
+
+    Files keep the keys of deleted series until a compaction. Raises IncompleteReadError when one has a value.
+    """
+    columns = batch_columns(batch.schema)
+    for position, column in enumerate(columns, start=1):
+        if column in unknown and batch.column(position).null_count < batch.num_rows:
+            raise IncompleteReadError(
+                f"{table}: its shard has the {column.role.value} {printable(column.name)} "
+                f"({column.type.value}), which is not in the schema that was read.",
+                hint="Read the schema and then this piece again.",
+                kind="schema-changed",
+            )
+    kept = {position: column for position, column in enumerate(columns, start=1) if column not in unknown}
+    binary = frozenset(column for position, column in kept.items() if _is_binary(batch.schema.field(position).type))
+    arrays = [batch.column(position) for position in (0, *kept)]
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(tuple(kept.values()), binary))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind.value_type if pa.types.is_dictionary(kind) else kind))
 
 
 @contextmanager
