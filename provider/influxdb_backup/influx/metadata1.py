@@ -1,16 +1,18 @@
 """
-A database with its policies and shard groups, as the backup port of 1.x takes it: protobuf ``meta.Data``.
+Databases with their policies and shard groups, as the backup port of 1.x takes and gives them: protobuf ``meta.Data``.
 
-Written by hand, since it is a dozen fields of two wire types (source: ``services/meta/internal/meta.proto`` of 1.12.4).
+Written and read by hand, since it is a dozen fields of two wire types (source: ``services/meta/internal/meta.proto`` of
+1.12.4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from influxdb_backup.model import RetentionPolicy, Window, encode_name
+from influxdb_backup.model import RetentionPolicy, Window, decode_name, encode_name
 
 _VARINT, _BYTES = 0, 2
+_MAGIC = (0x59590101).to_bytes(8, "big")
 
 
 def metadata(
@@ -55,3 +57,61 @@ def _varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def described_shards(reply: bytes, database: str) -> dict[tuple[str, int], int]:
+    """
+    By policy and number of each shard of a database the first instant (ns) of its group, from the metadata of a server.
+
+    Also of groups that retention has dropped. ``reply`` holds secrets besides. Raises ValueError for another form.
+    """
+    size = int.from_bytes(reply[8:16], "big")
+    if reply[:8] != _MAGIC:
+        raise ValueError("no metadata of InfluxDB 1.x")
+    if size > len(reply) - 16:
+        raise ValueError("its metadata ends early")
+    found = {}
+    for info in _messages(reply[16 : 16 + size], 5):
+        if _name(info) != database:
+            continue
+        for policy in _messages(info, 3):
+            for group in _messages(policy, 5):
+                start = next(_numbers(group, 2), 0)
+                for shard in _messages(group, 5):
+                    found[_name(policy), next(_numbers(shard, 1), 0)] = start - (start >> 63 << 64)
+    return found
+
+
+def _name(message: bytes) -> str:
+    return decode_name(next(_messages(message, 1), b""))
+
+
+def _messages(message: bytes, wanted: int) -> Iterator[bytes]:
+    return (value for field, value in _fields(message) if field == wanted and isinstance(value, bytes))
+
+
+def _numbers(message: bytes, wanted: int) -> Iterator[int]:
+    return (value for field, value in _fields(message) if field == wanted and isinstance(value, int))
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    at = 0
+    while at < len(message):
+        key, at = _get_varint(message, at)
+        value, at = _get_varint(message, at)
+        if key & 7 == _VARINT:
+            yield key >> 3, value
+        elif key & 7 == _BYTES and value <= len(message) - at:
+            yield key >> 3, message[at : at + value]
+            at += value
+        else:
+            raise ValueError("no field of meta.Data")
+
+
+def _get_varint(message: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for place, byte in enumerate(message[at : at + 10]):
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, at + place + 1
+    raise ValueError("no number of meta.Data")

@@ -19,7 +19,7 @@ from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
 from influxdb_backup.influx import shard_files
 from influxdb_backup.influx.protocol import ReadOptions, Server, ShardReport
 from influxdb_backup.influx.shard_batches import ShardFile, ShardPoints
-from influxdb_backup.influx.shard_door import ShardDoor, ShardInfo, Spooled, SpooledFile
+from influxdb_backup.influx.shard_door import ShardDoor, ShardInfo, ShardNotOpenError, Spooled, SpooledFile
 from influxdb_backup.influx.tsm.index import CorruptShardError
 from influxdb_backup.model import MAX_END, MIN_TIME, Column, Table, TableSchema, Window, printable
 
@@ -176,7 +176,7 @@ def _fetched(fetch: Callable[[], Spooled], shard: ShardInfo) -> Spooled:
         try:
             return fetch()
         except (IncompleteReadError, ServerUnavailableError) as error:
-            if error.kind == "spool":
+            if error.kind == "spool" or isinstance(error, ShardNotOpenError):
                 raise
             logger.info("Shard %d is asked for again: %s", shard.id, error.message)
         time.sleep(pause)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from influxdb_backup.errors import IncompleteReadError
 from influxdb_backup.model import Window
 
 
@@ -15,6 +16,26 @@ class ShardInfo:
 
     id: int
     group: Window
+
+
+class ShardNotOpenError(IncompleteReadError):
+    """
+    The server lists a shard and has it not open.
+
+    It makes groups before anything is written to them, and no door tells one of these from a shard whose files it could
+    not open when it started (run on 1.6.7, 1.12.4 and 2.9.1).
+    """
+
+    default_kind = "shard-not-open"
+
+    def __init__(self, name: str, group: Window) -> None:
+        super().__init__(
+            f"The server lists {name} and has it not open: nothing was written to it yet, or its files could not be "
+            f"read when the server started, and then no answer has what is in them.",
+            hint="Look for 'Failed to open shard' in the server's log.",
+        )
+        self.group = group
+        """the times of the shard's group"""
 
 
 @dataclass(frozen=True)
@@ -54,5 +75,5 @@ class ShardDoor(Protocol):
         """
         Has the server write its cache to files and spools them to ``path``, those changed after ``since`` (ns).
 
-        Raises IncompleteReadError when the reply is not whole, and the errors of a request.
+        Raises IncompleteReadError when the reply is not whole, ShardNotOpenError, and the errors of a request.
         """

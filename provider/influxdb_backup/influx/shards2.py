@@ -10,7 +10,7 @@ from pathlib import Path
 from influxdb_backup.errors import AccessError
 from influxdb_backup.influx.http import ByteStream, Http, Reply, status_error
 from influxdb_backup.influx.metadata2 import metadata_shards
-from influxdb_backup.influx.shard_door import ShardInfo, Spooled
+from influxdb_backup.influx.shard_door import ShardInfo, ShardNotOpenError, Spooled
 from influxdb_backup.influx.shard_tar import archived_files, spool
 from influxdb_backup.influx.snapshot1 import BUSY_SECONDS
 from influxdb_backup.model import printable
@@ -57,6 +57,8 @@ class BackupApiDoor:
         began = time.monotonic()
         with self._http.stream("GET", f"/api/v2/backup/shards/{shard.id}", parameters=parameters) as response:
             body = ByteStream(response, self._http.name)
+            if response.status == 404:
+                raise ShardNotOpenError(name, shard.group)
             if response.status != 200:
                 words = body.read(_LONGEST_REASON)
                 raise status_error(self._http.name, Reply(response.status, response.headers, words))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from influxdb_backup.errors import AccessError, ConfigError, IncompleteReadError, ServerUnavailableError
 from influxdb_backup.influx.pieces import listed_shards
 from influxdb_backup.influx.query import QueryApi
-from influxdb_backup.influx.shard_door import ShardInfo, Spooled
+from influxdb_backup.influx.shard_door import ShardInfo, ShardNotOpenError, Spooled
 from influxdb_backup.influx.shard_tar import archived_files, spool
 from influxdb_backup.influx.snapshot_port1 import SnapshotPort
-from influxdb_backup.model import printable
+from influxdb_backup.model import MIN_TIME, printable
 
 BUSY_SECONDS = 1.0
 """a reply that began sooner has the cache in it; see ``Spooled.quick``"""
@@ -56,16 +57,28 @@ class SnapshotDoor:
         """
         if database not in self._known:
             listed = listed_shards(self._api).get(database, {})
-            ids = {shard.id for shards in listed.values() for shard in shards}
-            strange = ids - self.port.database_info(database) if ids else ids
-            if strange:
-                raise ConfigError(
-                    f"The snapshot_address {self.port.address} of {self._name} is that of another server: it does not "
-                    f"have the shard {min(strange)} of {printable(database)}.",
-                    hint="Correct it, or the tunnel that it leads to.",
-                )
+            if listed:
+                self._refuse_other_server(database, listed)
             self._known[database] = listed
         return self._known[database].get(retention_policy, ())
+
+    def _refuse_other_server(self, database: str, listed: Mapping[str, Sequence[ShardInfo]]) -> None:
+        """
+        Compares numbers and times of the shards with the metadata behind the port.
+
+        Not with the shards that it has open: a server lists a group up to half an hour before anything is written to it
+        (``[shard-precreation]``), and one that it could not open.
+        """
+        described = self.port.described_shards(database)
+        for policy, shards in listed.items():
+            for shard in shards:
+                start = described.get((policy, shard.id))
+                if start is None or shard.group.start not in (start, MIN_TIME):
+                    raise ConfigError(
+                        f"The snapshot_address {self.port.address} of {self._name} is that of another server: it does "
+                        f"not have the shard {shard.id} of {printable(database)}, or with other times.",
+                        hint="Correct it, or the tunnel that it leads to.",
+                    )
 
     def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
         """See ``ShardDoor.fetch``."""
@@ -83,6 +96,8 @@ class SnapshotDoor:
             first = port.receive(stream, name)
             quick = time.monotonic() - began < BUSY_SECONDS
             if not first:
+                if shard.id not in port.open_shards(database):
+                    raise ShardNotOpenError(name, shard.group)
                 raise IncompleteReadError(
                     f"{self._name} ends the connection without a copy of {name}.",
                     hint="The server's log says why; the shard may be gone.",

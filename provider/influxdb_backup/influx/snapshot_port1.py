@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
+from influxdb_backup.influx.metadata1 import described_shards
 from influxdb_backup.model import encode_name
 
 _SERVICE = b"\x03"
-_SHARD_BACKUP, _DATABASE_INFO, _METADATA_UPDATE, _SHARD_UPDATE = 0, 3, 6, 7
+_SHARD_BACKUP, _METADATA_BACKUP, _DATABASE_INFO, _METADATA_UPDATE, _SHARD_UPDATE = 0, 1, 3, 6, 7
 _LONGEST_LISTING = 64 << 20
 _SEND_SECONDS = 1800.0
 """a server builds its index of a shard before it ends the connection: some 100,000 series a second (run on 1.12.4)"""
@@ -38,8 +39,8 @@ class SnapshotPort:
         with self._connected(self._timeout):
             pass
 
-    def database_info(self, database: str) -> set[int]:
-        """The numbers of all shards of a database; none when it is unknown. Raises IncompleteReadError."""
+    def open_shards(self, database: str) -> set[int]:
+        """The numbers of the shards of a database that the server has open. Raises IncompleteReadError."""
         with self._asked(_DATABASE_INFO, {"BackupDatabase": database}) as stream:
             reply = self._whole(stream, _LONGEST_LISTING)
         if not reply:
@@ -47,9 +48,16 @@ class SnapshotPort:
         try:
             return {int(path.rsplit("/", 1)[-1]) for path in json.loads(reply)["Paths"] or []}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IncompleteReadError(
-                f"What answers at {self.address} is no backup port of InfluxDB 1.x.", hint="Correct snapshot_address."
-            ) from error
+            raise self._no_backup_port(error) from error
+
+    def described_shards(self, database: str) -> dict[tuple[str, int], int]:
+        """See ``metadata1.described_shards``. Raises IncompleteReadError."""
+        with self._asked(_METADATA_BACKUP, {}) as stream:
+            reply = self._whole(stream, _LONGEST_LISTING)
+        try:
+            return described_shards(reply, database)
+        except ValueError as error:
+            raise self._no_backup_port(error) from error
 
     @contextmanager
     def shard(self, request: Request) -> Iterator[socket.socket]:
@@ -116,6 +124,12 @@ class SnapshotPort:
                 raise IncompleteReadError(f"The backup port {self.address} of {self._name} does not stop answering.")
             parts.append(block)
         return b"".join(parts)
+
+    def _no_backup_port(self, error: Exception) -> IncompleteReadError:
+        return IncompleteReadError(
+            f"What answers at {self.address} does not answer as a backup port of InfluxDB 1.x ({error}).",
+            hint="Correct snapshot_address, or the tunnel that it leads to.",
+        )
 
     def _unreachable(self, error: OSError) -> ServerUnavailableError:
         return ServerUnavailableError(

@@ -46,6 +46,22 @@ def last_manifest(repository: Repository, refs: Iterable[Ref]) -> Manifest | Non
     return None
 
 
+def backup_with(repository: Repository, refs: Iterable[Ref], retention_policy: str, times: Window) -> Ref | None:
+    """The newest readable one of the refs that has points of a policy in these times; None when none has."""
+    held = [ref for ref in refs if ref.rows and ref.window.start < times.end and times.start < ref.window.end]
+    for ref in sorted(held, key=lambda ref: ref.read_start, reverse=True):
+        try:
+            counts = repository.manifest(ref).evidence.counts
+        except (IntegrityError, FormatError) as error:
+            logger.warning("Whether a shard had points is judged by an older backup, since %s", error)
+            continue
+        for count in counts:
+            overlaps = count.window.start < times.end and times.start < count.window.end
+            if overlaps and count.table.retention_policy == retention_policy and count.counts:
+                return ref
+    return None
+
+
 def refuse_shrink(draft: ManifestDraft, repository: Repository, revisions: Sequence[Ref]) -> None:
     """
     Raises SourceError (``shrunk-window``) when a table now has fewer rows than the window's latest revision.

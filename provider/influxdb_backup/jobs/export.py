@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from influxdb_backup.archive.commit import ManifestDraft
 from influxdb_backup.archive.parts import table_entry
@@ -13,7 +14,7 @@ from influxdb_backup.errors import IncompleteReadError, SourceError
 from influxdb_backup.influx.influxql import between
 from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.coverage import coverage
-from influxdb_backup.jobs.earlier_backups import last_manifest, refuse_shrink, sound_refs
+from influxdb_backup.jobs.earlier_backups import backup_with, last_manifest, refuse_shrink, sound_refs
 from influxdb_backup.jobs.identity import claim, identity_of, refuse_other_source
 from influxdb_backup.jobs.piece import PieceResult
 from influxdb_backup.jobs.progress import ProgressCallback, silent
@@ -105,7 +106,8 @@ def export(
     previous = last_manifest(repository, refs)
     refuse_other_source(identity, repository, server.name, previous)
     with repository.begin(plan.name, window) as attempt:
-        shards = ShardReading(server, plan.database, plan.reader)
+        known = partial(backup_with, repository, refs)
+        shards = ShardReading(server, plan.database, plan.reader, backup_with=known)
         with telling_last_backup(refs, window), WindowReader(plan, server, attempt, shards, progress) as reader:
             reading = _read_everything(reader, previous, read_start, options)
         draft = _draft(reader, reading, read_start, is_open, options)

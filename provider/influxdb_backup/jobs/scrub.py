@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from influxdb_backup.errors import SourceError, UsageError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Server, ShardReport
+from influxdb_backup.influx.shard_door import ShardNotOpenError
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.model import MAX_END, MIN_TIME, Window, printable
+
+logger = logging.getLogger(__name__)
 
 _EVER = Window(start=MIN_TIME, end=MAX_END)
 
@@ -68,10 +72,13 @@ def scrub(
 
 
 def _scrubbed(server: Server, database: str, policy: str, piece: Window) -> ShardReport | None:
-    """None for a stretch of time that has no files."""
+    """None for a stretch of time that has no files, or none that the server has open, which is logged."""
     try:
         with server.copy_shard(database, policy, piece, 0) as copy:
             return copy.scrub() if copy is not None and copy.files else None
+    except ShardNotOpenError as error:
+        logger.warning("%s", error)
+        return None
     except SourceError as error:
         if error.kind != "source-damaged":
             raise

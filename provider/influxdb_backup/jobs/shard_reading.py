@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from influxdb_backup.errors import ServerError, SourceError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Server, ShardCopy
+from influxdb_backup.influx.shard_door import ShardNotOpenError
 from influxdb_backup.model import Ref, Window, printable
 from influxdb_backup.windows import format_instant, format_window
 
@@ -25,8 +26,17 @@ class ShardReading:
     ``reader`` is the plan's key. ``reason`` says why nothing is read from shards; None when it is.
     """
 
-    def __init__(self, server: Server, database: str, reader: str, least_share: float = LEAST_SHARE) -> None:
+    def __init__(
+        self,
+        server: Server,
+        database: str,
+        reader: str,
+        least_share: float = LEAST_SHARE,
+        backup_with: Callable[[str, Window], Ref | None] | None = None,
+    ) -> None:
+        """``backup_with`` finds a backup that has points of a policy in some times, if there is one."""
         self._server = server
+        self._backup_with = backup_with
         self._least_share = least_share
         self._database = database
         self.reason = self._why_not(reader)
@@ -46,7 +56,11 @@ class ShardReading:
 
     @contextmanager
     def opened(self, retention_policy: str, piece: Window) -> Iterator[ShardCopy | None]:
-        """The copy of the shard that holds the piece, None where the piece is read by queries."""
+        """
+        The copy of the shard that holds the piece, None where the piece is read by queries.
+
+        Raises SourceError (``source-damaged``) for a shard that is not open and of which a backup has points.
+        """
         if self.reason:
             yield None
             return
@@ -57,11 +71,22 @@ class ShardReading:
                     self._server.copy_shard(self._database, retention_policy, piece, self._least_share)
                 )
             except ServerError as error:
+                if isinstance(error, ShardNotOpenError):
+                    self._refuse_lost(retention_policy, error)
                 logger.warning("%s is read by queries: %s", format_window(piece), error)
             else:
                 if copy is None:
                     logger.info("%s is too small a part of its shard to copy that.", format_window(piece))
             yield copy
+
+    def _refuse_lost(self, retention_policy: str, error: ShardNotOpenError) -> None:
+        ref = self._backup_with(retention_policy, error.group) if self._backup_with else None
+        if ref is not None:
+            raise SourceError(
+                f"{error.message} The backup {ref.id} has points of it, so its files are lost or damaged.",
+                kind="source-damaged",
+                hint=f"{error.hint} With reader: query the plan backs up what the server still answers.",
+            ) from error
 
 
 @contextmanager
