@@ -144,6 +144,24 @@ def test_every_encoding_is_read(tmp_path: Path) -> None:
         assert len(times) == rows.num_rows <= OPTIONS.batch_rows
 
 
+@pytest.mark.parametrize("turn", range(4))
+def test_files_are_read_in_the_order_of_their_generations(tmp_path: Path, turn: int) -> None:
+    """Whatever order they are given in, and also where a number has outgrown its nine digits."""
+    names = ["000000002-000000003", "000000002-000000010", "000000010-000000001", "1000000000-000000001"]
+    paths = []
+    for number, name in enumerate(names):
+        own = tmp_path / name
+        own.mkdir()
+        builder = ShardFileBuilder(own, GROUP, generation=1)
+        times = [START + moment for moment in range(number, len(names))]
+        builder.add("m", batch(times, {}, {"v": (InfluxType.INTEGER, [number] * len(times))}))
+        (path,) = builder.finish()
+        paths.append(path.rename(tmp_path / f"{name}.tsm"))
+    given_order = [*paths[turn:], *paths[:turn]][::-1]
+    (rows,) = opened_files(given_order).batches("m", GROUP, OPTIONS)
+    assert [row["v"] for row in rows.to_pylist()] == [0, 1, 2, 3]
+
+
 VALUES = {
     InfluxType.FLOAT: st.floats(allow_nan=False, allow_infinity=False),
     InfluxType.INTEGER: st.integers(-(2**63), 2**63 - 1),
