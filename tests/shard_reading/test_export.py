@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import socket
@@ -285,10 +286,11 @@ def test_the_backup_port_of_another_server_is_refused(
 
 
 @contextmanager
-def cutting(address: str, most: int) -> Iterator[str]:
-    """A relay to a backup port that passes at most so many bytes of each copy of a shard and then closes."""
+def changing(address: str, change: Callable[[bytes, int], bytes]) -> Iterator[str]:
+    """A relay to a backup port that changes each copy of a shard; the copies are numbered from 0 on."""
     host, _, port = address.rpartition(":")
     listener = socket.create_server(("127.0.0.1", 0))
+    copies = itertools.count()
 
     def serve(client: socket.socket) -> None:
         with client, socket.create_connection((host, int(port))) as upstream:
@@ -297,10 +299,10 @@ def cutting(address: str, most: int) -> Iterator[str]:
             request = client.recv(65536)
             if request:
                 upstream.sendall(request)
-                left = most if request[1] == 0 else 1 << 30
-                while left and (block := upstream.recv(min(left, 65536))):
-                    client.sendall(block)
-                    left -= len(block)
+                reply = b""
+                while block := upstream.recv(65536):
+                    reply += block
+                client.sendall(change(reply, next(copies)) if request[1] == 0 else reply)
 
     def accept() -> None:
         while True:
@@ -323,11 +325,39 @@ def test_a_cut_copy_is_left_for_queries(
     database = new_database(influx1)
     influx1.write("\n".join(f"m,n={n} v={n * 0.37} {DAY.start + n}" for n in range(2000)), database)
     assert influx1.backup_address
-    with cutting(influx1.backup_address, most) as address, opened(influx1, snapshot_address=address) as server:
+    with (
+        changing(influx1.backup_address, lambda reply, number: reply[:most]) as address,
+        opened(influx1, snapshot_address=address) as server,
+    ):
         result = back_up(repository, server, plan(database))
     assert readers_of(repository, result.ref) == {"query"}
     assert result.rows == 2000
     assert "not whole" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["block", "index"])
+def test_a_copy_that_was_damaged_on_its_way_is_fetched_again(
+    influx1: RunningServer, repository: Repository, where: str
+) -> None:
+    """A bit that turned in the copy alone is no damage of the server."""
+    database = new_database(influx1)
+    influx1.write("\n".join(f"m v={n * 0.37} {DAY.start + n}" for n in range(2000)), database)
+    flips = []
+
+    def flip(reply: bytes, number: int) -> bytes:
+        key = reply.rfind(b"m#!~#v")
+        if number > 1 or key < 0:  # two replies make one copy, and the second one brings young files again
+            return reply
+        flips.append(number)
+        place = reply.rfind(b"\x16\xd1\x16\xd1", 0, key) + 40 if where == "block" else key + 32
+        return reply[:place] + bytes([reply[place] ^ 4]) + reply[place + 1 :]
+
+    assert influx1.backup_address
+    with changing(influx1.backup_address, flip) as address, opened(influx1, snapshot_address=address) as server:
+        result = back_up(repository, server, plan(database, reader="shard"))
+    assert flips
+    assert readers_of(repository, result.ref) == {"shard"}
+    assert result.rows == 2000
 
 
 def flipped(path: Path, place: int) -> None:

@@ -147,7 +147,7 @@ def test_every_encoding_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("turn", range(4))
 def test_files_are_read_in_the_order_of_their_generations(tmp_path: Path, turn: int) -> None:
     """Whatever order they are given in, and also where a number has outgrown its nine digits."""
-    names = ["000000002-000000003", "000000002-000000010", "000000010-000000001", "1000000000-000000001"]
+    names = ["000000002-000000003", "000000002-000000010", "999999999-000000001", "1000000000-000000001"]
     paths = []
     for number, name in enumerate(names):
         own = tmp_path / name
