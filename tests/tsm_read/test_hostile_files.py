@@ -143,6 +143,34 @@ def test_a_long_series_of_large_blocks_is_read_in_stretches() -> None:
     assert peak < 120 * 2**20
 
 
+def long_texts(first: int) -> Block:
+    """Eight strings of a mebibyte each, from an instant on, in a block of some hundred kilobytes."""
+    text = uvarint(1 << 20) + b"x" * (1 << 20)
+    return first, first + 7, block(3, steady(first, 1, 8), b"\x10" + pa.compress(text * 8, "snappy").to_pybytes())
+
+
+@pytest.mark.parametrize("series", [24, 1])
+def test_long_strings_are_decoded_a_few_at_a_time(series: int) -> None:
+    """Blocks of long strings, 192 MiB of many series or of one: memory is that of some blocks."""
+    blocks = [long_texts(8 * number) for number in range(24)]
+    each = 24 // series
+    keys = [(b"m,t=%02d#!~#s" % n, 3, blocks[n * each : (n + 1) * each]) for n in range(series)]
+    points = ShardPoints([ShardFile(NAME, tsm(keys))])
+    tracemalloc.start()
+    rows = sum(part.num_rows for part in points.batches("m", EVER, ReadOptions()))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert rows == 24 * 8
+    assert peak < 120 * 2**20
+
+
+def test_strings_that_all_overlap_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of one time that hold more text than one array can: an error before memory is taken for it."""
+    monkeypatch.setattr(shard_tables, "MOST_TEXT", 20 << 20)
+    with pytest.raises(CorruptShardError, match="2 more overlap with 24 values"):
+        read(tsm([(b"m#!~#s", 3, [long_texts(0)] * 3)]))
+
+
 def test_a_table_with_a_column_for_each_series_takes_memory_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four hundred series, each with a tag and a field of its own: batches are cut by rows times columns."""
     monkeypatch.setattr(shard_tables, "BATCH_CELLS", 40_000)
