@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.errors import NotVisibleError, TargetError
 from influxdb_backup.fingerprint import TableFingerprint
+from influxdb_backup.influx.control2 import Bucket, ControlPlane, split_bucket
 from influxdb_backup.influx.protocol import NewShards, ReadOptions, Server, ShardCopy
 from influxdb_backup.jobs import shard_proof
 from influxdb_backup.jobs.drill import drill
@@ -521,5 +522,32 @@ def test_a_name_that_is_taken_meanwhile(influx2: RunningServer, repository: Repo
         assert built in caught.value.message
         assert target in caught.value.hint
         assert server.select(target, None, "SELECT * FROM mine")[0]["v"] == 1
+        second = back_up(repository, server, plan(built, name="again"), MONTH)
+        assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
+
+
+def test_all_buckets_are_renamed_or_none(
+    influx2: RunningServer, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the second of two names is taken at that moment, the first bucket gets its old name back."""
+    rename, names = ControlPlane.rename, []
+
+    def overtaken(control: ControlPlane, bucket: Bucket, name: str) -> Bucket:
+        names.append(name)
+        if len(names) == 2:
+            influx2.create_database(name)
+        return rename(control, bucket, name)
+
+    with opened(influx2) as server:
+        database, target = filled(influx2), new_name("target")
+        server.create_database(database, [RetentionPolicy(name="long", duration=0, shard_duration=2 * DAY_NS)])
+        influx2.write(f"m v=1 {DAY.start}", database, "long")
+        first = back_up(repository, server, plan(database), MONTH)
+        before = server.databases()
+        monkeypatch.setattr(ControlPlane, "rename", overtaken)
+        with pytest.raises(TargetError, match="could not be renamed"):
+            restore_into(repository, server, target, refs=(first.ref,))
+        assert [policy.name for policy in server.retention_policies(target)] == [split_bucket(names[1])[1]]
+        (built,) = set(server.databases()) - {*before, target}
         second = back_up(repository, server, plan(built, name="again"), MONTH)
         assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))

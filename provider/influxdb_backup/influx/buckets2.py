@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from influxdb_backup.errors import NotVisibleError, ServerError, TargetError, UsageError
+from influxdb_backup.errors import InfluxdbBackupError, NotVisibleError, ServerError, TargetError, UsageError
 from influxdb_backup.influx.control2 import AUTOGEN, Bucket, ControlPlane, Dbrp, bucket_name
 from influxdb_backup.model import RetentionPolicy, printable
 from influxdb_backup.windows import format_duration
@@ -201,19 +201,37 @@ class Buckets:
 
     def rename(self, database: str, ids: Sequence[str], to: str) -> None:
         """
-        Gives the buckets of a database another one's name, and proves it.
+        Gives the buckets of a database another one's name, all of them or none, and proves it.
 
-        Raises TargetError when that name is taken, and NotVisibleError when a bucket is gone.
+        Raises TargetError when that name is taken, or a bucket is gone.
         """
-        for bucket_id in ids:
-            bucket = self._control.bucket(bucket_id)
-            if bucket is None or bucket.database != database:
-                raise self._not_found(database, None)
-            self._proved.pop((database, bucket.policy), None)
-            renamed = self._control.rename(bucket, bucket_name(to, bucket.policy))
-            self._map(renamed)
-            if self.proved(to, bucket.policy).id != bucket_id:
-                raise ServerError(f"{self._name}: the bucket {bucket_id} is not found as {printable(renamed.name)}.")
+        found = [bucket for bucket in map(self._control.bucket, ids) if bucket and bucket.database == database]
+        if len(found) < len(ids):
+            raise TargetError(f"{self._name}: buckets of the database {printable(database)} are gone.")
+        if self.taken(to):
+            raise TargetError(f"{self._name}: a bucket or DBRP mapping has the name {printable(to)} by now.")
+        begun: list[Bucket] = []
+        try:
+            for bucket in found:
+                begun.append(bucket)
+                self._rename(bucket, to)
+        except BaseException as error:
+            self._rename_back(begun, error)
+            raise
+
+    def _rename(self, bucket: Bucket, to: str) -> None:
+        self._proved.pop((bucket.database, bucket.policy), None)
+        renamed = self._control.rename(bucket, bucket_name(to, bucket.policy))
+        self._map(renamed)
+        if self.proved(to, bucket.policy).id != bucket.id:
+            raise ServerError(f"{self._name}: the bucket {bucket.id} is not found as {printable(renamed.name)}.")
+
+    def _rename_back(self, buckets: Sequence[Bucket], error: BaseException) -> None:
+        for bucket in reversed(buckets):
+            try:
+                self._control.rename(bucket, bucket.name)
+            except InfluxdbBackupError as failure:
+                error.add_note(f"The bucket {bucket.id} could not be called {bucket.name} again: {failure.message}")
 
     def drop(self, database: str, ids: Sequence[str]) -> None:
         """

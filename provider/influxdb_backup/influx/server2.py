@@ -232,7 +232,10 @@ class Server2:
         naming = Naming(database, until_published or database)
         self._buckets.check_names(database, policies)
         if taken := self._buckets.taken(database, naming.until_published):
-            raise TargetError(f"{self.name}: the database {printable(taken)} exists already.")
+            raise TargetError(
+                f"{self.name}: the database {printable(taken)} exists already, as a bucket or a DBRP mapping.",
+                hint="Choose another target database, or delete the mapping (influx v1 dbrp delete).",
+            )
         made = new_shards2.create(self._http, self._door, self._buckets, naming, policies, groups)
         found = {policy.name: policy.shard_duration for policy in self.retention_policies(made.database)}
         wanted = {policy.name: policy.shard_duration for policy in policies}

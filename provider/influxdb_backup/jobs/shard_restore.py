@@ -15,6 +15,7 @@ from pathlib import Path
 
 from influxdb_backup.errors import (
     InfluxdbBackupError,
+    NotVisibleError,
     ServerError,
     StoreError,
     TargetError,
@@ -147,12 +148,13 @@ def _publish(run: RestoreRun, made: NewShards) -> None:
     database, built = printable(run.target.database), made.database
     try:
         made.publish()
-    except TargetError as error:
+    except (TargetError, NotVisibleError) as error:
         raise TargetError(
             f"All points are in the database {built} of {run.target.server.name}, which could not be renamed to "
             f"{database}: {error.message}",
-            hint=f"Rename it by hand, or drop it and restore into another database (--target-database): {database} was "
-            "made by somebody else in the meantime.",
+            hint=f"{database} is somebody else's by now, or another call with this restore id is at work. "
+            f"Look at what is there; then rename the buckets of {built} by hand, or drop them and restore into another "
+            "database (--target-database).",
         ) from error
 
 
