@@ -321,6 +321,36 @@ def test_a_target_with_points_in_the_range_is_refused(
     assert len(values(any_influx, database)) == 10
 
 
+class MadeMeanwhile(Wrapped):
+    """A server on which somebody makes the target, with a point of their own, while the parts are looked at."""
+
+    def __init__(self, server: Server, running: RunningServer, target: str) -> None:
+        super().__init__(server)
+        self.running, self.target = running, target
+
+    def unrepresentable(self, *arguments: object) -> object:
+        """The real answer, and the database beside it, once."""
+        if self.target:
+            self.running.create_database(self.target)
+            fill(self.running, self.target, count=1)
+            self.target = ""
+        return self.server.unrepresentable(*arguments)  # type: ignore[arg-type]
+
+
+def test_a_target_that_somebody_makes_meanwhile_is_left_alone(
+    any_influx: RunningServer, any_server: Server, repository: Repository
+) -> None:
+    """It was not there when the restore looked, so that nothing of it was known to be free of points."""
+    database, target = new_database(any_influx), new_name("target")
+    fill(any_influx, database, count=10, start=DAY.start + SECOND)
+    first = back_up(repository, any_server, plan(database))
+    meanwhile = MadeMeanwhile(any_server, any_influx, target)
+    with pytest.raises(TargetError, match="Somebody else has made") as caught:
+        restore_into(repository, meanwhile, target, refs=(first.ref,), writer="lines")  # type: ignore[arg-type]
+    assert caught.value.kind == "target-not-empty"
+    assert values(any_influx, target) == [[DAY.start, 0]]
+
+
 def test_a_conflict_of_a_table_with_mixed_types_is_seen(
     influx1: RunningServer, server1: Server, repository: Repository
 ) -> None:

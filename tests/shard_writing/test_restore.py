@@ -446,6 +446,16 @@ def test_the_sample_of_a_table_is_a_stretch_of_its_time(rows: int, start: int, l
     assert sample_of(TableFingerprint("m"), random.Random(0)) is None
 
 
+def killed(running: RunningServer, repository: Repository, folder: Path, point: str, target: str, ref: str) -> None:
+    """A restore with the id "run 1" that ends at this point."""
+    settings = asdict(settings_of(running, snapshot_address=running.backup_address))
+    script = Path(__file__).with_name("killed.py")
+    command = [sys.executable, str(script), point, target, repository.url, ref, "run 1", json.dumps(settings)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'provider'}:{ROOT}", "TMPDIR": str(folder)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
 @pytest.mark.parametrize("point", ["created", "600", "999999999", "sent", "proved", "renamed", "published"])
 def test_a_killed_restore_goes_on(
     any_influx: RunningServer, server: Server, repository: Repository, tmp_path: Path, point: str
@@ -457,12 +467,7 @@ def test_a_killed_restore_goes_on(
     first = back_up(repository, server, plan(database), MONTH)
     target = new_name("target")
     before = server.databases()
-    settings = asdict(settings_of(any_influx, snapshot_address=any_influx.backup_address))
-    script = Path(__file__).with_name("killed.py")
-    command = [sys.executable, str(script), point, target, repository.url, first.ref, "run 1", json.dumps(settings)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'provider'}:{ROOT}", "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    killed(any_influx, repository, tmp_path, point, target, first.ref)
     if any_influx.generation == 2:
         assert (target in server.databases()) == (point in ("renamed", "published"))
     report = restore_into(repository, server, target, refs=(first.ref,), restore_id="run 1")
@@ -551,3 +556,19 @@ def test_all_buckets_are_renamed_or_none(
         (built,) = set(server.databases()) - {*before, target}
         second = back_up(repository, server, plan(built, name="again"), MONTH)
         assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
+
+
+def test_a_repeated_restore_leaves_alone_what_somebody_made_meanwhile(
+    influx2: RunningServer, repository: Repository, tmp_path: Path
+) -> None:
+    """A killed restore has written nothing under the target's name, so that a point there is not its own."""
+    database, target = filled(influx2), new_name("target")
+    with opened(influx2) as server:
+        first = back_up(repository, server, plan(database), MONTH)
+        killed(influx2, repository, tmp_path, "proved", target, first.ref)
+        influx2.create_database(target)
+        influx2.write(f"m,host=h0 f=-1 {MONTH.start}", target)
+        with pytest.raises(TargetError, match="already has points") as caught:
+            restore_into(repository, server, target, refs=(first.ref,), restore_id="run 1")
+        assert caught.value.kind == "target-not-empty"
+        assert server.select(target, None, "SELECT count(f), last(f) FROM m")[0]["last"] == -1

@@ -330,6 +330,9 @@ class Server(Protocol):
         Returns the names of what it created (database, policies; 2.x: buckets as ``name#id``).
         """
 
+    def policies_made(self, database: str, scratch_id: str) -> frozenset[str]:
+        """Policies of the database that are those which were created with this ``NewShards.scratch_id``."""
+
     def drop_unpublished(self, name: str) -> None:
         """Drops what was created as ``until_published`` by this name and never published; nothing there is fine."""
 

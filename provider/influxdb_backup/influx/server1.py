@@ -219,6 +219,12 @@ class Server1:
         self._prove_policies(database, policies)
         return made
 
+    def policies_made(self, database: str, scratch_id: str) -> frozenset[str]:
+        """All of the database, if there is one of that name: 1.x has no ids."""
+        if scratch_id != database or database not in self.databases():
+            return frozenset()
+        return frozenset(policy.name for policy in self.retention_policies(database))
+
     def drop_unpublished(self, name: str) -> None:
         """Nothing: on 1.x a database has its own name from the beginning."""
 

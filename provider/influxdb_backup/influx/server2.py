@@ -244,6 +244,13 @@ class Server2:
             raise ServerError(f"{self.name}: the database {printable(database)} is not as it was to be created.")
         return made
 
+    def policies_made(self, database: str, scratch_id: str) -> frozenset[str]:
+        """The policies whose buckets have these ids."""
+        ids = scratch_id.split(",")
+        return frozenset(
+            bucket.policy for bucket in self._buckets.listed() if bucket.database == database and bucket.id in ids
+        )
+
     def drop_unpublished(self, name: str) -> None:
         """Deletes the buckets of this name."""
         self._buckets.drop(name, [bucket.id for bucket in self._buckets.listed() if bucket.database == name])

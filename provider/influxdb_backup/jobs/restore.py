@@ -25,10 +25,18 @@ from influxdb_backup.jobs.restore_documents import (
     RestoreReport,
     TableWrite,
 )
-from influxdb_backup.jobs.restore_progress import absorb_progress, claim, is_continued, keep_progress, progress_so_far
+from influxdb_backup.jobs.restore_progress import (
+    absorb_progress,
+    announce_writing,
+    claim,
+    is_continued,
+    keep_progress,
+    policies_written,
+    progress_so_far,
+)
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit, decide_reads
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals, batches
-from influxdb_backup.jobs.restore_target import Target, choose_target, prepare, refuse_conflict
+from influxdb_backup.jobs.restore_target import Target, choose_target, prepare, refuse_change, refuse_conflict
 from influxdb_backup.jobs.shard_restore import Scratch, restore_by_shards
 from influxdb_backup.model import Scope, Table, printable
 from influxdb_backup.windows import format_instant
@@ -107,10 +115,12 @@ def restore(
         chosen = replace(chosen, create=scratch.policies, infinite=())
     run = RestoreRun(request, repository, reads, chosen, _options(request), progress, restore_id, started)
     done = _still_there(run, progress_so_far(run))
+    own = frozenset[str]()
     if is_continued(run):
+        own = policies_written(run)
         target.drop_unpublished(run.unpublished)
-    by_shards = None if done else restore_by_shards(run, partial(_claim_once, run), scratch)
-    outcome = by_shards or _restore_by_lines(run, done, scratch)
+    by_shards = None if done else restore_by_shards(run, partial(_claim_once, run, own), scratch)
+    outcome = by_shards or _restore_by_lines(run, done, own, scratch)
     if request.fingerprints:
         compare_fingerprints(run, by_shards=by_shards is not None)
     return _report(run, outcome, done, by_shards=by_shards is not None)
@@ -172,15 +182,16 @@ def _report(run: RestoreRun, outcome: Outcome, done: Sequence[RestoreProgress], 
     )
 
 
-def _restore_by_lines(run: RestoreRun, done: Sequence[RestoreProgress], scratch: Scratch | None) -> Outcome:
-    request, reads, chosen = run.request, run.reads, run.target
+def _restore_by_lines(
+    run: RestoreRun, done: Sequence[RestoreProgress], own: frozenset[str], scratch: Scratch | None
+) -> Outcome:
     finished = {key for step in done for key in step.units}
-    todo = [unit for unit in reads.units if unit.key not in finished]
-    if not is_continued(run):
-        refuse_conflict(request, reads, chosen)
+    todo = [unit for unit in run.reads.units if unit.key not in finished]
+    refuse_conflict(run.request, run.reads, run.target, own)
     _check_everything(run, todo)
     checked = time.monotonic()
-    _claim_once(run)
+    _claim_once(run, own)
+    announce_writing(run, None)
     created = _prepared(run, scratch)
     totals = absorb_progress(done)
     _write_everything(run, todo, totals, len(done))
@@ -197,9 +208,11 @@ def _prepared(run: RestoreRun, scratch: Scratch | None) -> tuple[str, ...]:
     return (run.target.database,)
 
 
-def _claim_once(run: RestoreRun) -> None:
-    if not is_continued(run):
-        refuse_conflict(run.request, run.reads, run.target)
+def _claim_once(run: RestoreRun, own: frozenset[str]) -> None:
+    begun = is_continued(run)  # asked first: another call may claim the id while the target is looked at
+    refuse_change(run.target)
+    refuse_conflict(run.request, run.reads, run.target, own)
+    if not begun:
         claim(run)
 
 

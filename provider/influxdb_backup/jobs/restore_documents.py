@@ -80,6 +80,14 @@ class RestoreProgress(Value):
     counts: tuple[WrittenCount, ...]
 
 
+class RestoreWriting(Value):
+    """``restores/<id>/<n>.json``: from here on points of this restore may be in the target, under its own name."""
+
+    media_type: str = "application/vnd.influxdb-backup.restore-writing.v1+json"
+    scratch_id: str | None = None
+    """what was created for them, as ``Server.drop_scratch`` knows it; None: they may be in anything of that name"""
+
+
 class RestoreReport(Value):
     """What a restore did."""
 

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 
 from influxdb_backup.archive import layout
 from influxdb_backup.errors import StoreError, TargetError
-from influxdb_backup.jobs.restore_documents import RefusedCount, RestoreIdentity, RestoreProgress, WrittenCount
+from influxdb_backup.jobs.restore_documents import (
+    RefusedCount,
+    RestoreIdentity,
+    RestoreProgress,
+    RestoreWriting,
+    WrittenCount,
+)
 from influxdb_backup.jobs.restore_request import Unit
 from influxdb_backup.jobs.restore_run import RestoreRun, Totals
 from influxdb_backup.model import printable
@@ -89,6 +95,23 @@ def claim(run: RestoreRun) -> None:
             kind="restore-in-progress",
             hint="Let it finish, or repeat it with the same --restore-id once it has ended.",
         ) from None
+
+
+def announce_writing(run: RestoreRun, scratch_id: str | None) -> None:
+    """Records that points may be in the target from now on: in what was created as ``scratch_id``, or anywhere."""
+    key = layout.restore_progress_key(run.restore_id, f"writing-{secrets.token_hex(4)}")
+    run.repository.put_document(key, RestoreWriting(scratch_id=scratch_id))
+
+
+def policies_written(run: RestoreRun) -> frozenset[str]:
+    """Policies of the target that earlier calls with this id may have written to, and have points in."""
+    listed = run.repository.read_documents(layout.restore_prefix(run.restore_id), RestoreWriting)
+    made = [document.scratch_id for _, document in listed]
+    if None in made:
+        return run.target.existing
+    target = run.target
+    found = (target.server.policies_made(target.database, scratch_id) for scratch_id in made if scratch_id)
+    return frozenset[str]().union(*found)
 
 
 def absorb_progress(done: Sequence[RestoreProgress]) -> Totals:

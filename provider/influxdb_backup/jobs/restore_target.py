@@ -143,15 +143,30 @@ def _retention(
     return tuple(widen), cutoffs
 
 
-def refuse_conflict(request: RestoreRequest, reads: Reads, target: Target) -> None:
+def refuse_change(target: Target) -> None:
+    """Raises TargetError (``target-not-empty``) when somebody made the database or a policy since it was chosen."""
+    try:
+        found = frozenset(policy.name for policy in target.server.retention_policies(target.database))
+    except NotVisibleError:
+        return
+    if not target.exists or found & {policy.name for policy in target.create}:
+        raise TargetError(
+            f"Somebody else has made {printable(target.database)!r} on {target.server.name}, or a retention policy of "
+            "it, since this restore began: nothing was written there.",
+            kind="target-not-empty",
+            hint="Restore into another database (--target-database), or run it again: it is looked at anew.",
+        )
+
+
+def refuse_conflict(request: RestoreRequest, reads: Reads, target: Target, own: frozenset[str] = frozenset()) -> None:
     """
     Raises TargetError (``target-not-empty``) when any table to be written has a point in the range already.
 
-    Tag filters are ignored: a point of another series counts too.
+    Tag filters are ignored: a point of another series counts too. Policies of ``own`` may have points.
     """
     if request.on_conflict == "merge" or not target.exists:
         return
-    for policy in sorted(set(target.policies.values()) & target.existing):
+    for policy in sorted(set(target.policies.values()) & target.existing - own):
         schemas = {schema.table.measurement: schema for schema in target.server.schema(target.database, policy).tables}
         pieces = target.server.pieces(target.database, policy, reads.window)
         for table, wanted in target.policies.items():

@@ -24,6 +24,7 @@ from influxdb_backup.errors import (
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import NewShards
 from influxdb_backup.jobs.progress import Progress
+from influxdb_backup.jobs.restore_progress import announce_writing
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals, batches
 from influxdb_backup.jobs.shard_building import BuiltGroup, Group, GroupBuilder, needed_groups
 from influxdb_backup.jobs.shard_proof import prove
@@ -112,6 +113,8 @@ def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | Non
         if scratch is not None:
             scratch.announce()
         made = _created(run, built, None if scratch else run.unpublished)
+        if made.database == run.target.database:
+            announce_writing(run, made.scratch_id)
         try:
             if scratch is not None:
                 scratch.created(made.scratch_id)
@@ -146,6 +149,8 @@ def _drop_after(error: BaseException, run: RestoreRun, made: NewShards) -> None:
 
 def _publish(run: RestoreRun, made: NewShards) -> None:
     database, built = printable(run.target.database), made.database
+    if built != run.target.database:
+        announce_writing(run, made.scratch_id)
     try:
         made.publish()
     except (TargetError, NotVisibleError) as error:
