@@ -24,7 +24,7 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.errors import NotVisibleError, TargetError
+from influxdb_backup.errors import AccessError, NotVisibleError, TargetError
 from influxdb_backup.fingerprint import TableFingerprint
 from influxdb_backup.influx.control2 import Bucket, ControlPlane, split_bucket
 from influxdb_backup.influx.protocol import NewShards, ReadOptions, Server, ShardCopy
@@ -572,3 +572,24 @@ def test_a_repeated_restore_leaves_alone_what_somebody_made_meanwhile(
             restore_into(repository, server, target, refs=(first.ref,), restore_id="run 1")
         assert caught.value.kind == "target-not-empty"
         assert server.select(target, None, "SELECT count(f), last(f) FROM m")[0]["last"] == -1
+
+
+class Helpless(Losing):
+    """Loses a group, and its token may not delete by then."""
+
+    def drop_scratch(self, *_: object) -> None:
+        """Refused."""
+        raise AccessError("refused", hint="Check the token.")
+
+
+def test_what_cannot_be_dropped_is_named(influx2: RunningServer, repository: Repository) -> None:
+    """The error says what stays on the server and what becomes of it; the same id takes it away."""
+    with opened(influx2) as server:
+        first = back_up(repository, server, plan(filled(influx2)), MONTH)
+        before, target = server.databases(), new_name("target")
+        with pytest.raises(AccessError) as caught:
+            restore_into(repository, Helpless(server), target, refs=(first.ref,), restore_id="run 2")  # type: ignore[arg-type]
+        (left,) = set(server.databases()) - set(before)
+        assert left in caught.value.hint
+        assert restore_into(repository, server, target, refs=(first.ref,), restore_id="run 2").rows == first.rows
+        assert set(server.databases()) == {*before, target}

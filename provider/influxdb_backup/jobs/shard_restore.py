@@ -124,11 +124,11 @@ def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | Non
             prove(run, made, built, written - sending)
         except (ServerError, TargetError) as error:
             logger.warning("Shards sent to %s did not arrive, so it is dropped: %s", run.target.server.name, error)
-            run.target.server.drop_scratch(made.database, made.scratch_id)
+            _drop(run, made)
             raise _FailedError(f"the shards that were sent did not arrive: {error.message}") from error
-        except BaseException as error:
+        except BaseException:
             if made.database != run.target.database:
-                _drop_after(error, run, made)
+                _drop(run, made)
             raise
         _publish(run, made)
     totals = Totals()
@@ -139,12 +139,19 @@ def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | Non
     return Outcome(totals, made.created, checked, written)
 
 
-def _drop_after(error: BaseException, run: RestoreRun, made: NewShards) -> None:
+def _drop(run: RestoreRun, made: NewShards) -> None:
     """Nobody knows the database yet, so that nothing of anybody else's can be in it."""
     try:
         run.target.server.drop_scratch(made.database, made.scratch_id)
     except InfluxdbBackupError as failure:
-        error.add_note(f"The database {made.database} of this restore could not be dropped: {failure.message}")
+        _say_what_is_left(failure, run, made)
+        raise
+
+
+def _say_what_is_left(error: InfluxdbBackupError, run: RestoreRun, made: NewShards) -> None:
+    left = f"The unfinished database {printable(made.database)} is left on {run.target.server.name}"
+    way = "the same restore id drops it and begins anew; or delete it by hand."
+    error.hint = f"{error.hint} {left}: {way}".strip()
 
 
 def _publish(run: RestoreRun, made: NewShards) -> None:
@@ -161,6 +168,9 @@ def _publish(run: RestoreRun, made: NewShards) -> None:
             f"Look at what is there; then rename the buckets of {built} by hand, or drop them and restore into another "
             "database (--target-database).",
         ) from error
+    except InfluxdbBackupError as error:
+        _say_what_is_left(error, run, made)
+        raise
 
 
 def _policies(run: RestoreRun) -> list[RetentionPolicy]:
