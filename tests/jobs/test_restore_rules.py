@@ -351,6 +351,26 @@ def test_a_target_that_somebody_makes_meanwhile_is_left_alone(
     assert values(any_influx, target) == [[DAY.start, 0]]
 
 
+@pytest.mark.parametrize("name", ["a/b", "_internal", 'a"b', "a\nb", "a\\b"])
+def test_a_name_that_the_server_refuses_is_found_at_once(
+    any_influx: RunningServer, any_server: Server, repository: Repository, name: str
+) -> None:
+    """Also by a dry run, and before anything is recorded; other names are created as they are."""
+    fill(any_influx, database := new_database(any_influx))
+    first = back_up(repository, any_server, plan(database))
+    refused = {1: {"a/b", "a\nb", "a\\b"}, 2: {"a/b", "_internal", 'a"b'}}[any_influx.generation]
+    request = RestoreRequest(refs=(first.ref,), target_database=name)
+    if name not in refused:
+        assert plan_restore(request, repository=repository, target=any_server).target_database == name
+        return
+    for writer in ("auto", "lines"):
+        with pytest.raises(TargetError, match="cannot be"):
+            restore_into(repository, any_server, name, refs=(first.ref,), writer=writer)
+    with pytest.raises(TargetError, match="cannot be"):
+        plan_restore(request, repository=repository, target=any_server)
+    assert not list(repository.store.list("restores/"))
+
+
 def test_a_conflict_of_a_table_with_mixed_types_is_seen(
     influx1: RunningServer, server1: Server, repository: Repository
 ) -> None:

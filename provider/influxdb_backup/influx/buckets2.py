@@ -143,9 +143,21 @@ class Buckets:
                 "database/policy.",
                 hint="Choose a target database without a slash.",
             )
+        if database.startswith("_"):
+            raise TargetError(
+                f"{self._name}: a bucket cannot be named {printable(database)!r}: names that begin with an underscore "
+                "are the server's own on 2.x.",
+                hint="Choose another target database (--target-database).",
+            )
         for policy in policies:
             if not policy.name:
                 raise TargetError(f"{self._name}: a retention policy without a name cannot be a bucket.")
+            if '"' in database + policy.name:
+                raise TargetError(
+                    f"{self._name}: a bucket cannot be named {printable(bucket_name(database, policy.name))!r}: 2.x "
+                    "refuses quotation marks.",
+                    hint="Choose another target database or policy (--target-database, --target-retention-policy).",
+                )
             _check_duration(bucket_name(database, policy.name), policy.duration)
 
     def refuse_taken(self, database: str, policies: Sequence[RetentionPolicy]) -> None:

@@ -330,6 +330,9 @@ class Server(Protocol):
         Returns the names of what it created (database, policies; 2.x: buckets as ``name#id``).
         """
 
+    def check_names(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
+        """Raises TargetError for a name or a duration that ``create_database`` would be refused."""
+
     def policies_made(self, database: str, scratch_id: str) -> frozenset[str]:
         """Policies of the database that are those which were created with this ``NewShards.scratch_id``."""
 

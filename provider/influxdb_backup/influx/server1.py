@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from unicodedata import category
 
 import pyarrow as pa
 
@@ -207,9 +208,7 @@ class Server1:
         """Creates the database through the backup port; see ``protocol.Server.create_with_shards``."""
         if database in self.databases():
             raise TargetError(f"{self.name}: the database {printable(database)} exists already.")
-        for name in (database, *(policy.name for policy in policies)):
-            if not name or name in {".", ".."} or "/" in name or "\\" in name:
-                raise TargetError(f"{self.name}: {printable(name)!r} cannot be a name of 1.x.")
+        self.check_names(database, policies)
         try:
             made = new_shards1.create(self._door, database, policies, groups, self.name)
         except TargetError as error:
@@ -218,6 +217,15 @@ class Server1:
             raise
         self._prove_policies(database, policies)
         return made
+
+    def check_names(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
+        """Raises TargetError for a name that 1.x refuses."""
+        for name in (database, *(policy.name for policy in policies)):
+            if name in {"", ".", ".."} or any(c in "/\\" or category(c) == "Cc" for c in name):
+                raise TargetError(
+                    f"{self.name}: {printable(name)!r} cannot be a name of 1.x.",
+                    hint="Choose another target database or policy (--target-database, --target-retention-policy).",
+                )
 
     def policies_made(self, database: str, scratch_id: str) -> frozenset[str]:
         """All of the database, if there is one of that name: 1.x has no ids."""

@@ -230,7 +230,7 @@ class Server2:
     ) -> NewShards:
         """Creates the buckets by the backup API; see ``protocol.Server.create_with_shards``."""
         naming = Naming(database, until_published or database)
-        self._buckets.check_names(database, policies)
+        self.check_names(database, policies)
         if taken := self._buckets.taken(database, naming.until_published):
             raise TargetError(
                 f"{self.name}: the database {printable(taken)} exists already, as a bucket or a DBRP mapping.",
@@ -243,6 +243,10 @@ class Server2:
             self.drop_scratch(made.database, made.scratch_id)
             raise ServerError(f"{self.name}: the database {printable(database)} is not as it was to be created.")
         return made
+
+    def check_names(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
+        """Raises TargetError for what no bucket can be."""
+        self._buckets.check_names(database, policies)
 
     def policies_made(self, database: str, scratch_id: str) -> frozenset[str]:
         """The policies whose buckets have these ids."""

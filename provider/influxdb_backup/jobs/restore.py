@@ -58,6 +58,7 @@ def plan_restore(
     """
     reads = decide_reads(request, repository, scope)
     chosen = choose_target(request, reads, target)
+    target.check_names(chosen.database, chosen.create)
     refuse_conflict(request, reads, chosen)
     _refuse_names(reads, target, _options(request))
     creates = () if chosen.exists else (f"database {printable(chosen.database)}",)
@@ -111,7 +112,9 @@ def restore(
     restore_id = request.restore_id or secrets.token_hex(8)
     reads = decide_reads(request, repository, scope)
     chosen = choose_target(request, reads, target)
-    if scratch is not None:
+    if scratch is None:
+        target.check_names(chosen.database, chosen.create)
+    else:
         chosen = replace(chosen, create=scratch.policies, infinite=())
     run = RestoreRun(request, repository, reads, chosen, _options(request), progress, restore_id, started)
     done = _still_there(run, progress_so_far(run))
