@@ -144,12 +144,12 @@ def _drop(run: RestoreRun, made: NewShards) -> None:
     try:
         run.target.server.drop_scratch(made.database, made.scratch_id)
     except InfluxdbBackupError as failure:
-        _say_what_is_left(failure, run, made)
+        _say_what_is_left(failure, run, made.database)
         raise
 
 
-def _say_what_is_left(error: InfluxdbBackupError, run: RestoreRun, made: NewShards) -> None:
-    left = f"The unfinished database {printable(made.database)} is left on {run.target.server.name}"
+def _say_what_is_left(error: InfluxdbBackupError, run: RestoreRun, database: str) -> None:
+    left = f"The unfinished database {printable(database)} may be left on {run.target.server.name}"
     way = "the same restore id drops it and begins anew; or delete it by hand."
     error.hint = f"{error.hint} {left}: {way}".strip()
 
@@ -169,7 +169,7 @@ def _publish(run: RestoreRun, made: NewShards) -> None:
             "database (--target-database).",
         ) from error
     except InfluxdbBackupError as error:
-        _say_what_is_left(error, run, made)
+        _say_what_is_left(error, run, made.database)
         raise
 
 
@@ -221,6 +221,10 @@ def _created(run: RestoreRun, built: Sequence[BuiltGroup], until_published: str 
         if error.kind != "shards-refused":
             raise
         raise _FailedError(error.message) from error
+    except InfluxdbBackupError as error:
+        if until_published and error.retryable:  # the server may have created it before it stopped answering
+            _say_what_is_left(error, run, until_published)
+        raise
 
 
 def _send(run: RestoreRun, made: NewShards, built: Sequence[BuiltGroup]) -> None:
