@@ -136,7 +136,7 @@ class Session:
         except BackupNotFoundError as error:
             name = choice.url or choice.name or (self.plan(plan).repository if plan else "REPOSITORY")
             raise BackupNotFoundError(
-                error.message, hint=f"Make it with `influxdb-backup repo init {name}`, or correct its URL."
+                error.message, hint=f"Correct its URL, or make a new one with `influxdb-backup repo init {name}`."
             ) from None
 
     def _location(self, choice: RepositoryChoice, plan: str | None) -> tuple[str, str | None]:

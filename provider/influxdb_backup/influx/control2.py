@@ -113,7 +113,7 @@ class ControlPlane:
         if not settings.token:
             raise ConfigError(
                 f"The connection {settings.name or settings.url} has no token, which InfluxDB 2.x needs.",
-                hint="Give it the token as its own setting.",
+                hint='Give it as {"token": "..."} in the extra of the connection, or as --target-token of a restore.',
             )
         self.sees_all = False
         """set once the token was seen to be an operator's: nothing is hidden from it, and a short page is the last"""
