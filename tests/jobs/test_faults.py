@@ -26,6 +26,7 @@ from influxdb_backup.errors import (
     SupersededError,
     TargetError,
 )
+from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.protocol import PointWriter, ReadOptions, Server, WriteOptions
 from influxdb_backup.influx.server1 import Server1
@@ -473,3 +474,22 @@ def test_counts_that_hit_a_limit_are_asked_of_shorter_pieces_too(
     parts = [part.path for entry in manifest_of(repository, result.ref).tables for part in entry.parts]
     assert len(parts) == 4
     assert sorted(key for key, _ in repository.store.list("data/")) == sorted(parts)
+
+
+def test_shard_files_that_do_not_fit_are_written_by_lines(
+    influx2: RunningServer, server2: Server, tiny_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long strings that repeat take little in the archive and much in a shard: nothing is left of the attempt."""
+    if why_not_fast() is not None:
+        pytest.skip("shards are written by compiled loops only")
+    database, target = new_database(influx2), new_name("target")
+    words = [os.urandom(500).hex() for _ in range(20)]
+    influx2.write(lines(("log", f'v="{words[n * n % 19]}"', DAY.start + n) for n in range(4000)), database)
+    repository = local_repository(tmp_path)
+    first = back_up(repository, server2, plan(database))
+    monkeypatch.setattr("tempfile.tempdir", str(tiny_disk))
+    with pytest.raises(TargetError, match="No space left") as caught:
+        restore_into(repository, server2, target, refs=(first.ref,), writer="shard")
+    assert caught.value.kind == "shard-writer"
+    assert restore_into(repository, server2, target, refs=(first.ref,)).rows == 4000
+    assert list(tiny_disk.iterdir()) == []

@@ -17,7 +17,6 @@ from influxdb_backup.errors import (
     InfluxdbBackupError,
     NotVisibleError,
     ServerError,
-    StoreError,
     TargetError,
     UnrepresentableError,
 )
@@ -201,11 +200,7 @@ def _built(run: RestoreRun, folder: Path) -> tuple[BuiltGroup, ...]:
     try:
         return tuple(builder.groups(on_unit))
     except OSError as error:
-        raise StoreError(
-            f"The shard files of this restore cannot be kept in {folder.parent}: {error.strerror}.",
-            kind="disk-full",
-            hint="Set TMPDIR to a folder with more room, or restore with --writer lines.",
-        ) from error
+        raise _FailedError(f"its shard files cannot be kept in {folder.parent} ({error.strerror})") from error
 
 
 def _created(run: RestoreRun, built: Sequence[BuiltGroup], until_published: str | None) -> NewShards:
