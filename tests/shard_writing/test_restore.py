@@ -531,6 +531,28 @@ def test_a_name_that_is_taken_meanwhile(influx2: RunningServer, repository: Repo
         assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
 
 
+class Crowded(Wrapped):
+    """A server on which another call with the same id is quicker."""
+
+    def create_with_shards(self, *arguments: object, **named: object) -> NewShards:
+        """For the other one, then for this one."""
+        self.server.create_with_shards(*arguments, **named)  # type: ignore[arg-type]
+        return self.server.create_with_shards(*arguments, **named)  # type: ignore[arg-type]
+
+
+def test_two_calls_with_one_id_do_not_share_a_database(influx2: RunningServer, repository: Repository) -> None:
+    """The second says that the first is at work, and leaves what that has built."""
+    with opened(influx2) as server:
+        first = back_up(repository, server, plan(filled(influx2)), MONTH)
+        before, target = server.databases(), new_name("target")
+        with pytest.raises(TargetError, match="another call with this restore id") as caught:
+            restore_into(repository, Crowded(server), target, refs=(first.ref,), restore_id="run 3")  # type: ignore[arg-type]
+        assert caught.value.kind == "restore-in-progress"
+        assert len(set(server.databases()) - set(before)) == 1
+        assert restore_into(repository, server, target, refs=(first.ref,), restore_id="run 3").rows == first.rows
+        assert set(server.databases()) == {*before, target}
+
+
 def test_all_buckets_are_renamed_or_none(
     influx2: RunningServer, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
