@@ -531,6 +531,31 @@ def test_a_name_that_is_taken_meanwhile(influx2: RunningServer, repository: Repo
         assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_ctrl_c_between_two_names_leaves_nothing(
+    influx2: RunningServer, repository: Repository, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The buckets that were renamed go as well as those that were not."""
+    rename, names = ControlPlane.rename, []
+
+    def interrupted(control: ControlPlane, bucket: Bucket, name: str) -> Bucket:
+        names.append(name)
+        renamed = rename(control, bucket, name)
+        if len(names) == number:
+            raise KeyboardInterrupt
+        return renamed
+
+    with opened(influx2) as server:
+        database, target = filled(influx2), new_name("target")
+        server.create_database(database, [RetentionPolicy(name="long", duration=0, shard_duration=2 * DAY_NS)])
+        first = back_up(repository, server, plan(database), MONTH)
+        before = server.databases()
+        monkeypatch.setattr(ControlPlane, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            restore_into(repository, server, target, refs=(first.ref,))
+        assert server.databases() == before
+
+
 class Crowded(Wrapped):
     """A server on which another call with the same id is quicker."""
 

@@ -170,6 +170,10 @@ def _publish(run: RestoreRun, made: NewShards) -> None:
     except InfluxdbBackupError as error:
         _say_what_is_left(error, run, made.database)
         raise
+    except BaseException:
+        if made.database != run.target.database:
+            _drop(run, made)
+        raise
 
 
 def _policies(run: RestoreRun) -> list[RetentionPolicy]:
