@@ -27,15 +27,19 @@ class ShardNotOpenError(IncompleteReadError):
     """
 
     default_kind = "shard-not-open"
+    group: Window
+    """the times of the shard's group"""
 
-    def __init__(self, name: str, group: Window) -> None:
-        super().__init__(
+    @classmethod
+    def of(cls, name: str, group: Window) -> ShardNotOpenError:
+        """The error about the shard of this name and these times."""
+        error = cls(
             f"The server lists {name} and has it not open: nothing was written to it yet, or its files could not be "
             f"read when the server started, and then no answer has what is in them.",
             hint="Look for 'Failed to open shard' in the server's log.",
         )
-        self.group = group
-        """the times of the shard's group"""
+        error.group = group
+        return error
 
 
 @dataclass(frozen=True)

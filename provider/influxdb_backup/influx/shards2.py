@@ -58,7 +58,7 @@ class BackupApiDoor:
         with self._http.stream("GET", f"/api/v2/backup/shards/{shard.id}", parameters=parameters) as response:
             body = ByteStream(response, self._http.name)
             if response.status == 404:
-                raise ShardNotOpenError(name, shard.group)
+                raise ShardNotOpenError.of(name, shard.group)
             if response.status != 200:
                 words = body.read(_LONGEST_REASON)
                 raise status_error(self._http.name, Reply(response.status, response.headers, words))

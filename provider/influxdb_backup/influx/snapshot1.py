@@ -97,7 +97,7 @@ class SnapshotDoor:
             quick = time.monotonic() - began < BUSY_SECONDS
             if not first:
                 if shard.id not in port.open_shards(database):
-                    raise ShardNotOpenError(name, shard.group)
+                    raise ShardNotOpenError.of(name, shard.group)
                 raise IncompleteReadError(
                     f"{self._name} ends the connection without a copy of {name}.",
                     hint="The server's log says why; the shard may be gone.",
