@@ -11,6 +11,7 @@ import pytest
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.errors import TargetError, UsageError
 from influxdb_backup.influx.protocol import PointWriter, ReadOptions, Server, WriteOptions
+from influxdb_backup.jobs import read_back
 from influxdb_backup.jobs.restore import plan_restore
 from influxdb_backup.jobs.restore_request import RestoreRequest
 from influxdb_backup.model import TableSchema, Window
@@ -126,7 +127,7 @@ def test_restore_reads_back_points_that_appear_late_after_a_refusal(
 
 
 def test_restore_reads_back_that_only_refused_points_are_missing(
-    influx1: RunningServer, server1: Server, repository: Repository
+    influx1: RunningServer, server1: Server, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Points of one table that were refused, and may be, do not excuse what is missing of another; after a retry too."""
     database = new_database(influx1)
@@ -139,6 +140,7 @@ def test_restore_reads_back_that_only_refused_points_are_missing(
     report = restore_into(repository, server1, target, **asked)
     assert (report.rejects, report.rows) == (10, 30)
     assert restore_into(repository, server1, target, **asked).continued_units == 3
+    monkeypatch.setattr(read_back, "_PATIENCE", 0.5)  # nothing comes late here
     with pytest.raises(TargetError, match=r"autogen\.m, field 'v': 10 written, 9 there\.") as caught:
         restore_into(repository, Short(server1), target, **asked)
     assert caught.value.kind == "read-back-differs"

@@ -461,6 +461,8 @@ def test_a_killed_restore_goes_on(
     any_influx: RunningServer, server: Server, repository: Repository, tmp_path: Path, point: str
 ) -> None:
     """Killed with a database but no points, within a file, between two groups or names: its id ends what it began."""
+    if any_influx.generation == 1 and point in ("proved", "renamed"):
+        pytest.skip("1.x cannot rename a database")
     database = filled(any_influx)
     server.create_database(database, [RetentionPolicy(name="long", duration=0, shard_duration=2 * DAY_NS)])
     any_influx.write("\n".join(f"m,x=y v={n}i {DAY.start + n * HOUR}" for n in range(24)), database, "long")
