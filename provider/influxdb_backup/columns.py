@@ -125,3 +125,15 @@ def batch_columns(schema: pa.Schema) -> tuple[Column, ...]:
         except (KeyError, ValueError) as error:
             raise FormatError(f"The column {field.name!r} does not say what it is: {error}.") from None
     return tuple(columns)
+
+
+def binary_columns(schema: pa.Schema) -> frozenset[Column]:
+    """The columns of a batch that hold bytes which are not UTF-8."""
+    return frozenset(
+        column for column, field in zip(batch_columns(schema), list(schema)[1:], strict=True) if _is_binary(field.type)
+    )
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_binary(value) or pa.types.is_large_binary(value))

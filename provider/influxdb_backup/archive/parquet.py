@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from influxdb_backup.archive.encoding import Encodings, choose_encodings, writer_options
 from influxdb_backup.archive.order import OrderProof
-from influxdb_backup.columns import TIME, arrow_schema, batch_columns
+from influxdb_backup.columns import TIME, arrow_schema, batch_columns, binary_columns
 from influxdb_backup.errors import FormatError
 from influxdb_backup.model import Column, Role, Table, Window, printable
 
@@ -74,18 +74,6 @@ def _cast(array: pa.Array, wanted: pa.DataType) -> pa.Array:
         return array
     return pa.DictionaryArray.from_arrays(
         array.indices.cast(wanted.index_type), array.dictionary.cast(wanted.value_type)
-    )
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_binary(value) or pa.types.is_large_binary(value))
-
-
-def binary_columns(schema: pa.Schema) -> frozenset[Column]:
-    """The columns of a batch that hold bytes which are not UTF-8."""
-    return frozenset(
-        column for column, field in zip(batch_columns(schema), list(schema)[1:], strict=True) if _is_binary(field.type)
     )
 
 

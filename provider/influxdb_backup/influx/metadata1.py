@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from influxdb_backup.model import RetentionPolicy, Window, decode_name, encode_name
 
 _VARINT, _BYTES = 0, 2
-_MAGIC = (0x59590101).to_bytes(8, "big")
+MAGIC = 0x59590101
+"""what every reply about metadata begins with, in 8 bytes"""
 
 
 def metadata(
@@ -66,7 +67,7 @@ def described_shards(reply: bytes, database: str) -> dict[tuple[str, int], int]:
     Also of groups that retention has dropped. ``reply`` holds secrets besides. Raises ValueError for another form.
     """
     size = int.from_bytes(reply[8:16], "big")
-    if reply[:8] != _MAGIC:
+    if int.from_bytes(reply[:8], "big") != MAGIC:
         raise ValueError("no metadata of InfluxDB 1.x")
     if size > len(reply) - 16:
         raise ValueError("its metadata ends early")

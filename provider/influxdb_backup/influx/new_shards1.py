@@ -15,14 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from influxdb_backup.errors import ServerError, TargetError
-from influxdb_backup.influx.metadata1 import metadata
+from influxdb_backup.influx.metadata1 import MAGIC, metadata
 from influxdb_backup.influx.shard_digests import held_digests
 from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.influx.shard_sending import archive_chunks
 from influxdb_backup.influx.snapshot1 import SnapshotDoor
 from influxdb_backup.model import RetentionPolicy, Window, printable
 
-_MAGIC = 0x59590101
 _MOST_NUMBERS = 1 << 20
 
 
@@ -72,7 +71,7 @@ def create(
     description = metadata(database, policies, listed)
     reply = door.port.update_metadata(database, description, limit=16 * (len(wanted) + 1))
     magic, count = struct.unpack(">QQ", reply[:16]) if len(reply) >= 16 else (0, 0)
-    if magic != _MAGIC or len(reply) != 16 * (count + 1):
+    if magic != MAGIC or len(reply) != 16 * (count + 1):
         raise ServerError(f"The backup port of {name} answers in a form that is not known ({len(reply)} bytes).")
     found = dict(struct.iter_unpack(">QQ", reply[16:]))
     if set(found) != set(wanted.values()):

@@ -231,14 +231,15 @@ class Server2:
         """Creates the buckets by the backup API; see ``protocol.Server.create_with_shards``."""
         naming = Naming(database, until_published or database)
         self.check_names(database, policies)
-        if until_published and self._buckets.taken(until_published):
+        taken = self._buckets.taken(naming.until_published, database)
+        if taken and taken == until_published:
             raise TargetError(
                 f"{self.name}: the database {printable(until_published)} exists: another call with this restore id has "
                 "just begun.",
                 kind="restore-in-progress",
                 hint="Let it finish, or repeat it with the same --restore-id once it has ended.",
             )
-        if taken := self._buckets.taken(database):
+        if taken:
             raise TargetError(
                 f"{self.name}: the database {printable(taken)} exists already, as a bucket or a DBRP mapping.",
                 hint="Choose another target database, or delete the mapping (influx v1 dbrp delete).",

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from influxdb_backup.columns import arrow_schema, batch_columns
+from influxdb_backup.columns import arrow_schema, batch_columns, binary_columns
 from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
 from influxdb_backup.influx import shard_files
 from influxdb_backup.influx.protocol import ReadOptions, Server, ShardReport
@@ -85,13 +85,9 @@ def _without(batch: pa.RecordBatch, unknown: Set[Column], table: Table) -> pa.Re
                 kind="schema-changed",
             )
     kept = {position: column for position, column in enumerate(columns, start=1) if column not in unknown}
-    binary = frozenset(column for position, column in kept.items() if _is_binary(batch.schema.field(position).type))
     arrays = [batch.column(position) for position in (0, *kept)]
+    binary = binary_columns(batch.schema) - unknown
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(tuple(kept.values()), binary))
-
-
-def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind.value_type if pa.types.is_dictionary(kind) else kind))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from influxdb_backup.archive.commit import ManifestDraft
 from influxdb_backup.archive.layout import RefName
@@ -12,7 +12,7 @@ from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import FormatError, InfluxdbBackupError, IntegrityError, SourceError
 from influxdb_backup.jobs.scope import contains, table_in_scope
 from influxdb_backup.model import Manifest, Ref, Window
-from influxdb_backup.windows import format_window
+from influxdb_backup.windows import format_window, intersect
 
 logger = logging.getLogger(__name__)
 
@@ -38,28 +38,26 @@ def last_manifest(repository: Repository, refs: Iterable[Ref]) -> Manifest | Non
 
     A damaged old backup must not keep new ones from being made.
     """
-    for ref in sorted(refs, key=lambda ref: (ref.read_start, ref.read_end, ref.window.end, ref.revision), reverse=True):
-        try:
-            return repository.manifest(ref)
-        except (IntegrityError, FormatError) as error:
-            logger.warning("What the source showed before is judged by an older backup, since %s", error)
-    return None
+    return next((manifest for _, manifest in _last_read_first(repository, refs)), None)
 
 
 def backup_with(repository: Repository, refs: Iterable[Ref], retention_policy: str, times: Window) -> Ref | None:
     """The newest readable one of the refs that has points of a policy in these times; None when none has."""
-    held = [ref for ref in refs if ref.rows and ref.window.start < times.end and times.start < ref.window.end]
-    for ref in sorted(held, key=lambda ref: ref.read_start, reverse=True):
-        try:
-            counts = repository.manifest(ref).evidence.counts
-        except (IntegrityError, FormatError) as error:
-            logger.warning("Whether a shard had points is judged by an older backup, since %s", error)
-            continue
-        for count in counts:
-            overlaps = count.window.start < times.end and times.start < count.window.end
-            if overlaps and count.table.retention_policy == retention_policy and count.counts:
+    held = [ref for ref in refs if ref.rows and intersect(ref.window, times)]
+    for ref, manifest in _last_read_first(repository, held):
+        for count in manifest.evidence.counts:
+            if count.counts and count.table.retention_policy == retention_policy and intersect(count.window, times):
                 return ref
     return None
+
+
+def _last_read_first(repository: Repository, refs: Iterable[Ref]) -> Iterator[tuple[Ref, Manifest]]:
+    """The refs with their manifests; those that cannot be read are passed over."""
+    for ref in sorted(refs, key=lambda ref: (ref.read_start, ref.read_end, ref.window.end, ref.revision), reverse=True):
+        try:
+            yield ref, repository.manifest(ref)
+        except (IntegrityError, FormatError) as error:
+            logger.warning("What the source showed before is judged by an older backup, since %s", error)
 
 
 def refuse_shrink(draft: ManifestDraft, repository: Repository, revisions: Sequence[Ref]) -> None:

@@ -11,7 +11,7 @@ from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Server, ShardCopy
 from influxdb_backup.influx.shard_door import ShardNotOpenError
 from influxdb_backup.model import Ref, Window, printable
-from influxdb_backup.windows import format_instant, format_window
+from influxdb_backup.windows import format_instant, format_window, intersect
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def telling_last_backup(refs: Sequence[Ref], window: Window) -> Iterator[None]:
     except SourceError as error:
         if error.kind != "source-damaged":
             raise
-        held = [ref for ref in refs if ref.window.start < window.end and window.start < ref.window.end]
+        held = [ref for ref in refs if intersect(ref.window, window)]
         newest = max(held, key=lambda ref: ref.read_start, default=None)
         told = (
             f"The last backup with times of {format_window(window)} is {newest.id}, "

@@ -139,7 +139,7 @@ def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | Non
 
 
 def _drop(run: RestoreRun, made: NewShards) -> None:
-    """Nobody knows the database yet, so that nothing of anybody else's can be in it."""
+    """Drops the database, which has not been published, or names it in the error that says why not."""
     try:
         run.target.server.drop_scratch(made.database, made.scratch_id)
     except InfluxdbBackupError as failure:
