@@ -130,7 +130,7 @@ def measure(bed: ShardBed, runs: int) -> list[Result]:
     """Every figure of one server."""
     data = walks()
     bed.fill("telemetry", data)
-    return [*_exports(bed, data, runs), *_restores(bed, data, runs), *_many_series(bed, max(1, runs // 2))]
+    return [*_exports(bed, data, runs), *_restores(bed, data, runs), *_many_series(bed, max(1, (runs + 1) // 2))]
 
 
 def _exports(bed: ShardBed, data: DataSet, runs: int) -> list[Result]:
@@ -260,22 +260,28 @@ def _restores(bed: ShardBed, data: DataSet, runs: int) -> list[Result]:
 
 
 def _many_series(bed: ShardBed, runs: int) -> list[Result]:
-    data = narrow(100_000, 10)
-    bed.fill("many_series", data)
-    repository = bed.repository("many")
-    export(bed.plan("many_series"), data.window, server=bed.server, repository=repository)
-    arguments = (bed, repository, "many_series", data.window)
+    """100,000 series of about as many values as everywhere else; beside them, without a bound, of few values each."""
+    short = f"restore by line protocol / by shards, 100,000 series ({bed.name})"
+    return [
+        *_many_restored(bed, "many_series", runs, points=9, fields=10, least=3, short=short),
+        *_many_restored(bed, "sparse_series", runs, points=10, fields=2),
+    ]
+
+
+def _many_restored(
+    bed: ShardBed, database: str, runs: int, *, points: int, fields: int, least: float | None = None, short: str = ""
+) -> list[Result]:
+    data = narrow(100_000, points, fields=fields)
+    bed.fill(database, data)
+    repository = bed.repository(database)
+    export(bed.plan(database), data.window, server=bed.server, repository=repository)
+    arguments = (bed, repository, database, data.window)
     shards = [_restored(*arguments, "shard", f"many_shards_{number}") for number in range(runs)]
     lines = [_restored(*arguments, "lines", f"many_lines_{number}") for number in range(runs)]
     ratios = [line / shard for line, shard in zip(lines, shards, strict=True)]
-    what = "100,000 series of 10 points x 2 fields"
+    what = f"100,000 series of {points} points x {fields} fields"
     return [
-        ratio(
-            f"{bed.name}: restore by line protocol / by shards, {what}",
-            ratios,
-            least=3,
-            short=f"restore by line protocol / by shards, 100,000 series ({bed.name})",
-        ),
+        ratio(f"{bed.name}: restore by line protocol / by shards, {what}", ratios, least=least, short=short),
         seconds(f"{bed.name}: restore by shards, {what}", shards),
         seconds(f"{bed.name}: restore by line protocol, {what}", lines),
     ]

@@ -41,10 +41,13 @@ def ratio(
     short: str = "",
     digits: int = 2,
 ) -> Result:
-    """A ratio taken several times; its median is judged."""
+    """A ratio taken several times; its median is judged, or shown where it has no bound."""
     middle = median(values)
-    ok = (most is None or middle <= most) and (least is None or middle >= least)
-    must = f"<= {most}" if most is not None else f">= {least}"
+    must, ok = "shown", None
+    if most is not None:
+        must, ok = f"<= {most}", middle <= most
+    elif least is not None:
+        must, ok = f">= {least}", middle >= least
     return Result(what, must, f"{middle:.{digits}f}", " ".join(f"{value:.{digits}f}" for value in values), ok, short)
 
 

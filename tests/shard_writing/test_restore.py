@@ -31,7 +31,7 @@ from influxdb_backup.influx.protocol import NewShards, ReadOptions, Server, Shar
 from influxdb_backup.jobs import shard_proof
 from influxdb_backup.jobs.drill import drill
 from influxdb_backup.jobs.restored_reading import sample_of
-from influxdb_backup.model import RetentionPolicy, Table, TableSchema, Window
+from influxdb_backup.model import InfluxType, RetentionPolicy, Table, TableSchema, Window
 from tests.jobs.support import (
     DAY,
     DAY_NS,
@@ -54,6 +54,7 @@ from tests.jobs.support import (
 )
 from tests.jobs.test_round_trip import NAME_SETS, POINTS, expected_and_body
 from tests.servers import RunningServer
+from tests.tsm_write import tables
 
 ROOT = Path(__file__).parents[2]
 MONTH = window(WEEK.start - 7 * DAY_NS, WEEK.end + 14 * DAY_NS)
@@ -110,6 +111,44 @@ def test_every_table_has_the_fingerprint_of_its_source(
     for reader in ("query", "shard"):
         second = back_up(memory := memory_repository(), server, plan(target, name="again", reader=reader), MONTH)
         assert fingerprints(manifest_of(memory, second.ref)) == fingerprints(manifest_of(repository, first.ref))
+
+
+def test_series_that_one_field_introduces(
+    any_influx: RunningServer, server: Server, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many series with several fields are sent in two parts, and every table is that of the source."""
+    database, target = new_database(any_influx), new_name("target")
+    rows = [f"m,host=h{n:05d} a=1,b={n}i,c=true" + (',d="x",e=0.5' if n % 3 else "") for n in range(10_000)]
+    any_influx.write("\n".join(f"{row} {DAY.start + number % 2}" for number, row in enumerate(rows)), database)
+    first = back_up(repository, server, plan(database), DAY)
+    with caplog.at_level(logging.DEBUG, "influxdb_backup.jobs.shard_restore"):
+        restore_into(repository, server, target, refs=(first.ref,), writer="shard")
+    assert "in 2 parts" in caplog.text
+    second = back_up(memory := memory_repository(), server, plan(target), DAY)
+    assert fingerprints(manifest_of(memory, second.ref)) == fingerprints(manifest_of(repository, first.ref))
+
+
+def test_later_files_win_in_both_parts(any_influx: RunningServer, server: Server, tmp_path: Path) -> None:
+    """Of a point that comes again in a later file a server has the later value, also when it numbers files itself."""
+    from influxdb_backup.influx.shard_files import ShardFileBuilder
+
+    group = Window(start=DAY.start, end=DAY.start + DAY_NS)
+    builder = ShardFileBuilder(tmp_path, group, generation=any_influx.generation, buffer_bytes=1)
+    for value in (1, 2):
+        hosts = [f"h{n:05d}" for n in range(10_000 // value)]
+        fields = {name: (InfluxType.INTEGER, [value] * len(hosts)) for name in "abcde"}
+        builder.add("m", tables.batch([group.start] * len(hosts), {"host": hosts}, fields))
+    files, target = builder.finish(), new_name("target")
+    policy = RetentionPolicy(name="autogen", duration=0, shard_duration=DAY_NS, default=True)
+    made = server.create_with_shards(target, [policy], {"autogen": [group]})
+    for leading in (True, False):
+        made.send("autogen", group, [file for file in files if (file in builder.leading) is leading])
+    made.publish()
+    counts = server.counts(target, "autogen", "m", group, list("abcde"))
+    assert dict(counts) == dict.fromkeys("abcde", 10_000)
+    for name in "abcde":
+        rows = server.select(target, "autogen", f"SELECT sum({name}) FROM m")
+        assert [row["sum"] for row in rows] == [15_000]
 
 
 @settings(max_examples=12, phases=(Phase.generate,))

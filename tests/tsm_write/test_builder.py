@@ -113,6 +113,42 @@ def test_later_points_go_to_files_of_later_generations(folder: Path) -> None:
     assert sorted(folder.iterdir()) == list(files)
 
 
+def test_many_series_are_introduced_by_one_field(folder: Path) -> None:
+    """The field with most values gets files of its own, to be sent first; it keeps them, and later points still win."""
+    builder = ShardFileBuilder(folder, GROUP, generation=1, buffer_bytes=1)
+    hosts = [f"h{number:05d}" for number in range(10_000)]
+    expected: dict[bytes, list[tuple[int, int]]] = {}
+    for value, some in ((1, hosts), (2, hosts[::1000]), (3, hosts[:1])):
+        present = {name: [value if (n + 1) % 7 or name == "c" else None for n in range(len(some))] for name in "abcde"}
+        if value == 3:
+            del present["c"]
+        fields = {name: (INTEGER, values) for name, values in present.items()}
+        builder.add("m", batch([START] * len(some), {"t": some}, fields))
+        for name, values in present.items():
+            for host, own in zip(some, values, strict=True):
+                if own is not None:
+                    expected[f"m,t={host}#!~#{name}".encode()] = [(START, own)]
+    files = builder.finish()
+    found: dict[bytes, list[tuple[int, int]]] = {}
+    for file in files:
+        points = points_of(file)
+        assert {key.endswith(b"#c") for key in points} == {file in builder.leading}
+        found |= points
+    assert found == expected
+    assert [file in builder.leading for file in files] == [True, False, True, False, False]
+    assert builder.keys == builder.values == sum(len(points_of(file)) for file in files)
+
+
+def test_few_series_stay_together(folder: Path) -> None:
+    """A table that began with few series is never divided, whatever comes later: a key has its files in one order."""
+    builder = ShardFileBuilder(folder, GROUP, generation=1, buffer_bytes=1)
+    for some in (["a"], [f"h{number:05d}" for number in range(10_000)]):
+        fields = {name: (INTEGER, [1] * len(some)) for name in "abcde"}
+        builder.add("m", batch([START] * len(some), {"t": some}, fields))
+    assert len(builder.finish()) == 2
+    assert not builder.leading
+
+
 def test_long_strings_end_a_block_early(folder: Path) -> None:
     """A block of strings is bounded by bytes as well, and a string of 20 MB is a block of its own."""
     texts = ["x" * 5_000_000, "y" * 20_000_000, "z" * 15_000_000, "", "short"]

@@ -23,7 +23,7 @@ from influxdb_backup.columns import ARROW_TYPES, TIME_TYPE, arrow_schema, batch_
 from influxdb_backup.errors import TargetError, UnrepresentableError
 from influxdb_backup.influx.dialect import DIALECT_1X, DIALECT_2X, name_conflicts
 from influxdb_backup.influx.protocol import WriteOptions
-from influxdb_backup.influx.shard_cells import Chunk, Table, size_of, write_tables
+from influxdb_backup.influx.shard_cells import Chunk, FieldFiles, Table, size_of, write_tables
 from influxdb_backup.influx.tsm.build_keys import distinct_rows, series_keys, tag_codes
 from influxdb_backup.influx.tsm.format import MAX_KEY_BYTES, SEPARATOR
 from influxdb_backup.influx.tsm.writing import TsmWriter
@@ -47,9 +47,12 @@ class ShardFileBuilder:
     Collects tables of one shard group and writes them to ``folder`` as TSM files, each sorted and free of duplicates.
 
     At most about ``buffer_bytes`` of points are held (8 bytes a time and a value, strings at their length); then a file
-    is finished (or two, of different series), and the next one has the next generation, so that a point that comes
-    again later wins, as it does in line protocol. ``generation`` (1 or 2) is the target's; it says which names and
-    types the target can hold.
+    is finished (or several, of different series and fields), and the next one has the next generation, so that a point
+    that comes again later wins, as it does in line protocol. ``generation`` (1 or 2) is the target's; it says which
+    names and types the target can hold.
+
+    Of a table with many series and several fields, one field goes into files of its own. A server that gets those
+    first has each series once in them and the later files bring no new one, which is what its index is slow at.
     """
 
     def __init__(self, folder: Path, group: Window, *, generation: int, buffer_bytes: int = 128 * 2**20) -> None:
@@ -62,6 +65,7 @@ class ShardFileBuilder:
         self._tables: dict[str, Table] = {}
         self._buffered = 0
         self._files: list[Path] = []
+        self._leading: set[Path] = set()
         self._values = 0
         self._keys = 0
         self._failed = False
@@ -75,6 +79,11 @@ class ShardFileBuilder:
     def keys(self) -> int:
         """Fields of series in the files that are finished, counted in each file."""
         return self._keys
+
+    @property
+    def leading(self) -> frozenset[Path]:
+        """Those of the finished files that introduce series: they should be sent before the others."""
+        return frozenset(self._leading)
 
     def add(self, measurement: str, batch: pa.RecordBatch) -> None:
         """
@@ -148,23 +157,30 @@ class ShardFileBuilder:
             return
         self._failed = True
         with ExitStack() as stack:
-            opened = [self._open(stack, number) for number in (1, 2)]
-            write_tables((opened[0][1], opened[1][1]), tables)
-            for path, writer in opened:
+            opened = [self._open(stack, number) for number in range(4)]
+            writers = [writer for _, writer in opened]
+            write_tables((FieldFiles(*writers[::2]), FieldFiles(*writers[1::2])), tables)
+            for number, (path, writer) in enumerate(opened):
                 writer.finish()
                 if writer.values:
-                    self._files.append(path)
-                    self._values += writer.values
-                    self._keys += writer.keys
+                    self._keep(path, writer, leading=number < 2)
                 else:
                     path.unlink()
         self._buffered = 0
         self._failed = False
 
     def _open(self, stack: ExitStack, number: int) -> tuple[Path, TsmWriter]:
-        path = self._folder / f"{len(self._files) + number:09d}-000000001.tsm"
+        path = self._folder / f"{number}.part"
         stream = stack.enter_context(path.open("wb"))
         return path, TsmWriter(stream, stack.enter_context(tempfile.TemporaryFile(dir=self._folder)))
+
+    def _keep(self, path: Path, writer: TsmWriter, *, leading: bool) -> None:
+        kept = path.rename(self._folder / f"{len(self._files) + 1:09d}-000000001.tsm")
+        self._files.append(kept)
+        if leading:
+            self._leading.add(kept)
+        self._values += writer.values
+        self._keys += writer.keys
 
 
 def _unrepresentable(measurement: str, reason: str) -> UnrepresentableError:

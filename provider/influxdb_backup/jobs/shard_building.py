@@ -35,11 +35,17 @@ class BuiltGroup:
 
     policy: str
     window: Window
-    files: tuple[Path, ...]
+    sendings: tuple[tuple[Path, ...], ...]
+    """all files: those to send first, and those to send when the server has these"""
     digests: frozenset[str]
     totals: Totals
     keys: int
     """fields of series, counted in each file"""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files."""
+        return tuple(file for sending in self.sendings for file in sending)
 
 
 def needed_groups(units: Sequence[Unit], policies: Mapping[Table, str], durations: Mapping[str, int]) -> list[Group]:
@@ -147,7 +153,10 @@ class GroupBuilder:
         if group is not None:
             files = group.builder.finish()
             if files:
-                yield BuiltGroup(key[0], key[1], files, digests_of(files), group.totals, group.builder.keys)
+                leading = group.builder.leading
+                parts = [file for file in files if file in leading], [file for file in files if file not in leading]
+                sendings = tuple(tuple(part) for part in parts if part)
+                yield BuiltGroup(key[0], key[1], sendings, digests_of(files), group.totals, group.builder.keys)
 
 
 def _split(batch: pa.RecordBatch, duration: int) -> Iterator[tuple[Window, pa.RecordBatch]]:

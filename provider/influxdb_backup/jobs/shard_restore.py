@@ -29,6 +29,7 @@ from influxdb_backup.jobs.shard_building import BuiltGroup, Group, GroupBuilder,
 from influxdb_backup.jobs.shard_proof import prove
 from influxdb_backup.model import RetentionPolicy, printable
 from influxdb_backup.shard_groups import default_duration
+from influxdb_backup.windows import format_window
 
 logger = logging.getLogger(__name__)
 
@@ -229,7 +230,7 @@ def _created(run: RestoreRun, built: Sequence[BuiltGroup], until_published: str 
 def _send(run: RestoreRun, made: NewShards, built: Sequence[BuiltGroup]) -> None:
     rows = 0
     with ThreadPoolExecutor(_SENDERS, thread_name_prefix="shards") as pool:
-        futures = [(group, pool.submit(made.send, group.policy, group.window, group.files)) for group in built]
+        futures = [(group, pool.submit(_send_group, made, group)) for group in built]
         try:
             for position, (group, future) in enumerate(futures, start=1):
                 future.result()
@@ -241,6 +242,12 @@ def _send(run: RestoreRun, made: NewShards, built: Sequence[BuiltGroup]) -> None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _send_group(made: NewShards, group: BuiltGroup) -> None:
+    logger.debug("The shard of %s is sent in %d parts.", format_window(group.window), len(group.sendings))
+    for files in group.sendings:
+        made.send(group.policy, group.window, files)
 
 
 __all__ = ["WRITER", "Scratch", "restore_by_shards", "why_not_shards"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -42,6 +42,16 @@ class TableRows:
     series_offsets: I64
     field_bytes: U8
     field_offsets: I64
+
+    def of_fields(self, first: int, until: int) -> TableRows:
+        """The same rows with the fields from ``first`` to before ``until`` alone, without a copy."""
+        return replace(
+            self,
+            kinds=self.kinds[first:until],
+            cells=self.cells[first:until],
+            mask_of=self.mask_of[first:until],
+            field_offsets=self.field_offsets[first : until + 1],
+        )
 
 
 class TsmWriter:
