@@ -280,3 +280,24 @@ def test_a_damaged_block_is_named(sound: bytes) -> None:
     assert "series m" in caught.value.message
     assert "times" in caught.value.message
     assert "backup" in caught.value.hint
+
+
+@pytest.mark.parametrize("rows", [5, 1000])
+def test_damaged_blocks_are_told_from_sound_ones(tmp_path: Path, rows: int) -> None:
+    """Of many blocks exactly those with a flipped bit are damaged, wherever in the block it is; short and long ones."""
+    chance = np.random.default_rng(rows)
+    builder = ShardFileBuilder(tmp_path, GROUP, generation=2)
+    for number in range(40):
+        values = chance.integers(0, 2**52, rows).astype(float).tolist()
+        builder.add(
+            "m", batch(range(START, START + rows), {"t": [str(number)] * rows}, {"v": (InfluxType.FLOAT, values)})
+        )
+    (path,) = builder.finish()
+    data = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    index = read_index("long", data)
+    assert len(index.damaged) == 0
+    assert (index.block_size.mean() > 1024) == (rows == 1000)
+    broken = sorted(chance.choice(len(index.block_at), 9, replace=False).tolist())
+    for number in broken:
+        data[index.block_at[number] + chance.integers(0, index.block_size[number])] ^= 1 << chance.integers(0, 8)
+    assert read_index("long", data).damaged.tolist() == broken

@@ -19,7 +19,7 @@ from influxdb_backup.model import InfluxType
 CODEC = "zstd-1"
 DICTIONARY, DELTA, SPLIT, PLAIN = "DICTIONARY", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT", "PLAIN"
 LENGTHS = "DELTA_LENGTH_BYTE_ARRAY"
-SAMPLE_ROWS = 16_384
+SAMPLE_ROWS = 8192
 _FEWEST_ROWS = 4096
 """a smaller first row group is not worth a trial"""
 _STRETCHES = 8

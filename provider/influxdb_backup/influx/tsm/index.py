@@ -6,6 +6,7 @@ An index may have tens of millions of keys, so only marks in it are kept; what l
 
 from __future__ import annotations
 
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,8 @@ I64 = npt.NDArray[np.int64]
 
 _WORTH_A_THREAD = 1 << 22
 """bytes of blocks whose checksums are computed by two threads"""
+_WORTH_A_CALL = 1 << 10
+"""bytes of a block, on average, from which on a call of zlib is faster than the loop"""
 MARK_KEYS = 1 << 13
 """keys from one mark to the next"""
 _SMALLEST_BLOCK = CRC_BYTES + 3
@@ -230,8 +233,10 @@ def _bad_checksums(data: U8, places: I64, sizes: I64, bad: U8) -> None:
 
 
 def _damaged(index: TsmIndex) -> I64:
-    """The blocks whose checksum differs; two threads look at many."""
+    """The blocks whose checksum differs; two threads look at many small ones."""
     places, sizes = index.block_at, index.block_size
+    if sizes.sum() >= _WORTH_A_CALL * max(1, len(sizes)):
+        return _damaged_long(index.data, places, sizes)
     flags = np.zeros(len(places), np.uint8)
     half = len(places) // 2
     if sizes.sum() < _WORTH_A_THREAD:
@@ -242,6 +247,15 @@ def _damaged(index: TsmIndex) -> I64:
             _bad_checksums(index.data, places[:half], sizes[:half], flags[:half])
             other.result()
     return np.flatnonzero(flags).astype(np.int64)
+
+
+def _damaged_long(data: U8, places: I64, sizes: I64) -> I64:
+    """The same by zlib, which is twice as fast as the compiled loop once a block is worth the call."""
+    whole: memoryview = data.data
+    bounds = zip((places + CRC_BYTES).tolist(), (places + sizes).tolist(), strict=True)
+    found = np.array([zlib.crc32(whole[start:stop]) for start, stop in bounds], np.int64)
+    written = data[places[:, None] + np.arange(CRC_BYTES)].view(">u4")[:, 0]
+    return np.flatnonzero(found != written).astype(np.int64)
 
 
 @dataclass(frozen=True)
