@@ -38,6 +38,10 @@ from tests.servers import (
 )
 
 
+_MORE = 3
+"""times as many runs of what takes a second or less, of which one differs from the next by a half"""
+
+
 class Remembering:
     """A Server that counts once: what an export takes apart from the server's counting, which goes on beside it."""
 
@@ -137,7 +141,7 @@ def _exports(bed: ShardBed, data: DataSet, runs: int) -> list[Result]:
     raw, ratios, speeds, whole = [], [], [], []
     text = [_text_export(bed, "telemetry") for _ in range(2)] if bed.inspect else []
     remembering = Remembering(bed.server)
-    for number in range(runs + 1):
+    for number in range(_MORE * runs + 1):
         copied = _raw_copy(bed, "telemetry")
         apart = _exported(bed, remembering, data, number)
         counted = _exported(bed, bed.server, data, number)
@@ -236,12 +240,13 @@ def _restores(bed: ShardBed, data: DataSet, runs: int) -> list[Result]:
     repository = bed.repository("restore")
     export(bed.plan("telemetry"), data.window, server=bed.server, repository=repository)
     arguments = (bed, repository, "telemetry", data.window)
-    shards = [_restored(*arguments, "shard", f"shards_{number}") for number in range(runs + 1)][1:]  # the first warms
+    numbers = range(_MORE * runs + 1)
+    shards = [_restored(*arguments, "shard", f"shards_{number}") for number in numbers][1:]  # the first warms
     lines = [_restored(*arguments, "lines", f"lines_{number}") for number in range(max(2, runs // 2))]
     ratios = [min(lines) / taken for taken in shards]
     what = f"{bed.name}: restore by line protocol / by shards, 100 series"
     drills = []
-    for _ in range(runs):
+    for _ in range(_MORE * runs):
         report = drill(bed.plan("telemetry"), repository=repository, server=bed.server)
         if not report.ok or report.writer != "shard":
             raise RuntimeError(f"the drill did not hold: {report.problems}")
