@@ -37,7 +37,6 @@ from tests.servers import (
     start_influxdb2,
 )
 
-
 _MORE = 3
 """times as many runs of what takes a second or less, of which one differs from the next by a half"""
 
