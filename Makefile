@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports pytest bench fuzz docs clean influxd
+.PHONY: help demo test lint types imports warm pytest bench fuzz docs clean influxd
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,14 +30,17 @@ types: $(READY)  ## mypy --strict
 imports: $(READY)  ## import-linter: the rooms and what each may import
 	$(BIN)/lint-imports
 
-pytest: $(READY) influxd  ## the tests alone (ARGS="-k restore"), in two processes with servers of their own
+warm: $(READY)  ## compile the loops, once for each state of the sources
 	@$(BIN)/influxdb-backup warm
+
+pytest: $(READY) influxd warm  ## the tests alone (ARGS="-k restore"), in two processes with servers of their own
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test: lint types imports pytest  ## everything that must hold
+test: $(READY)  ## everything that must hold
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types imports warm influxd
+	@$(MAKE) --no-print-directory pytest
 
-bench: $(READY) influxd  ## measure speed and memory, as ratios taken in one run
-	@$(BIN)/influxdb-backup warm
+bench: $(READY) influxd warm  ## measure speed and memory, as ratios taken in one run
 	@exec $(BIN)/python -m benchmarks.run $(ARGS)
 
 fuzz: $(READY)  ## throw mutated bytes at what reads shards (ARGS="--seconds 600 tombstone")
