@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from influxdb_backup.influx.pooled import pooled_words
 from influxdb_backup.influx.tsm.encode_series import put_pool, series_order
 from influxdb_backup.influx.tsm.format import BlockType
 from influxdb_backup.influx.tsm.writing import TableRows, TsmWriter
@@ -247,7 +248,7 @@ def _cells(
     sparse = [number for number, name in enumerate(names) if always[name] < rows]
     mask_of[sparse] = np.arange(len(sparse))
     masks = np.zeros((len(sparse), rows), np.uint8)
-    cells = np.empty((len(names), rows), np.uint64)
+    cells = pooled_words(len(names) * rows).reshape(len(names), rows)
     pool = np.empty(texts, np.uint8)
     filled = longest = moved = 0
     for number, name in enumerate(names):

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from influxdb_backup.columns import TIME_TYPE, arrow_schema
 from influxdb_backup.errors import IncompleteReadError
+from influxdb_backup.influx.pooled import pooled_words
 from influxdb_backup.influx.shard_aligned import aligned
 from influxdb_backup.influx.shard_plan import TablePlan, is_utf8
 from influxdb_backup.influx.tsm import points
@@ -91,7 +92,7 @@ class TableReader:
         total = int(places.rows.sum())
         if total > BATCH_CELLS // (1 + fields + len(plan.tags)):
             return None
-        moments, cells = _pooled(total).view(np.int64), _pooled(fields * total)
+        moments, cells = pooled_words(total).view(np.int64), pooled_words(fields * total)
         texts = self._room("texts", int(rooms.sum()))
         for file, index in enumerate(self._indexes):
             own = np.flatnonzero(plan.block_file[part] == file)
@@ -190,7 +191,7 @@ class TableReader:
             end = min(begin + step, total)
             first, last = np.searchsorted(bounds, begin, side="right") - 1, np.searchsorted(bounds, end)
             own = np.minimum(bounds[first + 1 : last + 1], end) - np.maximum(bounds[first:last], begin)
-            moments, cells = _pooled(end - begin).view(np.int64), _pooled(fields * (end - begin))
+            moments, cells = pooled_words(end - begin).view(np.int64), pooled_words(fields * (end - begin))
             cells = cells.reshape(fields, end - begin)
             nulls = self._room("nulls", cells.size).reshape(cells.shape)
             points.fill_rows(
@@ -224,11 +225,6 @@ def refuse(index: TsmIndex, numbers: I64, bad: int) -> None:
     """Raises CorruptShardError when a kernel has named a block that cannot be read though its checksum holds."""
     if bad >= 0:
         raise index.block_error(int(numbers[bad]), "cannot be decoded")
-
-
-def _pooled(count: int) -> U64:
-    """Words in memory of Arrow's pool, which takes it back with the batches that are made of it."""
-    return np.frombuffer(pa.allocate_buffer(8 * count), np.uint64)
 
 
 def _column(kind: int, cells: U64, nulls: U8, texts: U8) -> Any:

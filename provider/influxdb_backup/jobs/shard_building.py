@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_GROUPS = 10_000
 """shard groups of one restore; more are slower to create than to fill by line protocol"""
-_BUFFER_BYTES = 128 << 20
+_BUFFER_BYTES = 112 << 20
 _LEAST_BUFFER = 4 << 20
 
 Group = tuple[str, Window]
