@@ -518,6 +518,20 @@ def test_a_killed_restore_goes_on(
     assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
 
 
+def test_a_restore_that_ended_is_not_written_again(
+    any_influx: RunningServer, server: Server, repository: Repository
+) -> None:
+    """Repeated with its id it is only counted, so that what was written over a point since then stays."""
+    first = back_up(repository, server, plan(filled(any_influx)), MONTH)
+    asked = {"database": new_name("target"), "refs": (first.ref,), "restore_id": "run 4"}
+    assert restore_into(repository, server, **asked).writer == "shard"
+    any_influx.write(f"m,host=h0 i=-1i {MONTH.start}", asked["database"])
+    report = restore_into(repository, server, **asked)
+    assert (report.rows, report.continued_units > 0) == (first.rows, True)
+    (row,) = server.select(asked["database"], "autogen", f"SELECT i FROM m WHERE time = {MONTH.start}")
+    assert row["i"] == -1
+
+
 class Interrupted(Wrapped):
     """Somebody presses Ctrl-C while the counts are taken; ``seen`` are the databases at that moment."""
 

@@ -123,6 +123,8 @@ def restore(
         own = policies_written(run)
         target.drop_unpublished(run.unpublished)
     by_shards = None if done else restore_by_shards(run, partial(_claim_once, run, own), scratch)
+    if by_shards is not None and scratch is None:  # or the same call would write over what came later
+        keep_progress(run, reads.units, Totals(), by_shards.totals, 0)
     outcome = by_shards or _restore_by_lines(run, done, own, scratch)
     if request.fingerprints:
         compare_fingerprints(run, by_shards=by_shards is not None)
@@ -194,7 +196,8 @@ def _restore_by_lines(
     _check_everything(run, todo)
     checked = time.monotonic()
     _claim_once(run, own)
-    announce_writing(run, None)
+    if todo:
+        announce_writing(run, None)
     created = _prepared(run, scratch)
     totals = absorb_progress(done)
     _write_everything(run, todo, totals, len(done))
