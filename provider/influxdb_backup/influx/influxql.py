@@ -99,6 +99,12 @@ def call_one(function: str, retention_policy: str, measurement: str, piece: Wind
     return f"SELECT {call} FROM {source(retention_policy, measurement)} WHERE {between(piece)}"
 
 
+def explain_fields(retention_policy: str, measurement: str, piece: Window) -> str:
+    """The plan of a query of no series: cheap, and it lists the fields that the shards of the piece have."""
+    where = f"{between(piece)} AND {quote_ident('influxdb_backup')}::tag = 'no series'"
+    return f"EXPLAIN SELECT * FROM {source(retention_policy, measurement)} WHERE {where}"
+
+
 def is_plain_select(query: str) -> bool:
     """
     Whether the text is a single SELECT without INTO, or a single SHOW: something that cannot write.

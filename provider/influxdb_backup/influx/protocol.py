@@ -8,7 +8,7 @@ nullable fields, and each column's role, InfluxDB name and type in its metadata.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -271,6 +271,9 @@ class Server(Protocol):
 
     def count(self, database: str, table: Table, window: Window, field: str) -> int:
         """The values of one field in a window that crosses no shard group."""
+
+    def has_fields(self, database: str, table: Table, window: Window, fields: Collection[Column]) -> bool:
+        """Whether queries of a window find all of these fields, each with its type: a shard may not know its own."""
 
     def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """

@@ -9,7 +9,7 @@ a value in the piece stays as a column of nulls.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +20,7 @@ from influxdb_backup.errors import IncompleteReadError, QueryError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx import rows as plain_rows
 from influxdb_backup.influx.batches import BatchBuilder
-from influxdb_backup.influx.influxql import between, call_all, call_one, quote_ident, select_all, source
+from influxdb_backup.influx.influxql import between, call_all, call_one, explain_fields, quote_ident, select_all, source
 from influxdb_backup.influx.protocol import ReadOptions
 from influxdb_backup.influx.query import QueryApi, ResultStream, Rows, Series
 from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError
@@ -48,6 +48,7 @@ TEXT_CHUNK = 1024
 _WALKED_BYTES = 4 * 2**20
 _FEW_ROWS = 64
 _MISSES = 8
+_FIELDS = b"AUXILIARY FIELDS: "
 
 
 @dataclass
@@ -130,6 +131,22 @@ class Reader:
         if type(value) is not int:
             raise QueryError(f"{self._about(table, window)}: the count of {printable(field)} is no number.")
         return value
+
+    def has_fields(self, database: str, table: Table, window: Window, fields: Collection[Column]) -> bool:
+        """See ``Server.has_fields``."""
+        answer = self._api.rows(
+            explain_fields(table.retention_policy, table.measurement, window),
+            database=database,
+            retention_policy=table.retention_policy,
+            subject=self._about(table, window),
+        )
+        lines = [value for series in answer for row in series.values for value in row if isinstance(value, bytes)]
+        listed = next((line[len(_FIELDS) :] for line in lines if line.startswith(_FIELDS)), b"")
+        among = f", {decode_name(listed)}, "
+        return all(
+            any(f", {name}::{field.type.value}, " in among for name in (field.name, quote_ident(field.name)))
+            for field in fields
+        )
 
     def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """The batches of one table in one piece; see ``Server.read``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from unicodedata import category
 
@@ -139,6 +139,10 @@ class Server1:
     def count(self, database: str, table: Table, window: Window, field: str) -> int:
         """The values of one field; see ``protocol.Server.count``."""
         return self._reader.count(database, table, window, field)
+
+    def has_fields(self, database: str, table: Table, window: Window, fields: Collection[Column]) -> bool:
+        """Whether the shards of the window list them; see ``protocol.Server.has_fields``."""
+        return self._reader.has_fields(database, table, window, fields)
 
     def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """The points of one table in one piece; see ``protocol.Server.read``."""

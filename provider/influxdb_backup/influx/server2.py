@@ -8,7 +8,7 @@ bucket's data without a word, so the mappings are compared with the bucket's id 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import pyarrow as pa
@@ -159,6 +159,11 @@ class Server2:
         """The values of one field; see ``protocol.Server.count``."""
         self._buckets.proved_before(database, table.retention_policy)
         return self._reader.count(database, table, window, field)
+
+    def has_fields(self, database: str, table: Table, window: Window, fields: Collection[Column]) -> bool:
+        """Whether the shards of the window list them; see ``protocol.Server.has_fields``."""
+        self._buckets.proved_before(database, table.retention_policy)
+        return self._reader.has_fields(database, table, window, fields)
 
     def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """The points of one table in one piece; see ``protocol.Server.read``."""

@@ -3,7 +3,7 @@ Proof that the shards of a restore arrived and answer queries.
 
 Every field of every table in every shard group is counted by the server (``count(*)``). Where that would take longer
 than to fetch the files again, the files prove the counts: they must be the very ones that were sent, byte for byte,
-the server must list every field with its type, and it must count all rows of each table by a field that all rows have;
+their shard must know every field with its type, and it must count all rows of each table by a field that all rows have;
 a table without such a field is counted in every field.
 """
 
@@ -17,7 +17,7 @@ from influxdb_backup.influx.protocol import NewShards
 from influxdb_backup.jobs.read_back import read_back
 from influxdb_backup.jobs.restore_run import RestoreRun
 from influxdb_backup.jobs.shard_building import BuiltGroup
-from influxdb_backup.model import Column, Table, Window, printable
+from influxdb_backup.model import Window, printable
 from influxdb_backup.windows import intersect
 
 logger = logging.getLogger(__name__)
@@ -28,21 +28,16 @@ KEYS_PER_SECOND = 100_000
 """fields of series that a server begins to count in a second, or takes into its index, about (1.6.7: 90,000 each)"""
 
 
-_Listed = dict[str, dict[Table, frozenset[Column]]]
-"""fields by policy and table"""
-
-
 def prove(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...], seconds_sent: float) -> None:
     """Raises TargetError (``read-back-differs``) and the errors of a request when something did not arrive."""
     counting = sum(group.totals.values for group in built) / COUNTED_PER_SECOND
     keys = sum(group.keys for group in built) / KEYS_PER_SECOND
     by_files = seconds_sent - keys < counting + keys
-    listed: _Listed = {}
     for group in built:
         window = intersect(group.window, run.reads.window)
         if window is None:
             continue
-        if by_files and _holds(run, made, group, window, listed):
+        if by_files and _holds(run, made, group, window):
             continue
         read_back(
             run.target.server,
@@ -55,17 +50,11 @@ def prove(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...], secon
         )
 
 
-def _holds(
-    run: RestoreRun,
-    made: NewShards,
-    group: BuiltGroup,
-    window: Window,
-    listed: _Listed,
-) -> bool:
+def _holds(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window) -> bool:
     """Whether the server has the files and answers from them; False leaves the doubt to a full count."""
     with ThreadPoolExecutor(1, thread_name_prefix="files") as pool:
         files = pool.submit(_has_the_files, made, group)
-        fields = pool.submit(_lists_the_fields, run, made, group, listed)
+        fields = pool.submit(_has_the_fields, run, made, group, window)
         answers = _answers(run, made, group, window)
         return files.result() and fields.result() and answers
 
@@ -79,13 +68,17 @@ def _has_the_files(made: NewShards, group: BuiltGroup) -> bool:
     return held == group.digests
 
 
-def _lists_the_fields(run: RestoreRun, made: NewShards, group: BuiltGroup, listed: _Listed) -> bool:
-    """Whether every field of every table is listed with its type; ``listed`` keeps what was listed, by policy."""
-    if group.policy not in listed:
-        schema = run.target.server.schema(made.database, group.policy)
-        listed[group.policy] = {found.table: frozenset(found.fields) for found in schema.tables}
-    fields = listed[group.policy]
-    return all(needed <= fields.get(table, frozenset()) for table, needed in group.totals.table_fields.items())
+def _has_the_fields(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window) -> bool:
+    """
+    Whether the group's shard knows every field of every table with its type.
+
+    A server that was killed once it had the files, and before their fields were in the shard's list, never reads them
+    again where that list is not empty: 1.x with ``index-version = "tsi1"`` and 2.x (run on 1.6.7 and 1.12.4).
+    """
+    server, database = run.target.server, made.database
+    return all(
+        server.has_fields(database, table, window, fields) for table, fields in group.totals.table_fields.items()
+    )
 
 
 def _answers(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window) -> bool:

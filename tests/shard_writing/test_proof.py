@@ -1,0 +1,148 @@
+"""What was sent as whole shards is proved to answer, also after a server that was killed while it took a shard in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from influxdb_backup.errors import TargetError
+from influxdb_backup.fast import why_not_fast
+from influxdb_backup.influx.protocol import NewShards
+from influxdb_backup.jobs import shard_proof
+from influxdb_backup.model import Column, InfluxType, RetentionPolicy, Role, Table, Window
+from tests.jobs.support import (
+    DAY,
+    DAY_NS,
+    Wrapped,
+    back_up,
+    local_repository,
+    new_database,
+    new_name,
+    opened,
+    plan,
+    restore_into,
+    window,
+)
+from tests.servers import RunningServer, _wait, find_influxd1, find_newer_influxd1, start_influxdb1
+
+TWO_DAYS = window(DAY.start, DAY.start + 2 * DAY_NS)
+NAMES = {
+    "a b": "1",
+    "select": "2i",
+    "ü": "true",
+    'x"y': '"text"',
+    "a,b": "3",
+    "back\\slash": "1",
+    "c, d": "4",
+    "9": "5",
+}
+KINDS = (InfluxType.FLOAT, InfluxType.INTEGER, InfluxType.BOOLEAN, InfluxType.STRING, *[InfluxType.FLOAT] * 4)
+
+
+def field(name: str, kind: InfluxType = InfluxType.FLOAT) -> Column:
+    """A field."""
+    return Column(role=Role.FIELD, name=name, type=kind)
+
+
+def test_the_fields_that_one_shard_knows(any_influx: RunningServer) -> None:
+    """Whatever their names; not those of other shards, of other types or of tags."""
+    database, table = new_name(), Table(retention_policy="autogen", measurement="m x")
+    first, second = (Window(start=start, end=start + DAY_NS) for start in (DAY.start, DAY.end))
+    with opened(any_influx) as server:
+        policy = RetentionPolicy(name="autogen", duration=0, shard_duration=DAY_NS, default=True)
+        server.create_database(database, [policy])
+        keys = [name.replace(",", "\\,").replace(" ", "\\ ") for name in NAMES]
+        escaped = [f"{key}={value}" for key, value in zip(keys, NAMES.values(), strict=True)]
+        any_influx.write(f"m\\ x,t=1 late=1 {second.start}\nm\\ x,t=1 {','.join(escaped)} {first.start}", database)
+        known = [field(name, kind) for name, kind in zip(NAMES, KINDS, strict=True)]
+        assert server.has_fields(database, table, first, known)
+        assert server.has_fields(database, table, second, [field("late")])
+        for wanted in (field("late"), field("select"), field("t"), field("b"), field("a")):
+            assert not server.has_fields(database, table, first, [*known, wanted])
+        assert not server.has_fields(database, Table(retention_policy="autogen", measurement="n"), first, [field("v")])
+
+
+class Struck(Wrapped):
+    """A 1.x server that is killed with the second files of the second shard in place, before it lists their fields."""
+
+    def __init__(self, server: object, running: RunningServer, restarts: list[subprocess.Popen[bytes]]) -> None:
+        super().__init__(server)  # type: ignore[arg-type]
+        self.running, self.restarts, self.seen = running, restarts, 0
+
+    def create_with_shards(self, *arguments: object, **named: object) -> NewShards:
+        """The real shards, sent to by way of these."""
+        return Struck(self.server.create_with_shards(*arguments, **named), self.running, self.restarts)  # type: ignore[return-value]
+
+    def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
+        """The second time within the second group, as the killed server leaves it; it ends the connection in silence."""
+        self.seen += group.start == DAY.end
+        if (group.start, self.seen) != (DAY.end, 2):
+            self.server.send(retention_policy, group, files)  # type: ignore[attr-defined]
+            return
+        folder, process = self.running.folder, self.running.pid
+        assert folder is not None
+        (shard,) = [path.parent for path in folder.glob(f"data/*/{retention_policy}/2/000000001-*.tsm")]
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        for file in files:
+            shutil.copy(file, shard)
+        self.restarts.append(started_again(self.running))
+
+
+def started_again(running: RunningServer) -> subprocess.Popen[bytes]:
+    """The server with the same settings, folder and ports."""
+    assert running.folder is not None
+    binary = find_newer_influxd1() or find_influxd1()
+    log = running.folder / "again.log"
+    with log.open("wb") as output:
+        command = [str(binary), "-config", str(running.folder / "influxdb.conf")]
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=running.folder)
+    _wait(running.url, process, log)
+    return process
+
+
+@contextmanager
+def own_server(folder: Path) -> Iterator[tuple[RunningServer, list[subprocess.Popen[bytes]]]]:
+    """A 1.x server that keeps its index on disk, and what it was started again as."""
+    again: list[subprocess.Popen[bytes]] = []
+    binary = find_newer_influxd1() or find_influxd1()
+    assert binary is not None
+    try:
+        with start_influxdb1(folder / "influxd", binary, data_options='index-version = "tsi1"') as running:
+            yield running, again
+    finally:
+        for process in again:
+            process.kill()
+            process.wait()
+
+
+def test_a_server_killed_while_it_took_a_shard_in(
+    influx1: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has every byte and counts every row by its first field, and no query finds the others: nothing is restored."""
+    if why_not_fast():
+        pytest.skip(str(why_not_fast()))
+    monkeypatch.setattr(shard_proof, "COUNTED_PER_SECOND", 1e-6)
+    monkeypatch.setattr("influxdb_backup.jobs.shard_restore._SENDERS", 1)
+    monkeypatch.setattr("influxdb_backup.influx.shard_cells._LED_FROM_SERIES", 10)
+    repository, database, target = local_repository(tmp_path), new_database(influx1), new_name("target")
+    with opened(influx1) as source:
+        policy = RetentionPolicy(name="days", duration=0, shard_duration=DAY_NS)
+        source.create_database(database, [policy])
+        times = [DAY.start + day * DAY_NS for day in (0, 1)]
+        rows = [f"m,host=h{n:02d} a=1,b=2,c=3,d=4,e=5 {time}" for time in times for n in range(20)]
+        influx1.write("\n".join(rows), database, "days")
+        first = back_up(repository, source, plan(database, retention_policies=["days"]), TWO_DAYS)
+    with own_server(tmp_path) as (running, again), opened(running, snapshot_address=running.backup_address) as server:
+        with pytest.raises(TargetError, match="field 'b': 20 written, 0 there"):
+            restore_into(repository, Struck(server, running, again), target, refs=(first.ref,), writer="shard")  # type: ignore[arg-type]
+        assert again
+        assert target not in server.databases()
+        assert restore_into(repository, server, target, refs=(first.ref,), writer="shard").rows == 40
