@@ -272,6 +272,16 @@ def test_a_wrong_backup_port_is_told(influx1: RunningServer, repository: Reposit
             back_up(repository, server, plan(database, reader="shard"))
 
 
+def test_what_is_no_backup_port_is_a_closed_door(influx1: RunningServer, repository: Repository) -> None:
+    """Another service answers there, such as the server's own HTTP: as if nothing listened."""
+    database = new_database(influx1)
+    influx1.write(f"m v=1 {DAY.start}", database)
+    with opened(influx1, snapshot_address=influx1.url.removeprefix("http://")) as server:
+        assert readers_of(repository, back_up(repository, server, plan(database)).ref) == {"query"}
+        with pytest.raises(SourceError, match="does not answer as a backup port"):
+            back_up(repository, server, plan(database, reader="shard"))
+
+
 def test_the_backup_port_of_another_server_is_refused(
     influx1: RunningServer, newer_influx1: RunningServer, repository: Repository
 ) -> None:

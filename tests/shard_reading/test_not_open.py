@@ -153,13 +153,16 @@ def replies() -> Iterator[bytes]:
 
 
 @given(groups=GROUPS)
-def test_described_shards_are_those_of_one_database(groups: list[tuple[int, int]]) -> None:
-    """Policy, number and first instant of each, also before 1970."""
+def test_described_shards_are_told_by_database(groups: list[tuple[int, int]]) -> None:
+    """Policy, number and first instant of each, also before 1970; and databases without shards."""
     policies = [RetentionPolicy(name=name, duration=0, shard_duration=HOUR, default=False) for name in ("a", "é")]
     windows = [(Window(start=start, end=start + 1), number) for start, number in groups]
     content = metadata("db", policies, {"é": windows}) + metadata("other", policies, {"a": [(WEEK, 1)]})
-    assert described_shards(reply(content), "db") == {("é", number): found.start for found, number in windows}
-    assert described_shards(reply(content), "none") == {}
+    assert described_shards(reply(content + metadata("none", policies, {}))) == {
+        "db": {("é", number): found.start for found, number in windows},
+        "other": {("a", 1): WEEK.start},
+        "none": {},
+    }
 
 
 @given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
@@ -170,7 +173,8 @@ def test_damaged_metadata_is_refused_or_read(place: float, byte: int, cut: bool)
         at = int(place * len(raw))
         raw[at] = byte
         try:
-            found = described_shards(bytes(raw[:at] if cut else raw), "db")
+            found = described_shards(bytes(raw[:at] if cut else raw))
         except ValueError:
             continue
-        assert all(-(2**63) <= start < 2**63 for start in found.values())
+        starts = [start for shards in found.values() for start in shards.values()]
+        assert all(-(2**63) <= start < 2**63 for start in starts)

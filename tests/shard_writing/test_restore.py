@@ -24,7 +24,7 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.errors import AccessError, NotVisibleError, TargetError
+from influxdb_backup.errors import AccessError, ConfigError, NotVisibleError, TargetError
 from influxdb_backup.fingerprint import TableFingerprint
 from influxdb_backup.influx.control2 import Bucket, ControlPlane, split_bucket
 from influxdb_backup.influx.protocol import NewShards, ReadOptions, Server, ShardCopy
@@ -53,7 +53,7 @@ from tests.jobs.support import (
     window,
 )
 from tests.jobs.test_round_trip import NAME_SETS, POINTS, expected_and_body
-from tests.servers import RunningServer
+from tests.servers import RunningServer, find_influxd1, start_influxdb1
 from tests.tsm_write import tables
 
 ROOT = Path(__file__).parents[2]
@@ -217,6 +217,45 @@ def test_ranges_tags_and_a_renamed_policy(any_influx: RunningServer, server: Ser
         result = back_up(memory := memory_repository(), server, plan(target, name="again", reader="query"), MONTH)
         found.append(fingerprints(manifest_of(memory, result.ref)))
     assert found[0] == found[1] != {}
+
+
+def test_the_backup_port_of_another_server_gets_no_database(
+    influx1: RunningServer, newer_influx1: RunningServer, repository: Repository
+) -> None:
+    """A tunnel that leads to another host: refused before anything is created there, and nothing is claimed."""
+    database, target = filled(influx1), new_name("target")
+    with opened(influx1) as server:
+        first = back_up(repository, server, plan(database), MONTH)
+    with opened(influx1, snapshot_address=newer_influx1.backup_address) as server, opened(newer_influx1) as stranger:
+        before = stranger.databases()
+        with pytest.raises(ConfigError, match="another server"):
+            restore_into(repository, server, target, refs=(first.ref,), restore_id="stray")
+        drilled = drill(plan(database), repository=repository, server=server)
+        assert [problem.kind for problem in drilled.problems] == ["config"]
+        assert "another server" in drilled.problems[0].message
+        assert stranger.databases() == before
+        report = restore_into(repository, server, target, refs=(first.ref,), restore_id="stray", writer="lines")
+    assert report.rows == first.rows
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_the_backup_port_of_another_server_beside_a_new_one(tmp_path: Path, held: bool) -> None:
+    """A server without databases: whose port it is shows by the other's databases, or when one was created there."""
+    binary = find_influxd1()
+    if binary is None:
+        pytest.skip("no 1.x server")
+    repository = memory_repository()
+    with start_influxdb1(tmp_path / "one", binary) as empty, start_influxdb1(tmp_path / "other", binary) as stranger:
+        with opened(stranger) as server:
+            database = filled(stranger)
+            first = back_up(repository, server, plan(database), MONTH)
+        if not held:
+            stranger.query(f'DROP DATABASE "{database}"')
+        address = stranger.backup_address
+        with opened(empty, snapshot_address=address) as server, pytest.raises(ConfigError, match="another server"):
+            restore_into(repository, server, "target", refs=(first.ref,))
+        with opened(stranger) as server:
+            assert ("target" in server.databases()) is not held
 
 
 def test_an_existing_database_is_written_by_lines(

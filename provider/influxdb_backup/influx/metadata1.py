@@ -60,26 +60,28 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def described_shards(reply: bytes, database: str) -> dict[tuple[str, int], int]:
+def described_shards(reply: bytes) -> dict[str, dict[tuple[str, int], int]]:
     """
-    By policy and number of each shard of a database the first instant (ns) of its group, from the metadata of a server.
+    By database, and in it by policy and number of each shard, the first instant (ns) of its group.
 
-    Also of groups that retention has dropped. ``reply`` holds secrets besides. Raises ValueError for another form.
+    From the metadata of a server; also of groups that retention has dropped. ``reply`` holds secrets besides. Raises
+    ValueError for another form.
     """
     size = int.from_bytes(reply[8:16], "big")
     if int.from_bytes(reply[:8], "big") != MAGIC:
         raise ValueError("no metadata of InfluxDB 1.x")
     if size > len(reply) - 16:
         raise ValueError("its metadata ends early")
+    return {_name(info): _shards_of(info) for info in _messages(reply[16 : 16 + size], 5)}
+
+
+def _shards_of(info: bytes) -> dict[tuple[str, int], int]:
     found = {}
-    for info in _messages(reply[16 : 16 + size], 5):
-        if _name(info) != database:
-            continue
-        for policy in _messages(info, 3):
-            for group in _messages(policy, 5):
-                start = next(_numbers(group, 2), 0)
-                for shard in _messages(group, 5):
-                    found[_name(policy), next(_numbers(shard, 1), 0)] = start - (start >> 63 << 64)
+    for policy in _messages(info, 3):
+        for group in _messages(policy, 5):
+            start = next(_numbers(group, 2), 0)
+            for shard in _messages(group, 5):
+                found[_name(policy), next(_numbers(shard, 1), 0)] = start - (start >> 63 << 64)
     return found
 
 

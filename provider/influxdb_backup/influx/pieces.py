@@ -53,9 +53,14 @@ def listed_groups(api: QueryApi, database: str, retention_policy: str) -> list[W
 
 
 def listed_shards(api: QueryApi) -> dict[str, dict[str, tuple[ShardInfo, ...]]]:
-    """By database and policy the shards of ``SHOW SHARDS``. Raises AccessError without administrator rights."""
+    """
+    By database and policy the shards of ``SHOW SHARDS``, which names databases without shards too.
+
+    Raises AccessError without administrator rights.
+    """
     found: dict[str, dict[str, tuple[ShardInfo, ...]]] = {}
     for series in api.rows("SHOW SHARDS", subject="shards"):
+        found.setdefault(decode_name(series.name), {})
         for row in series.values:
             entry = dict(zip(series.columns, row, strict=True))
             group = group_window(_text(entry, b"start_time"), _text(entry, b"end_time"))

@@ -219,6 +219,8 @@ class Server1:
             if database in self.databases():
                 raise TargetError(f"{self.name}: the database {printable(database)} exists already.") from error
             raise
+        if database not in self.databases():
+            raise self._door.other_server(f"it has a database {printable(database)} now, which is to be dropped there")
         self._prove_policies(database, policies)
         return made
 

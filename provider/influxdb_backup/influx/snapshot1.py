@@ -17,6 +17,7 @@ from influxdb_backup.model import MIN_TIME, printable
 
 BUSY_SECONDS = 1.0
 """a reply that began sooner has the cache in it; see ``Spooled.quick``"""
+_COMPARISONS = 3
 
 
 class SnapshotDoor:
@@ -27,6 +28,8 @@ class SnapshotDoor:
         self._port = port
         self._name = name
         self._known: dict[str, dict[str, tuple[ShardInfo, ...]]] = {}
+        self._is_own = False
+        """whether the port was seen to be that of this server"""
 
     @property
     def port(self) -> SnapshotPort:
@@ -44,8 +47,8 @@ class SnapshotDoor:
         except AccessError:
             return f"the user of {self._name} may not list shards (SHOW SHARDS needs administrator rights)"
         try:
-            self._port.try_connection()
-        except ServerUnavailableError as error:
+            self._refuse_other_server()
+        except (ServerUnavailableError, IncompleteReadError) as error:
             return error.message.rstrip(".")
         return None
 
@@ -56,29 +59,26 @@ class SnapshotDoor:
         Raises ConfigError when the port belongs to another server, which knows other shards.
         """
         if database not in self._known:
-            listed = listed_shards(self._api).get(database, {})
-            if listed:
-                self._refuse_other_server(database, listed)
-            self._known[database] = listed
+            if not self._is_own:
+                self._refuse_other_server()
+            self._known[database] = listed_shards(self._api).get(database, {})
         return self._known[database].get(retention_policy, ())
 
-    def _refuse_other_server(self, database: str, listed: Mapping[str, Sequence[ShardInfo]]) -> None:
-        """
-        Compares numbers and times of the shards with the metadata behind the port.
+    def other_server(self, why: str) -> ConfigError:
+        """The error about a port that is not this server's."""
+        return ConfigError(
+            f"The snapshot_address {self.port.address} of {self._name} is that of another server: {why}.",
+            hint="Correct it, or the tunnel that it leads to.",
+        )
 
-        Not with the shards that it has open: a server lists a group up to half an hour before anything is written to it
-        (``[shard-precreation]``), and one that it could not open.
-        """
-        described = self.port.described_shards(database)
-        for policy, shards in listed.items():
-            for shard in shards:
-                start = described.get((policy, shard.id))
-                if start is None or shard.group.start not in (start, MIN_TIME):
-                    raise ConfigError(
-                        f"The snapshot_address {self.port.address} of {self._name} is that of another server: it does "
-                        f"not have the shard {shard.id} of {printable(database)}, or with other times.",
-                        hint="Correct it, or the tunnel that it leads to.",
-                    )
+    def _refuse_other_server(self) -> None:
+        """Compares again before it refuses: databases come and go between the two listings."""
+        for _ in range(_COMPARISONS):
+            difference = _difference(listed_shards(self._api), self.port.described_shards())
+            if difference is None:
+                self._is_own = True
+                return
+        raise self.other_server(difference or "")
 
     def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
         """See ``ShardDoor.fetch``."""
@@ -105,3 +105,23 @@ class SnapshotDoor:
                 )
             spool(lambda size: port.receive(stream, name, size), path, first)
         return Spooled(archived_files(path, name), quick)
+
+
+def _difference(
+    listed: Mapping[str, Mapping[str, Sequence[ShardInfo]]], described: Mapping[str, Mapping[tuple[str, int], int]]
+) -> str | None:
+    """
+    What tells a server's SHOW SHARDS from the metadata of another one.
+
+    Numbers and times are compared, and not which shards are open: a server lists a group up to half an hour before
+    anything is written to it (``[shard-precreation]``), and one that it could not open.
+    """
+    for database, policies in listed.items():
+        starts = described.get(database, {})
+        for policy, shards in policies.items():
+            for shard in shards:
+                start = starts.get((policy, shard.id))
+                if start is None or shard.group.start not in (start, MIN_TIME):
+                    return f"it does not have the shard {shard.id} of {printable(database)}, or with other times"
+    strange = sorted(set(described) - set(listed))
+    return f"it has a database {printable(strange[0])}" if strange else None

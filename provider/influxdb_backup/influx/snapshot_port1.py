@@ -34,11 +34,6 @@ class SnapshotPort:
         self._timeout = timeout
         self._name = name
 
-    def try_connection(self) -> None:
-        """Raises ServerUnavailableError when nothing listens."""
-        with self._connected(self._timeout):
-            pass
-
     def open_shards(self, database: str) -> set[int]:
         """The numbers of the shards of a database that the server has open. Raises IncompleteReadError."""
         with self._asked(_DATABASE_INFO, {"BackupDatabase": database}) as stream:
@@ -50,12 +45,12 @@ class SnapshotPort:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._no_backup_port(error) from error
 
-    def described_shards(self, database: str) -> dict[tuple[str, int], int]:
+    def described_shards(self) -> dict[str, dict[tuple[str, int], int]]:
         """See ``metadata1.described_shards``. Raises IncompleteReadError."""
         with self._asked(_METADATA_BACKUP, {}) as stream:
             reply = self._whole(stream, _LONGEST_LISTING)
         try:
-            return described_shards(reply, database)
+            return described_shards(reply)
         except ValueError as error:
             raise self._no_backup_port(error) from error
 
