@@ -445,6 +445,18 @@ def test_a_drill_goes_on_by_lines(any_influx: RunningServer, server: Server, rep
     assert server.databases() == before
 
 
+def test_a_drill_that_may_only_write_shards_says_why_it_did_not(influx1: RunningServer, repository: Repository) -> None:
+    """The report itself names the reason and what to change, since not everybody has a log."""
+    chosen = plan(filled(influx1), drill={"writer": "shard"})
+    with opened(influx1) as server:
+        back_up(repository, server, chosen, MONTH)
+        report = drill(chosen, repository=repository, server=server)
+    (problem,) = report.problems
+    assert (report.ok, problem.kind) == (False, "shard-writer")
+    assert "has no snapshot_address" in problem.message
+    assert "writer: auto" in problem.message
+
+
 class Forgetting(Wrapped):
     """A server whose queries leave one point out of each answer."""
 

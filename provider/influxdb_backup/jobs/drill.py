@@ -119,7 +119,6 @@ def _drilled(run: DrillRun, manifest: Manifest) -> tuple[DrillRun, _Findings]:
         if _with_scratch(run, manifest, findings, "shard"):
             return run, findings
         if writer == "shard":
-            findings.note(WRITER, run.ref.id, "It cannot be restored by shards; the log says why.")
             return run, findings
         run = replace(run, scratch=new_scratch_name())
     findings = _Findings()
@@ -144,6 +143,8 @@ def _with_scratch(run: DrillRun, manifest: Manifest, findings: _Findings, writer
         if error.kind != WRITER:
             raise
         logger.info("%s is not drilled by shards: %s", run.ref.id, error)
+        way = "writer: auto under the plan's drill goes on by line protocol."
+        findings.note(WRITER, run.ref.id, f"{error.message} {way}")
         return False
     finally:
         findings.dropped = scratch.drop()
