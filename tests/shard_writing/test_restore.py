@@ -24,7 +24,13 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.errors import AccessError, ConfigError, NotVisibleError, TargetError
+from influxdb_backup.errors import (
+    AccessError,
+    ConfigError,
+    NotVisibleError,
+    ServerUnavailableError,
+    TargetError,
+)
 from influxdb_backup.fingerprint import TableFingerprint
 from influxdb_backup.influx.control2 import Bucket, ControlPlane, split_bucket
 from influxdb_backup.influx.protocol import NewShards, ReadOptions, Server, ShardCopy
@@ -421,6 +427,42 @@ def test_a_description_that_arrives_in_pieces(
             with pytest.raises(TargetError, match="did not create") as caught:
                 restore_into(repository, server, new_name("target"), refs=(first.ref,), writer="shard")
             assert caught.value.kind == "shard-writer"
+
+
+@contextmanager
+def without_answers(address: str) -> Iterator[str]:
+    """The address of a relay to a backup port of which no answer arrives, as when its server is killed."""
+    host, _, port = address.rpartition(":")
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                with client, socket.create_connection((host, int(port))) as server:
+                    if data := client.recv(1 << 20):
+                        server.sendall(data)
+                        server.recv(1 << 20)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_1x_server_that_is_gone_once_it_made_the_database(one: RunningServer, repository: Repository) -> None:
+    """The error names what may be there and may be tried again; the same id ends what it began."""
+    target = new_name("target")
+    with opened(one, snapshot_address=one.backup_address) as server:
+        first = back_up(repository, server, plan(filled(one)), MONTH)
+    asked = {"database": target, "refs": (first.ref,), "restore_id": "run 5"}
+    with without_answers(str(one.backup_address)) as address, opened(one, snapshot_address=address) as server:
+        with pytest.raises(ServerUnavailableError, match="before it said whether it created") as caught:
+            restore_into(repository, server, **asked)
+        assert f"database {target} may be left" in caught.value.hint
+        assert target in server.databases()
+        assert restore_into(repository, server, **asked).rows == first.rows
+        second = back_up(repository, server, plan(target, name="again", reader="query"), MONTH)
+    assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
 
 
 @pytest.mark.parametrize("way", ["auto", "lines", "shard"])

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from influxdb_backup.errors import ServerError, TargetError
+from influxdb_backup.errors import ServerError, ServerUnavailableError, TargetError
 from influxdb_backup.influx.metadata1 import MAGIC, metadata
 from influxdb_backup.influx.shard_digests import held_digests
 from influxdb_backup.influx.shard_door import ShardInfo
@@ -70,6 +70,12 @@ def create(
     }
     description = metadata(database, policies, listed)
     reply = door.port.update_metadata(database, description, limit=16 * (len(wanted) + 1))
+    if not reply:
+        raise ServerUnavailableError(
+            f"The backup port of {name} ended the connection before it said whether it created the database "
+            f"{printable(database)}.",
+            hint="The server's log may say why.",
+        )
     magic, count = struct.unpack(">QQ", reply[:16]) if len(reply) >= 16 else (0, 0)
     if magic != MAGIC or len(reply) != 16 * (count + 1):
         raise ServerError(f"The backup port of {name} answers in a form that is not known ({len(reply)} bytes).")

@@ -298,6 +298,9 @@ class Server(Protocol):
         copy is not whole, and CorruptShardError when a block of the server's own files is damaged.
         """
 
+    def name_until_published(self, database: str, until_published: str | None) -> str:
+        """What ``create_with_shards`` calls a database before it is published."""
+
     def create_with_shards(
         self,
         database: str,

@@ -201,6 +201,10 @@ class Server1:
         self._prove_policies(database, [policy for policy in policies if policy.name in created])
         return tuple(created)
 
+    def name_until_published(self, database: str, until_published: str | None) -> str:  # noqa: ARG002
+        """Its own: 1.x cannot rename a database."""
+        return database
+
     def create_with_shards(
         self,
         database: str,

@@ -225,6 +225,10 @@ class Server2:
         self._buckets.refuse_taken(database, missing)
         return tuple(f"{bucket.name}#{bucket.id}" for bucket in self._buckets.create(database, missing))
 
+    def name_until_published(self, database: str, until_published: str | None) -> str:
+        """The other one, where one is given."""
+        return until_published or database
+
     def create_with_shards(
         self,
         database: str,
@@ -234,7 +238,7 @@ class Server2:
         until_published: str | None = None,
     ) -> NewShards:
         """Creates the buckets by the backup API; see ``protocol.Server.create_with_shards``."""
-        naming = Naming(database, until_published or database)
+        naming = Naming(database, self.name_until_published(database, until_published))
         self.check_names(database, policies)
         taken = self._buckets.taken(naming.until_published, database)
         if taken and taken == until_published:

@@ -151,6 +151,8 @@ def _drop(run: RestoreRun, made: NewShards) -> None:
 def _say_what_is_left(error: InfluxdbBackupError, run: RestoreRun, database: str) -> None:
     left = f"The unfinished database {printable(database)} may be left on {run.target.server.name}"
     way = "the same restore id drops it and begins anew; or delete it by hand."
+    if database == run.target.database:
+        way = "the same restore id writes into it by line protocol; or delete it by hand."
     error.hint = f"{error.hint} {left}: {way}".strip()
 
 
@@ -223,7 +225,7 @@ def _created(run: RestoreRun, built: Sequence[BuiltGroup], until_published: str 
         raise _FailedError(error.message) from error
     except InfluxdbBackupError as error:
         if until_published and error.retryable:  # the server may have created it before it stopped answering
-            _say_what_is_left(error, run, until_published)
+            _say_what_is_left(error, run, run.target.server.name_until_published(run.target.database, until_published))
         raise
 
 
