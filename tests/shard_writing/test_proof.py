@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ from influxdb_backup.errors import TargetError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import NewShards
 from influxdb_backup.jobs import shard_proof
+from influxdb_backup.jobs.progress import Progress
+from influxdb_backup.jobs.restore import restore
+from influxdb_backup.jobs.restore_request import RestoreRequest
 from influxdb_backup.model import Column, InfluxType, RetentionPolicy, Role, Table, Window
 from tests.jobs.support import (
     DAY,
@@ -94,6 +98,46 @@ class Struck(Wrapped):
         for file in files:
             shutil.copy(file, shard)
         self.restarts.append(started_again(self.running))
+
+
+def test_a_restore_is_stopped_while_the_server_stands_still(influx1: RunningServer, tmp_path: Path) -> None:
+    """Whoever stops it does not wait until the server goes on, and the same id ends it then."""
+    if why_not_fast():
+        pytest.skip(str(why_not_fast()))
+    repository, target = local_repository(tmp_path), new_name("target")
+    with own_server(tmp_path) as (running, _), opened(running, snapshot_address=running.backup_address) as server:
+        database = new_database(running)
+        running.write(f"m,host=a v=1 {DAY.start}", database)
+        first = back_up(repository, server, plan(database), DAY)
+
+        def stop(moment: Progress) -> None:
+            if moment.stage == "write" and not moment.done:
+                raise KeyboardInterrupt
+
+        standing = Standing(server, running)
+        asked = RestoreRequest(refs=(first.ref,), target_database=target, restore_id="run 6", writer="auto")
+        try:
+            began = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                restore(asked, repository=repository, target=standing, progress=stop)  # type: ignore[arg-type]
+            assert time.monotonic() - began < 5
+        finally:
+            os.kill(running.pid, signal.SIGCONT)
+        assert restore(asked, repository=repository, target=server).rows == 1
+
+
+class Standing(Wrapped):
+    """A server that stands still once it has made the database."""
+
+    def __init__(self, server: object, running: RunningServer) -> None:
+        super().__init__(server)  # type: ignore[arg-type]
+        self.running = running
+
+    def create_with_shards(self, *arguments: object, **named: object) -> NewShards:
+        """The real shards, of a process that does nothing."""
+        made: NewShards = self.server.create_with_shards(*arguments, **named)  # type: ignore[arg-type]
+        os.kill(self.running.pid, signal.SIGSTOP)
+        return made
 
 
 def started_again(running: RunningServer) -> subprocess.Popen[bytes]:

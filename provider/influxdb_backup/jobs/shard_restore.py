@@ -7,11 +7,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 from influxdb_backup.errors import (
     InfluxdbBackupError,
@@ -36,6 +38,11 @@ logger = logging.getLogger(__name__)
 _ROOM = 2
 """free bytes for each byte of parts: shard files are a little larger than Parquet"""
 _SENDERS = 2
+_TELL_SECONDS = 1.0
+_STOP_SECONDS = 1.0
+"""for what is being sent, when the job is stopped: Airflow kills a task five seconds after it told it"""
+_LAST_SECONDS = 60.0
+"""the same, when another group failed: a database is not dropped well while the server takes files in"""
 
 WRITER = "shard-writer"
 """kind of errors that line protocol does not have"""
@@ -230,20 +237,45 @@ def _created(run: RestoreRun, built: Sequence[BuiltGroup], until_published: str 
 
 
 def _send(run: RestoreRun, made: NewShards, built: Sequence[BuiltGroup]) -> None:
+    """Sends all groups; progress is told every second, so that whoever stops the job does not wait for the server."""
+    waiting: SimpleQueue[tuple[BuiltGroup, Future[None]]] = SimpleQueue()
+    futures: list[tuple[BuiltGroup, Future[None]]] = [(group, Future()) for group in built]
+    for item in futures:
+        waiting.put(item)
+    threads = [Thread(target=_send_waiting, args=(made, waiting), name="shards", daemon=True) for _ in range(_SENDERS)]
+    for thread in threads:
+        thread.start()
     rows = 0
-    with ThreadPoolExecutor(_SENDERS, thread_name_prefix="shards") as pool:
-        futures = [(group, pool.submit(_send_group, made, group)) for group in built]
-        try:
-            for position, (group, future) in enumerate(futures, start=1):
-                future.result()
-                rows += group.totals.rows
+    try:
+        for position, (group, future) in enumerate(futures):
+            while not wait([future], _TELL_SECONDS).done:
                 run.progress(Progress("write", position, len(built), rows, 0, printable(group.policy)))
-                for file in group.files:
-                    with suppress(OSError):  # the folder is removed at the end in any case
-                        file.unlink()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            future.result()
+            rows += group.totals.rows
+            run.progress(Progress("write", position + 1, len(built), rows, 0, printable(group.policy)))
+            for file in group.files:
+                with suppress(OSError):  # the folder is removed at the end in any case
+                    file.unlink()
+    except BaseException as error:
+        for _, future in futures:
+            future.cancel()
+        for thread in threads:  # whoever stops the job is not to wait for a server that stands still
+            thread.join(_LAST_SECONDS if isinstance(error, InfluxdbBackupError) else _STOP_SECONDS)
+        raise
+
+
+def _send_waiting(made: NewShards, waiting: SimpleQueue[tuple[BuiltGroup, Future[None]]]) -> None:
+    with suppress(Empty):
+        while True:
+            group, future = waiting.get_nowait()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                _send_group(made, group)
+            except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+                future.set_exception(error)
+            else:
+                future.set_result(None)
 
 
 def _send_group(made: NewShards, group: BuiltGroup) -> None:
