@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from influxdb_backup.errors import TargetError, UnrepresentableError
+from influxdb_backup.influx import shard_cells
 from influxdb_backup.influx.shard_files import ShardFileBuilder, exercise
 from influxdb_backup.influx.tsm import encode_series
 from influxdb_backup.model import InfluxType
@@ -113,12 +114,13 @@ def test_later_points_go_to_files_of_later_generations(folder: Path) -> None:
     assert sorted(folder.iterdir()) == list(files)
 
 
-def test_many_series_are_introduced_by_one_field(folder: Path) -> None:
+def test_many_series_are_introduced_by_one_field(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The field with most values gets files of its own, to be sent first; it keeps them, and later points still win."""
+    monkeypatch.setattr(shard_cells, "_LED_FROM_SERIES", 500)
     builder = ShardFileBuilder(folder, GROUP, generation=1, buffer_bytes=1)
-    hosts = [f"h{number:05d}" for number in range(10_000)]
+    hosts = [f"h{number:05d}" for number in range(500)]
     expected: dict[bytes, list[tuple[int, int]]] = {}
-    for value, some in ((1, hosts), (2, hosts[::1000]), (3, hosts[:1])):
+    for value, some in ((1, hosts), (2, hosts[::50]), (3, hosts[:1])):
         present = {name: [value if (n + 1) % 7 or name == "c" else None for n in range(len(some))] for name in "abcde"}
         if value == 3:
             del present["c"]
