@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -80,7 +81,8 @@ def both(repository: Repository, server: Server, database: str, chosen: object =
     A server on a busy machine may refuse a copy, which is then read by queries and proves nothing here: another plan
     tries again.
     """
-    for attempt in range(3):
+    for attempt in range(8):
+        time.sleep(attempt)
         settings = {"name": f"plan{attempt}", **more}
         by_shard = back_up(repository, server, plan(database, reader="shard", **settings), chosen)
         if readers_of(repository, by_shard.ref) == {"shard"}:

@@ -431,7 +431,7 @@ def test_a_description_that_arrives_in_pieces(
 
 @contextmanager
 def without_answers(address: str) -> Iterator[str]:
-    """The address of a relay to a backup port of which no answer arrives, as when its server is killed."""
+    """A relay to a backup port; no answer arrives to a database's description, as when its server is killed then."""
     host, _, port = address.rpartition(":")
 
     def serve(listener: socket.socket) -> None:
@@ -439,9 +439,12 @@ def without_answers(address: str) -> Iterator[str]:
             while True:
                 client, _ = listener.accept()
                 with client, socket.create_connection((host, int(port))) as server:
-                    if data := client.recv(1 << 20):
-                        server.sendall(data)
-                        server.recv(1 << 20)
+                    data = client.recv(1 << 20)
+                    server.sendall(data)
+                    while answer := server.recv(1 << 20):
+                        if data[1:2] == b"\6":
+                            break
+                        client.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
