@@ -447,3 +447,13 @@ def test_version_and_help(cli: Cli) -> None:
     """The program tells its version, and helps without a command."""
     assert cli.ok("--version").out.startswith("influxdb-backup ")
     assert "restore" in cli("--help").out
+
+
+def test_verbose_tells_what_the_program_chose(site: Site, cli: Cli) -> None:
+    """Without it nothing is said about a closed backup door; with it, on standard error, and once."""
+    cli.ok("repo", "init", "primary")
+    assert "snapshot_address" not in cli.ok("export", "telemetry", *DAY).err
+    told = cli.ok("--verbose", "export", "telemetry", *NEXT_DAY)
+    assert "by queries" in told.err
+    assert "queries" not in told.out
+    assert "by queries" not in cli.ok("export", "telemetry", *NEXT_DAY).err

@@ -7,6 +7,7 @@ configuration is wrong, 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -63,6 +64,9 @@ def options(
         typer.Option("--config", metavar="FILE", envvar=CONFIG_VARIABLE, help="The YAML file."),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where in the program an error was raised.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Tell on standard error what is chosen, such as how points are read.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -70,6 +74,22 @@ def options(
     """Back up, verify, restore and drill InfluxDB databases by time window."""
     del debug, version  # debug is read by run, which also sees errors of commands that never started
     context.obj = Session(config, dict(os.environ))
+    if verbose:
+        _show_log(context)
+
+
+def _show_log(context: typer.Context) -> None:
+    """Informational lines of the program's own log on standard error; warnings are there without it."""
+    logger, handler = logging.getLogger("influxdb_backup"), logging.StreamHandler()
+    level = logger.level
+
+    def end() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    context.call_on_close(end)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
