@@ -227,6 +227,34 @@ def test_what_appears_after_its_shard_was_copied_is_not_left_out(
     assert "shard" in readers_of(repository, result.ref)
 
 
+class Meanwhile(Wrapped):
+    """Something happens at the source between the copy of a shard and its reading."""
+
+    def __init__(self, server: Server, action: Callable[[], None]) -> None:
+        super().__init__(server)
+        self.action = action
+
+    @contextmanager
+    def copy_shard(self, *arguments: Any) -> Iterator[ShardCopy | None]:
+        """The copy, which is older than what happened."""
+        with self.server.copy_shard(*arguments) as copy:
+            self.action()
+            yield copy
+
+
+def test_a_copy_whose_counts_differ_is_left_for_queries(
+    any_influx: RunningServer, server: Server, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A point that came after the copy is in the backup, and a warning tells what differed."""
+    database = new_database(any_influx)
+    any_influx.write(f"m v=1 {DAY.start}", database)
+    busy = Meanwhile(server, lambda: any_influx.write(f"m v=2 {DAY.start + HOUR}", database))
+    result = back_up(repository, busy, plan(database, reader="shard"))
+    assert (result.rows, readers_of(repository, result.ref)) == (2, {"query"})
+    (said,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "field 'v': 1 read, 2 counted" in said.getMessage()
+
+
 def test_a_small_part_of_a_shard_is_read_by_queries(
     any_influx: RunningServer, server: Server, repository: Repository
 ) -> None:

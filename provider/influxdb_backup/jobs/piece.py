@@ -148,7 +148,7 @@ class PieceReader:
             _discard(writer)
             difference = _difference(read, after)
             if from_shard:
-                logger.info(
+                logger.warning(
                     "%s in %s is read by queries, since its shard's copy differs from the server's counts: %s",
                     schema.table,
                     format_window(piece),
