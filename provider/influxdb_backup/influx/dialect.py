@@ -89,7 +89,9 @@ def name_conflicts(
                 Unrepresentable(Conflict.FIELD_KEY, column.name, reason) for reason in _field_key_reasons(column.name)
             )
             if column.type is InfluxType.UNSIGNED and not dialect.unsigned and not options.unsigned_as_integer:
-                reason = f"InfluxDB {dialect.name} has no unsigned fields; --unsigned-as-integer writes them as integers"
+                reason = (
+                    f"InfluxDB {dialect.name} has no unsigned fields; --unsigned-as-integer writes them as integers"
+                )
                 found.append(Unrepresentable(Conflict.FIELD_TYPE, column.name, reason))
     return found
 

@@ -23,7 +23,7 @@ _KINDS: dict[InfluxType, tuple[int, pa.DataType, npt.DTypeLike]] = {
 
 def renderer(points: Points) -> Render:
     """What renders stretches of these points."""
-    fields, bounds = points.in_order(), points.bounds()
+    fields, bounds = points.in_order(), points.bounds
     runs, columns = _runs(points.runs), _columns(fields)
     bits, texts = _cells(fields, len(bounds))
     masked = [_is_valid(field.array) for field in fields if field.array.null_count]
@@ -49,12 +49,17 @@ def _runs(runs: Runs) -> line_kernels.Runs:
 def _columns(fields: Sequence[FieldValues]) -> line_kernels.Columns:
     kinds = [line_kernels.TEXT if field.type is InfluxType.STRING else _KINDS[field.type][0] for field in fields]
     nullable = np.array([field.array.null_count > 0 for field in fields])
+    suffixes = [field.suffix for field in fields]
+    openings = [b"," + field.opening for field in fields]
+    for number in range(1, int(np.argmax(np.append(nullable, True)))):
+        # what lies between two values that every point has is the same in all lines
+        openings[number], suffixes[number - 1] = suffixes[number - 1] + openings[number], b""
     return (
         np.array(kinds, np.int64),
-        np.array([ord(field.suffix or b"\0") for field in fields], np.uint8),
+        np.array([ord(suffix or b"\0") for suffix in suffixes], np.uint8),
         np.where(nullable, np.cumsum(nullable) - 1, -1),
-        _spared([np.frombuffer(field.opening, np.uint8) for field in fields]),
-        np.cumsum([0, *(len(field.opening) for field in fields)]),
+        _spared([np.frombuffer(opening, np.uint8) for opening in openings]),
+        np.cumsum([0, *(len(opening) for opening in openings)]),
     )
 
 

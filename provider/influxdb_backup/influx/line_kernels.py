@@ -33,6 +33,9 @@ PLACES = 15
 """the most decimal places, and digits, that the division tells apart"""
 _FLOAT_TENS = np.array([float(10**power) for power in range(PLACES + 1)])
 _FIFTEEN_DIGITS = 1e15
+_EIGHT_DIGITS = 1e8
+_PLAIN_PLACES = 6
+"""the decimal places that no number needs an exponent for"""
 _LOWEST_POWER, _HIGHEST_POWER = -292, 324
 _EIGHT = np.uint64(10**8)
 _TENS = np.array([10**power for power in range(9)], np.uint64)
@@ -158,13 +161,15 @@ def put_number(out: Bytes, place: int, value: np.uint64) -> int:
     return place + 8
 
 
-@kernel
+@inlined
 def put_integer(out: Bytes, place: int, bits: np.uint64, signed: bool) -> int:
     """An integer; a signed one is given in two's complement."""
     if signed and bits >> np.uint64(63):
         out[place] = 45
         place += 1
         bits = ~bits + np.uint64(1)
+    if bits < _EIGHT:
+        return put_head(out, place, bits)
     return put_number(out, place, bits)
 
 
@@ -196,17 +201,34 @@ def put_decimal(out: Bytes, place: int, digits: np.uint64, ten: int) -> int:
 
 
 @inlined
+def put_few(out: Bytes, place: int, scaled: np.uint64, places: int) -> int:
+    """The decimal ``scaled / 10**places`` of at most 8 digits, with at most 6 places."""
+    digits = eight_digits(scaled)
+    shown = digits | _ZEROS
+    before = 8 - places
+    leading = min(low_zeros(digits) >> 3, before - 1)
+    store(out, place, shown >> np.uint64(leading << 3))
+    place += before - leading
+    after = places - (high_zeros(digits) >> 3)
+    if after > 0:
+        out[place] = 46
+        store(out, place + 1, shown >> np.uint64(before << 3))
+        place += 1 + after
+    return place
+
+
+@inlined
 def put_short(out: Bytes, place: int, value: float, scaled: np.uint64, places: int) -> int:
     """The decimal ``scaled / 10**places``, which is at least 1e-6 and below 10**8, with at most 8 places."""
-    whole = np.uint64(value)
+    whole = np.uint64(np.int64(value))
     rest = scaled - whole * _TENS[places]
     place = put_head(out, place, whole)
-    if rest == np.uint64(0):
-        return place
-    digits = eight_digits(rest * _TENS[8 - places])
-    out[place] = 46
-    store(out, place + 1, digits | _ZEROS)
-    return place + 9 - (high_zeros(digits) >> 3)
+    if rest != np.uint64(0):
+        digits = eight_digits(rest * _TENS[8 - places])
+        out[place] = 46
+        store(out, place + 1, digits | _ZEROS)
+        place += 9 - (high_zeros(digits) >> 3)
+    return place
 
 
 @inlined
@@ -217,21 +239,27 @@ def put_float(out: Bytes, place: int, bits: np.uint64, value: float, places: Num
         place += 1
         value = -value
         bits &= ~_LAST_BIT
-    if bits == np.uint64(0):
-        out[place] = 48
-        return place + 1
     guess = places[column]
     scaled = np.rint(value * _FLOAT_TENS[guess])
-    if scaled < _FIFTEEN_DIGITS and scaled / _FLOAT_TENS[guess] == value:
-        if guess <= 8 and 1e-6 <= value < 1e8:
-            return put_short(out, place, value, np.uint64(scaled), guess)
-        digits, ten = without_zeros(np.uint64(scaled), -guess)
-        return put_decimal(out, place, digits, ten)
-    digits, ten = shortest(bits)
-    digits, ten = without_zeros(digits, ten)
-    if -PLACES <= ten <= 0:
-        places[column] = -ten
-    return put_decimal(out, place, digits, ten)
+    if bits == np.uint64(0):
+        out[place] = 48
+        place += 1
+    elif scaled < _FIFTEEN_DIGITS and scaled / _FLOAT_TENS[guess] == value:
+        whole = np.uint64(np.int64(scaled))
+        if guess <= _PLAIN_PLACES and scaled < _EIGHT_DIGITS:
+            place = put_few(out, place, whole, guess)
+        elif guess <= 8 and 1e-6 <= value < _EIGHT_DIGITS:
+            place = put_short(out, place, value, whole, guess)
+        else:
+            digits, ten = without_zeros(whole, -guess)
+            place = put_decimal(out, place, digits, ten)
+    else:
+        digits, ten = shortest(bits)
+        digits, ten = without_zeros(digits, ten)
+        if -PLACES <= ten <= 0:
+            places[column] = -ten
+        place = put_decimal(out, place, digits, ten)
+    return place
 
 
 @inlined
@@ -245,6 +273,16 @@ def put_boolean(out: Bytes, place: int, value: bool) -> int:
 def put_bytes(out: Bytes, place: int, source: Bytes, first: int, last: int) -> int:
     """A stretch of other bytes; up to seven more are read and written."""
     for at in range(first, last, 8):
+        store(out, place + at - first, load(source, at))
+    return place + last - first
+
+
+@inlined
+def put_opening(out: Bytes, place: int, source: Bytes, first: int, last: int) -> int:
+    """Other bytes, mostly no more than 16; up to 15 more are read and written."""
+    store(out, place, load(source, first))
+    store(out, place + 8, load(source, first + 8))
+    for at in range(first + 16, last, 8):
         store(out, place + at - first, load(source, at))
     return place + last - first
 
@@ -265,7 +303,8 @@ def put_lines(
     The lines of ``rows`` (first, last + 1, run of the first); returns how many bytes they have.
 
     ``runs``: the keys, where each begins, and the first row of each, both with one more at the end.
-    ``columns``: kind, suffix (0 for none), column of the mask (-1: no null), opening, where each begins.
+    ``columns``: kind, suffix (0 for none), column of the mask (-1: no null), opening, where each begins. An opening
+    begins with a comma, and where it is the first of a line the comma becomes a space.
     ``cells``: bits of each column and row, the same as floats, and masks. Of a text the bits are its place in
     ``texts``, and the next row's are its end. The caller knows that ``out`` has room for the longest lines.
     """
@@ -278,13 +317,11 @@ def put_lines(
         while run_starts[run + 1] <= row:
             run += 1
         place = put_bytes(out, place, keys, key_bounds[run], key_bounds[run + 1])
-        separator = 32
+        first = place
         for column in range(len(kinds)):
             if masks[column] >= 0 and not present[masks[column], row]:
                 continue
-            out[place] = separator
-            separator = 44
-            place = put_bytes(out, place + 1, openings, opening_bounds[column], opening_bounds[column + 1])
+            place = put_opening(out, place, openings, opening_bounds[column], opening_bounds[column + 1])
             kind = kinds[column]
             cell = bits[column, row]
             if kind == FLOAT:
@@ -298,6 +335,7 @@ def put_lines(
             if suffixes[column]:
                 out[place] = suffixes[column]
                 place += 1
+        out[first] = 32
         out[place] = 32
         place = put_integer(out, place + 1, times[row], True)
         out[place] = 10

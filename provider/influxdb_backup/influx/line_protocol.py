@@ -74,7 +74,7 @@ def encode(
         filled=filled,
     )
     render = (make or _renderer())(points)
-    for start, stop in pairwise(_cuts(points.bounds(), options)):
+    for start, stop in pairwise(_cuts(points.bounds, options)):
         yield render(start, stop)
 
 

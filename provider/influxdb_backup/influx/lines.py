@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,7 @@ class Points:
     filled: npt.NDArray[np.int64]
     """the number of field values of each"""
 
+    @cached_property
     def bounds(self) -> npt.NDArray[np.int64]:
         """For each point a size in bytes that its line cannot exceed."""
         lengths = pc.binary_length(self.runs.escaped).cast(pa.int64()).to_numpy(zero_copy_only=False)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from influxdb_backup.influx.tsm.decode_words import count_simple8b, get_simple8b, get_u64, get_uvarint
-from influxdb_backup.influx.tsm.jit import kernel
+from influxdb_backup.jit import kernel
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from influxdb_backup.influx.tsm.decode_words import get_uvarint
-from influxdb_backup.influx.tsm.jit import kernel
+from influxdb_backup.jit import kernel
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from influxdb_backup.influx.tsm.decode_words import get_u32, get_u64
 from influxdb_backup.influx.tsm.format import MAX_KEY_BYTES
-from influxdb_backup.influx.tsm.jit import kernel
+from influxdb_backup.jit import kernel
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ from influxdb_backup.influx.tsm.encode_words import (
     put_uvarint,
     trailing_zeros,
 )
-from influxdb_backup.influx.tsm.jit import kernel
+from influxdb_backup.jit import kernel
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]

@@ -9,7 +9,7 @@ from influxdb_backup.influx.tsm.checksum import crc32
 from influxdb_backup.influx.tsm.encode_numbers import put_booleans, put_floats, put_integers, put_times
 from influxdb_backup.influx.tsm.encode_snappy import put_snappy, snappy_bound
 from influxdb_backup.influx.tsm.encode_words import put_u64, put_uvarint
-from influxdb_backup.influx.tsm.jit import kernel
+from influxdb_backup.jit import kernel, making_arrays
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
@@ -77,7 +77,7 @@ def _put_u32(out: U8, at: int, value: int) -> int:
     return at + 4
 
 
-@kernel
+@making_arrays
 def encode_series(
     state: I64,
     until: int,
@@ -255,7 +255,7 @@ def put_pool(pool: U8, at: int, data: U8, offsets: I64, valid: U8, cells: U64) -
     return at
 
 
-@kernel
+@making_arrays
 def series_order(ids: I64, times: I64, starts: I64) -> I64:
     """
     The order of rows by series and time, equal ones as they stand; empty when they stand so already.

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from influxdb_backup.influx.tsm.encode_words import put_uvarint
-from influxdb_backup.influx.tsm.jit import kernel
+from influxdb_backup.jit import kernel
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.cpython.unsafe import numbers
 
-from influxdb_backup.influx.tsm.jit import kernel
+from influxdb_backup.jit import kernel
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]

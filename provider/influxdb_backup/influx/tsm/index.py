@@ -28,7 +28,7 @@ from influxdb_backup.influx.tsm.format import (
     SEPARATOR,
     VERSION,
 )
-from influxdb_backup.influx.tsm.jit import kernel
+from influxdb_backup.jit import kernel
 from influxdb_backup.model import decode_name, printable
 
 U8 = npt.NDArray[np.uint8]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from influxdb_backup.influx.tsm.decode_numbers import count_times, get_booleans, get_floats, get_integers, get_times
 from influxdb_backup.influx.tsm.decode_snappy import decompress, plain_size, split_texts
 from influxdb_backup.influx.tsm.decode_words import get_uvarint
-from influxdb_backup.influx.tsm.jit import kernel
+from influxdb_backup.jit import kernel, making_arrays
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
@@ -182,7 +182,7 @@ def decode_aligned(
     return -1
 
 
-@kernel
+@making_arrays
 def settle(times: I64, bits: U64, kept: U8, starts: I64, stops: I64, begin: int, end: int) -> None:
     """
     Makes each stretch ``starts[k]`` to ``stops[k]`` the ascending points of one key in ``begin`` to ``end`` (excluded).
@@ -251,7 +251,7 @@ def _same_times(times: I64, starts: I64, stops: I64, first: int, fields: int) ->
     return count
 
 
-@kernel
+@making_arrays
 def count_rows(times: I64, starts: I64, stops: I64, fields: int, rows: I64) -> None:
     """The rows of each series, whose keys are ``fields`` stretches in a row: one for each time of any field."""
     at = np.zeros(fields, np.int64)
@@ -273,7 +273,7 @@ def count_rows(times: I64, starts: I64, stops: I64, fields: int, rows: I64) -> N
             rows[series] += 1
 
 
-@kernel
+@making_arrays
 def fill_rows(
     times: I64, bits: U64, starts: I64, stops: I64, fields: int, rows: I64, moments: I64, cells: U64, nulls: U8
 ) -> None:
