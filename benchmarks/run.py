@@ -52,7 +52,7 @@ def _measurements(folder: Path, runs: int, *, quick: bool) -> dict[str, Callable
     few = max(3, runs // 2)
     return {
         "export": lambda: _export(folder / "export", runs),
-        "restore": lambda: _restores(folder / "restores", few),
+        "restore": lambda: _restores(folder / "restores", runs),
         "shards": lambda: _shards(folder / "shards", runs),
         "growth": lambda: growth.measure(folder / "growth", quick=quick),
         "memory": lambda: memory.measure(folder / "memory", quick=quick),
