@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 import subprocess
 import time
 import urllib.request
@@ -239,10 +240,13 @@ def _restores(bed: ShardBed, data: DataSet, runs: int) -> list[Result]:
     repository = bed.repository("restore")
     export(bed.plan("telemetry"), data.window, server=bed.server, repository=repository)
     arguments = (bed, repository, "telemetry", data.window)
-    numbers = range(_MORE * runs + 1)
-    shards = [_restored(*arguments, "shard", f"shards_{number}") for number in numbers][1:]  # the first warms
-    lines = [_restored(*arguments, "lines", f"lines_{number}") for number in range(max(2, runs // 2))]
-    ratios = [min(lines) / taken for taken in shards]
+    _restored(*arguments, "shard", "warming")
+    shards, lines, ratios = [], [], []
+    for run in range(runs):
+        lines.append(_restored(*arguments, "lines", f"lines_{run}"))
+        some = [_restored(*arguments, "shard", f"shards_{run}_{number}") for number in range(_MORE)]
+        ratios.append(lines[-1] / statistics.median(some))
+        shards += some
     what = f"{bed.name}: restore by line protocol / by shards, 100 series"
     drills = []
     for _ in range(_MORE * runs):

@@ -179,12 +179,13 @@ class LineProtocolWriter:
         with self._lock:
             self._measurements[escape_measurement(measurement)] = measurement
         for lines in encode(measurement, batch, self._dialect, self._options):
-            count, size = len(lines) + self._pending_lines, len(lines.body) + self._pending_bytes
-            if count > self._options.batch_lines or size > self._options.batch_bytes:
+            if not self._has_room_for(lines):
                 self._flush()
             self._pending.append(lines)
             self._pending_lines += len(lines)
             self._pending_bytes += len(lines.body)
+            if not self._has_room_for(lines):  # nor for the next one, if it is like this one: a connection may wait
+                self._flush()
 
     @property
     def result(self) -> WriteResult:
@@ -204,6 +205,10 @@ class LineProtocolWriter:
             )
 
     # --- the caller's thread
+
+    def _has_room_for(self, lines: Lines) -> bool:
+        count, size = len(lines) + self._pending_lines, len(lines.body) + self._pending_bytes
+        return count <= self._options.batch_lines and size <= self._options.batch_bytes
 
     def _flush(self) -> None:
         if self._pending:

@@ -86,14 +86,17 @@ def restore_by_shards(run: RestoreRun, claim: Callable[[], None], scratch: Scrat
     Builds all files, then creates the database and sends them, and proves by counts that every group arrived.
 
     None when that did not work and the database is gone again, so that line protocol can take over; with
-    ``writer: shard`` that is a TargetError of the kind ``shard-writer``. Raises IntegrityError for damaged parts,
-    AccessError and the store's errors.
+    ``writer: shard`` that is a TargetError of the kind ``shard-writer``, or the server's own error when it may pass.
+    Raises IntegrityError for damaged parts, AccessError and the store's errors.
     """
     reason = why_not_shards(run)
     if reason is None:
         try:
             return _restored(run, claim, scratch)
         except (UnrepresentableError, _FailedError) as error:
+            cause = error.__cause__
+            if run.request.writer == "shard" and isinstance(cause, InfluxdbBackupError) and cause.retryable:
+                raise cause from None  # nothing is left, and the same call again may do it
             reason = str(error)
     if run.request.writer == "shard":
         raise TargetError(
