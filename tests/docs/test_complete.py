@@ -62,16 +62,12 @@ def test_pages_name_no_command_that_does_not_exist() -> None:
 
 def test_pages_name_no_option_that_does_not_exist() -> None:
     """Every option in a line that calls the program is one of its own."""
-    known = (
-        {"--config", "--debug", "--version", "--help"}
-        | {option for command in ALL_COMMANDS.values() for parameter in command.params for option in parameter.opts}
-        | {
-            option
-            for command in ALL_COMMANDS.values()
-            for parameter in command.params
-            for option in parameter.secondary_opts
-        }
-    )
+    known = {"--help"} | {
+        option
+        for command in (typer.main.get_command(app), *ALL_COMMANDS.values())
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
     for page in pages():
         for line in re.findall(r"influxdb-backup [^\n`]*", page.text):
             for option in re.findall(r" (--[a-z][a-z-]+)", line.partition(" || ")[0]):
