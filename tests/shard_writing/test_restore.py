@@ -492,56 +492,34 @@ def test_a_drill_goes_on_by_lines(any_influx: RunningServer, server: Server, rep
 
 
 class Busy(Wrapped):
-    """Takes no shard in for a moment."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(server)
-        self.refusals = 1
+    """Takes no shard in."""
 
     def create_with_shards(self, *arguments: object, **named: object) -> NewShards:
-        """The real shards, which are refused at first."""
-        made = self.server.create_with_shards(*arguments, **named)  # type: ignore[arg-type]
-        return BusyShards(made, self)  # type: ignore[arg-type, return-value]
+        """The real shards, which are refused."""
+        return BusyShards(self.server.create_with_shards(*arguments, **named))  # type: ignore[arg-type, return-value]
 
 
 class BusyShards(Wrapped):
     """See Busy."""
 
-    def __init__(self, made: Server, of: Busy) -> None:
-        super().__init__(made)
-        self.of = of
-
-    def send(self, *arguments: object) -> None:
-        """Refused while there are refusals left."""
-        if self.of.refusals:
-            self.of.refusals -= 1
-            raise ServerUnavailableError("The server is busy.")
-        self.server.send(*arguments)  # type: ignore[attr-defined]
+    def send(self, *_: object) -> None:
+        """Refused."""
+        raise ServerUnavailableError("The server is busy.")
 
 
 def test_shards_alone_are_tried_again(any_influx: RunningServer, server: Server, repository: Repository) -> None:
     """With `writer: shard` a failure that may pass is told as such, leaves nothing, and is no finding of a drill."""
     chosen = plan(filled(any_influx), drill={"writer": "shard"})
     first = back_up(repository, server, chosen, MONTH)
-    target, restore_id, before = new_name("target"), new_name("id"), server.databases()
-
-    def restored(by: object) -> str:
-        return restore_into(
-            repository,
-            by,
-            target,
-            refs=(first.ref,),
-            writer="shard",
-            restore_id=restore_id,  # type: ignore[arg-type]
-        ).writer
-
+    asked = {"database": new_name("target"), "refs": (first.ref,), "writer": "shard", "restore_id": "run 6"}
+    before = server.databases()
     with pytest.raises(ServerUnavailableError, match="busy"):
-        restored(Busy(server))
+        restore_into(repository, Busy(server), **asked)  # type: ignore[arg-type]
     with pytest.raises(ServerUnavailableError, match="busy"):
         drill(chosen, repository=repository, server=Busy(server))  # type: ignore[arg-type]
     assert server.databases() == before
     assert not reports(repository, chosen.name)
-    assert restored(server) == "shard"
+    assert restore_into(repository, server, **asked).writer == "shard"
     assert drill(chosen, repository=repository, server=server).ok
 
 
