@@ -44,7 +44,7 @@ class DataSet:
         whole = pa.Table.from_batches(self.batches).unify_dictionaries().combine_chunks()
         options = WriteOptions(batch_lines=lines, batch_bytes=2**30)
         return [
-            encoded.body
+            bytes(encoded.body)
             for batch in whole.to_batches(max_chunksize=lines)
             for encoded in encode(self.measurement, batch, DIALECT_1X, options)
         ]

@@ -82,7 +82,7 @@ def _bodies(bed: ShardBed, repository: Repository, data: DataSet) -> list[bytes]
     """What a restore sends."""
     found: list[bytes] = []
 
-    def keep(body: bytes) -> SendResult:
+    def keep(body: memoryview) -> SendResult:
         found.append(bytes(body))
         return SendResult(204, "")
 

@@ -86,7 +86,7 @@ def sender(server: RunningServer, database: str, policy: str = "autogen") -> Sen
     target = urllib.parse.urlencode({"db": database, "rp": policy, "precision": "ns"})
     headers = {"Authorization": f"Token {server.token}"} if server.token else {}
 
-    def send(body: bytes) -> SendResult:
+    def send(body: memoryview) -> SendResult:
         try:
             reply = pool.request("POST", f"{server.url}/write?{target}", body=body, headers=headers)
         except urllib3.exceptions.HTTPError as error:

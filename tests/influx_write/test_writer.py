@@ -86,7 +86,7 @@ def test_the_server_says_how_long_to_wait() -> None:
     """A batch is not sent again before the seconds of Retry-After are over, and not at all beyond the bound."""
     moments: list[float] = []
 
-    def send(body: bytes) -> SendResult:
+    def send(body: memoryview) -> SendResult:
         moments.append(time.monotonic())
         return SendResult(429, "busy", retry_after=1.0) if len(moments) == 1 else SendResult(204, "")
 
@@ -96,7 +96,7 @@ def test_the_server_says_how_long_to_wait() -> None:
     assert (writer.result.rows, len(moments)) == (3, 2)
     assert moments[1] - moments[0] >= 1.0
 
-    def busy(body: bytes) -> SendResult:
+    def busy(body: memoryview) -> SendResult:
         return SendResult(429, "busy", retry_after=3600.0)
 
     started = time.monotonic()
@@ -250,7 +250,7 @@ def test_a_body_that_is_too_large_is_halved() -> None:
 def test_an_error_of_a_connection_surfaces_in_the_next_write() -> None:
     """A writer whose connections failed raises in write, it does not wait for ever."""
 
-    def send(body: bytes) -> SendResult:
+    def send(body: memoryview) -> SendResult:
         raise ZeroDivisionError("a fault in the sender")
 
     with pytest.raises(ZeroDivisionError), LineProtocolWriter(send, DIALECT_1X, WriteOptions(batch_lines=1)) as writer:

@@ -24,7 +24,7 @@ def renderer(points: Points) -> Render:
         lines = _join(keys, list(zip(fields, arrays, strict=True)), times.slice(start, length))
         _, offsets, data = lines.buffers()
         bounds = np.frombuffer(offsets, np.int32)[lines.offset : lines.offset + len(lines) + 1].astype(np.int64)
-        body = data.slice(int(bounds[0]), int(bounds[-1] - bounds[0])).to_pybytes()
+        body = memoryview(data).cast("B")[int(bounds[0]) : int(bounds[-1])]
         return Lines(body, bounds[1:] - bounds[0], points.filled[start:stop])
 
     return render

@@ -36,7 +36,7 @@ def renderer(points: Points) -> Render:
         out, ends = np.empty(room, np.uint8), np.empty(stop - start, np.int64)
         rows = start, stop, points.runs.of(start)
         size = line_kernels.put_lines(out, ends, rows, runs, columns, cells, texts, times, places)
-        return Lines(out[:size].tobytes(), ends, points.filled[start:stop])
+        return Lines(out[:size].data, ends, points.filled[start:stop])
 
     return render
 
@@ -121,5 +121,5 @@ def exercise() -> None:
     runs = Runs(np.zeros(1, np.int64), pa.array([b"m"]), 2)
     points = Points(runs, fields, pa.array([1, -2]), np.array([3, 2]))
     found = renderer(points)(0, 2).body
-    if found != b'm v=0.1,v=-1i,v="x" 1\nm v=-1e-300,v=1i -2\n':
-        raise AssertionError(f"the compiled loops write {found!r}")
+    if bytes(found) != b'm v=0.1,v=-1i,v="x" 1\nm v=-1e-300,v=1i -2\n':
+        raise AssertionError(f"the compiled loops write {bytes(found)!r}")

@@ -24,7 +24,7 @@ _TEXT_BYTES = 4
 class Lines:
     """A stretch of line protocol, every line with its newline."""
 
-    body: bytes
+    body: memoryview
     ends: npt.NDArray[np.int64]
     """where each line ends in ``body``; string values may hold newlines, so that lines cannot be found by them"""
     fields: npt.NDArray[np.int64]
@@ -51,9 +51,8 @@ def join_lines(parts: Sequence[Lines]) -> Lines:
         return parts[0]
     offsets = np.cumsum([0, *(len(part.body) for part in parts)])
     ends = [part.ends + offset for part, offset in zip(parts, offsets, strict=False)]
-    return Lines(
-        b"".join(part.body for part in parts), np.concatenate(ends), np.concatenate([part.fields for part in parts])
-    )
+    body = memoryview(b"".join(part.body for part in parts))
+    return Lines(body, np.concatenate(ends), np.concatenate([part.fields for part in parts]))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import ipaddress
 from collections.abc import Mapping
+from typing import cast
 from urllib.parse import urlsplit
 
 from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
@@ -34,8 +35,9 @@ def http_sender(http: Http, path: str, parameters: Mapping[str, str], *, compres
     if compress:
         headers["Content-Encoding"] = "gzip"
 
-    def send(body: bytes) -> SendResult:
-        data = gzip.compress(body, _FASTEST, mtime=0) if compress else body
+    def send(body: memoryview) -> SendResult:
+        # urllib3 2 sends any buffer as it is, which its types do not say
+        data = gzip.compress(body, _FASTEST, mtime=0) if compress else cast("bytes", body)
         try:
             reply = http.request("POST", path, parameters=parameters, body=data, headers=headers, retry=False)
         except IncompleteReadError as error:

@@ -58,7 +58,7 @@ class SendResult:
     """seconds that the server asks to wait"""
 
 
-Send = Callable[[bytes], SendResult]
+Send = Callable[[memoryview], SendResult]
 """
 Sends one body of line protocol with precision ns and returns the answer. Called by several threads at once.
 
@@ -321,7 +321,7 @@ class LineProtocolWriter:
                 raise self._gave_up(answer, waited)
             delay *= 2
 
-    def _try(self, body: bytes) -> SendResult | Exception:
+    def _try(self, body: memoryview) -> SendResult | Exception:
         try:
             return self._send(body)
         except (ServerUnavailableError, OSError) as error:
@@ -342,10 +342,9 @@ class LineProtocolWriter:
 
     def _measurement_of(self, line: Lines) -> str:
         """An escaped name ends at the first comma or space that is not part of it."""
+        text = bytes(line.body)
         return next(
-            name
-            for escaped, name in self._measurements.items()
-            if line.body.startswith(escaped) and line.body[len(escaped) : len(escaped) + 1] in (b",", b" ")
+            name for escaped, name in self._measurements.items() if text.startswith((escaped + b",", escaped + b" "))
         )
 
     def _note_refusal(self, answer: SendResult) -> None:
@@ -355,7 +354,7 @@ class LineProtocolWriter:
 
     def _reject(self, line: Lines, answer: SendResult) -> None:
         reason = f"{answer.status} {answer.reason or 'no reason given'}"
-        self._rejects.add(line.body, reason)
+        self._rejects.add(bytes(line.body), reason)
         with self._lock:
             self._refused += 1
             measurement = self._measurement_of(line)

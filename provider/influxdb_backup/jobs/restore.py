@@ -17,6 +17,7 @@ from influxdb_backup.columns import batch_columns
 from influxdb_backup.errors import TargetError, UnrepresentableError
 from influxdb_backup.influx.protocol import Server, Unrepresentable, WriteOptions
 from influxdb_backup.jobs.compare import compare_fingerprints
+from influxdb_backup.jobs.kept_points import KeptPoints
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.read_back import Expected, has_mixed_types, read_back
 from influxdb_backup.jobs.restore_documents import (
@@ -35,7 +36,7 @@ from influxdb_backup.jobs.restore_progress import (
     progress_so_far,
 )
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit, decide_reads
-from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals, batches
+from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals
 from influxdb_backup.jobs.restore_target import Target, choose_target, prepare, refuse_change, refuse_conflict
 from influxdb_backup.jobs.shard_restore import Scratch, restore_by_shards
 from influxdb_backup.model import Scope, Table, printable
@@ -193,14 +194,15 @@ def _restore_by_lines(
     finished = {key for step in done for key in step.units}
     todo = [unit for unit in run.reads.units if unit.key not in finished]
     refuse_conflict(run.request, run.reads, run.target, own)
-    _check_everything(run, todo)
+    points = KeptPoints(run)
+    _check_everything(run, todo, points)
     checked = time.monotonic()
     _claim_once(run, own)
     if todo:
         announce_writing(run, None)
     created = _prepared(run, scratch)
     totals = absorb_progress(done)
-    _write_everything(run, todo, totals, len(done))
+    _write_everything(run, todo, points, totals, len(done))
     written = time.monotonic()
     _read_back(run, totals, exact=run.request.on_conflict == "fail")
     return Outcome(totals, created, checked, written)
@@ -257,13 +259,13 @@ def _raise_unrepresentable(found: Sequence[Unrepresentable], server: Server) -> 
     )
 
 
-def _check_everything(run: RestoreRun, units: Sequence[Unit]) -> None:
-    """Reads every part once: its digest must hold, and everything in it must be writable."""
+def _check_everything(run: RestoreRun, units: Sequence[Unit], points: KeptPoints) -> None:
+    """Reads every part: its digest must hold, and everything in it must be writable."""
     server = run.target.server
     _refuse_names(run.reads, server, run.options)
     found: list[Unrepresentable] = []
     for position, unit in enumerate(units):
-        for batch in batches(run, unit):
+        for batch in points.checked(unit):
             found.extend(
                 server.unrepresentable(unit.table.measurement, batch_columns(batch.schema), batch, run.options)
             )
@@ -286,7 +288,9 @@ def _groups(units: Sequence[Unit]) -> Iterator[list[Unit]]:
         yield group
 
 
-def _write_everything(run: RestoreRun, units: Sequence[Unit], totals: Totals, steps_before: int) -> None:
+def _write_everything(
+    run: RestoreRun, units: Sequence[Unit], points: KeptPoints, totals: Totals, steps_before: int
+) -> None:
     by_policy: dict[str, list[Unit]] = {}
     for unit in units:
         by_policy.setdefault(run.target.policies[unit.table], []).append(unit)
@@ -296,13 +300,20 @@ def _write_everything(run: RestoreRun, units: Sequence[Unit], totals: Totals, st
             allowed = max(0, run.request.max_rejects - totals.rejects)
             before = replace(totals, expected=Expected(), refused=dict(totals.refused))
             before.expected.absorb(totals.expected)
-            done = _write_group(run, policy, group, totals, replace(run.options, max_rejects=allowed), done)
+            options = replace(run.options, max_rejects=allowed)
+            done = _write_group(run, policy, group, points, totals, options, done)
             keep_progress(run, group, before, totals, step)
             step += 1
 
 
 def _write_group(
-    run: RestoreRun, policy: str, group: Sequence[Unit], totals: Totals, options: WriteOptions, done: int
+    run: RestoreRun,
+    policy: str,
+    group: Sequence[Unit],
+    points: KeptPoints,
+    totals: Totals,
+    options: WriteOptions,
+    done: int,
 ) -> int:
     target = run.target
     writer = target.server.writer(target.database, policy, options)
@@ -310,7 +321,7 @@ def _write_group(
         for unit in group:
             measurement = unit.table.measurement
             table = Table(retention_policy=policy, measurement=measurement)
-            for batch in batches(run, unit):
+            for batch in points.taken(unit):
                 kept = _after_cutoff(batch, run.cutoff(policy))
                 totals.dropped += batch.num_rows - kept.num_rows
                 if kept.num_rows:

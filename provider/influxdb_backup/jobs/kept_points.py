@@ -1,0 +1,47 @@
+"""What the check of a restore has read, kept for its write as far as memory goes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from influxdb_backup.jobs.restore_request import Unit
+from influxdb_backup.jobs.restore_run import RestoreRun, batches
+
+KEPT_BYTES = 96 << 20
+"""of all points that are kept: a small restore downloads and decodes its parts once"""
+
+
+class KeptPoints:
+    """The points of whole units that were read and proved; those of all others are read, and proved, again."""
+
+    def __init__(self, run: RestoreRun, *, limit: int = KEPT_BYTES) -> None:
+        self._run = run
+        self._room = limit
+        self._kept: dict[str, deque[pa.RecordBatch]] = {}
+
+    def checked(self, unit: Unit) -> Iterator[pa.RecordBatch]:
+        """The unit's points from the repository. Kept when the caller takes all of them and they fit."""
+        kept: deque[pa.RecordBatch] = deque()
+        size = 0
+        for batch in batches(self._run, unit):
+            size += batch.nbytes
+            if size <= self._room:
+                kept.append(batch)
+            else:
+                kept.clear()
+            yield batch
+        if size <= self._room:
+            self._room -= size
+            self._kept[unit.key] = kept
+
+    def taken(self, unit: Unit) -> Iterator[pa.RecordBatch]:
+        """The unit's points, each of which is let go when it is taken."""
+        kept = self._kept.pop(unit.key, None)
+        if kept is None:
+            yield from batches(self._run, unit)
+            return
+        while kept:
+            yield kept.popleft()
