@@ -188,6 +188,7 @@ def hostile_floats() -> Iterator[np.ndarray]:
     for places in range(17):
         yield np.round(random.normal(0, 10.0 ** random.uniform(-3, 12, 20_000)), places)
         yield random.integers(-(10**15), 10**15, 20_000) / 10.0**places
+    yield np.tile([-1.5, 0.0, -0.0, 0.25, 99999999.5, -99999999.0, 100000000.0, 12345678.0, 0.0000125], 200)
     yield np.where(random.random(50_000) < 0.5, random.random(50_000), np.round(random.random(50_000), 3))
 
 
@@ -264,7 +265,12 @@ def test_tags_need_not_be_dictionaries_of_what_occurs() -> None:
     fields = [f.with_type(array.type) for f, array in zip(schema, arrays, strict=True)]
     batch = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
     (lines,) = encode("m", batch, DIALECT_1X, WriteOptions())
-    assert bytes(lines.body).splitlines() == [b'm,p=x,t=b s="1" 1', b'm,t=a s="2" 2', b'm s="3" 3', b'm,p=y\\ y s="4" 4']
+    assert bytes(lines.body).splitlines() == [
+        b'm,p=x,t=b s="1" 1',
+        b'm,t=a s="2" 2',
+        b'm s="3" 3',
+        b'm,p=y\\ y s="4" 4',
+    ]
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,14 @@ def renderer(points: Points) -> Render:
     masked = [_is_valid(field.array) for field in fields if field.array.null_count]
     cells = bits, bits.view(np.float64), np.vstack(masked) if masked else np.empty((0, 0), np.bool_)
     times = _frozen(_values(points.times, np.uint64))
-    places = np.zeros(len(fields), np.int64)
+    scanned = len(fields), line_kernels.SCANNED_ROWS
+    seen = np.zeros(len(fields), np.int64), np.empty(scanned, np.uint64), np.empty(scanned, np.int64)
 
     def render(start: int, stop: int) -> Lines:
         room = int(bounds[start:stop].sum()) + line_kernels.SPARE_BYTES
-        out, ends = np.empty(room, np.uint8), np.empty(stop - start, np.int64)
+        out, ends = np.frombuffer(pa.allocate_buffer(room), np.uint8), np.empty(stop - start, np.int64)
         rows = start, stop, points.runs.of(start)
-        size = line_kernels.put_lines(out, ends, rows, runs, columns, cells, texts, times, places)
+        size = line_kernels.put_lines(out, ends, rows, runs, columns, cells, texts, times, seen)
         return Lines(out[:size].data, ends, points.filled[start:stop])
 
     return render
