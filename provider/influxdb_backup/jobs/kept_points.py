@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
 from influxdb_backup.jobs.restore_request import Unit
-from influxdb_backup.jobs.restore_run import RestoreRun, batches
 
 KEPT_BYTES = 96 << 20
 """of all points that are kept: a small restore downloads and decodes its parts once"""
 
 
 class KeptPoints:
-    """The points of whole units that were read and proved; those of all others are read, and proved, again."""
+    """
+    The points of whole units that were read and proved; those of all others are read, and proved, again.
 
-    def __init__(self, run: RestoreRun, *, limit: int = KEPT_BYTES) -> None:
-        self._run = run
+    ``read`` gives the points of a unit from the repository.
+    """
+
+    def __init__(self, read: Callable[[Unit], Iterator[pa.RecordBatch]], *, limit: int = KEPT_BYTES) -> None:
+        self._read = read
         self._room = limit
         self._kept: dict[str, deque[pa.RecordBatch]] = {}
 
@@ -26,7 +29,7 @@ class KeptPoints:
         """The unit's points from the repository. Kept when the caller takes all of them and they fit."""
         kept: deque[pa.RecordBatch] = deque()
         size = 0
-        for batch in batches(self._run, unit):
+        for batch in self._read(unit):
             size += batch.nbytes
             if size <= self._room:
                 kept.append(batch)
@@ -41,7 +44,7 @@ class KeptPoints:
         """The unit's points, each of which is let go when it is taken."""
         kept = self._kept.pop(unit.key, None)
         if kept is None:
-            yield from batches(self._run, unit)
+            yield from self._read(unit)
             return
         while kept:
             yield kept.popleft()

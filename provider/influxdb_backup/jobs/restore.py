@@ -36,7 +36,7 @@ from influxdb_backup.jobs.restore_progress import (
     progress_so_far,
 )
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit, decide_reads
-from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals
+from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals, batches
 from influxdb_backup.jobs.restore_target import Target, choose_target, prepare, refuse_change, refuse_conflict
 from influxdb_backup.jobs.shard_restore import Scratch, restore_by_shards
 from influxdb_backup.model import Scope, Table, printable
@@ -194,7 +194,7 @@ def _restore_by_lines(
     finished = {key for step in done for key in step.units}
     todo = [unit for unit in run.reads.units if unit.key not in finished]
     refuse_conflict(run.request, run.reads, run.target, own)
-    points = KeptPoints(run)
+    points = KeptPoints(partial(batches, run))
     _check_everything(run, todo, points)
     checked = time.monotonic()
     _claim_once(run, own)

@@ -38,7 +38,7 @@ def distinct_rows(codes: Sequence[I64], sizes: Sequence[int], rows: int) -> tupl
     for column in codes:
         changed[1:] |= column[1:] != column[:-1]
     starts = np.flatnonzero(changed).astype(np.int64)
-    runs = np.cumsum(changed) - 1
+    runs = np.repeat(np.arange(len(starts)), np.diff(starts, append=rows))
     if not codes:
         return starts, runs
     combined, radix = np.zeros(len(starts), np.int64), 1
