@@ -42,6 +42,7 @@ from influxdb_backup.errors import (
     ServerError,
     ServerUnavailableError,
 )
+from influxdb_backup.influx.http_pool import connection_pool
 from influxdb_backup.influx.protocol import ServerSettings
 from influxdb_backup.model import encode_name, printable
 
@@ -194,7 +195,7 @@ class Http:
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "influxdb-backup"}
         if secret:
             self._headers["Authorization"] = secret
-        self._pool = urllib3.PoolManager(
+        self._pool = connection_pool(
             num_pools=2,
             maxsize=_CONNECTIONS,
             retries=False,
