@@ -6,7 +6,6 @@ An index may have tens of millions of keys, so only marks in it are kept; what l
 
 from __future__ import annotations
 
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,11 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+
+try:
+    from isal.isal_zlib import crc32 as crc32_of
+except ImportError:  # where numba was installed without the rest of the extra
+    from zlib import crc32 as crc32_of
 
 from influxdb_backup.errors import SourceError
 from influxdb_backup.influx.tsm.checksum import crc32
@@ -37,7 +41,7 @@ I64 = npt.NDArray[np.int64]
 _WORTH_A_THREAD = 1 << 22
 """bytes of blocks whose checksums are computed by two threads"""
 _WORTH_A_CALL = 1 << 10
-"""bytes of a block, on average, from which on a call of zlib is faster than the loop"""
+"""bytes of a block, on average, from which on a call of the library is faster than the loop"""
 MARK_KEYS = 1 << 13
 """keys from one mark to the next"""
 _SMALLEST_BLOCK = CRC_BYTES + 3
@@ -250,10 +254,10 @@ def _damaged(index: TsmIndex) -> I64:
 
 
 def _damaged_long(data: U8, places: I64, sizes: I64) -> I64:
-    """The same by zlib, which is twice as fast as the compiled loop once a block is worth the call."""
+    """The same by a library, for blocks that are worth a call: isal takes a fifth of the time of the compiled loop."""
     whole: memoryview = data.data
     bounds = zip((places + CRC_BYTES).tolist(), (places + sizes).tolist(), strict=True)
-    found = np.array([zlib.crc32(whole[start:stop]) for start, stop in bounds], np.int64)
+    found = np.array([crc32_of(whole[start:stop]) for start, stop in bounds], np.int64)
     written = data[places[:, None] + np.arange(CRC_BYTES)].view(">u4")[:, 0]
     return np.flatnonzero(found != written).astype(np.int64)
 
