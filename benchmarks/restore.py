@@ -20,6 +20,7 @@ from influxdb_backup.influx.writer import LineProtocolWriter, SendResult
 from influxdb_backup.jobs.export import export
 from influxdb_backup.jobs.restore import restore
 from influxdb_backup.jobs.restore_request import RestoreRequest
+from influxdb_backup.shard_groups import DEFAULT_DURATION
 
 CONNECTIONS = 2
 _ROUNDS = 2
@@ -90,7 +91,8 @@ def _bodies(bed: ShardBed, repository: Repository, data: DataSet) -> list[bytes]
         found.append(bytes(body))
         return SendResult(204, "")
 
-    with LineProtocolWriter(keep, bed.server.dialect, WriteOptions(connections=1)) as writer:
+    options = WriteOptions(connections=1)
+    with LineProtocolWriter(keep, bed.server.dialect, options, shard_duration=DEFAULT_DURATION) as writer:
         for batch in _batches(repository):
             writer.write(data.measurement, batch)
     return found

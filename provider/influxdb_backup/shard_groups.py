@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from influxdb_backup.model import MAX_END, MIN_TIME, Window
 
 YEAR_ONE = 62_135_596_800 * 10**9
@@ -15,6 +18,13 @@ DEFAULT_DURATION = 7 * DAY
 def group_number(instant: int, duration: int) -> int:
     """Which group of ``duration`` ns holds the instant (ns), counted from year 1."""
     return (instant + YEAR_ONE) // duration
+
+
+def group_numbers(instants: npt.NDArray[np.int64], duration: int) -> npt.NDArray[np.int64]:
+    """For each instant (ns) a number that it has in common with all others of its group, and with no more."""
+    whole = instants // duration
+    rest = instants - whole * duration  # both may wrap around at the limits of time, and the difference is right
+    return whole + (rest >= -YEAR_ONE % duration)
 
 
 def group_at(instant: int, duration: int) -> Window | None:

@@ -23,6 +23,7 @@ from influxdb_backup.influx.line_protocol import unrepresentable
 from influxdb_backup.influx.protocol import Dialect, WriteOptions
 from influxdb_backup.influx.writer import LineProtocolWriter
 from influxdb_backup.model import Column, InfluxType, Role, encode_name
+from influxdb_backup.shard_groups import DEFAULT_DURATION
 from tests.influx_write.support import batch_of, field, read_points, sender, tag
 from tests.servers import RunningServer
 
@@ -72,7 +73,7 @@ def test_measurement_names_round_trip(any_influx: RunningServer, names: list[str
     dialect = dialect_of(any_influx)
     database = new_database(any_influx)
     expected = set()
-    with LineProtocolWriter(sender(any_influx, database), dialect, OPTIONS) as writer:
+    with LineProtocolWriter(sender(any_influx, database), dialect, OPTIONS, shard_duration=DEFAULT_DURATION) as writer:
         for number, name in enumerate(names):
             batch = batch_of([field("v")], [(number, {}, {"v": 1.5})])
             if not unrepresentable(name, [field("v")], batch, dialect, OPTIONS):
@@ -92,7 +93,7 @@ def test_tags_and_field_keys_round_trip(any_influx: RunningServer, names: list[t
     dialect = dialect_of(any_influx)
     database = new_database(any_influx)
     expected = {}
-    with LineProtocolWriter(sender(any_influx, database), dialect, OPTIONS) as writer:
+    with LineProtocolWriter(sender(any_influx, database), dialect, OPTIONS, shard_duration=DEFAULT_DURATION) as writer:
         for number, (key, value, field_key) in enumerate(names):
             columns = [tag(key), field(field_key, InfluxType.INTEGER)]
             batch = batch_of(columns, [(number, {key: encode_name(value)}, {field_key: number})])
@@ -148,7 +149,9 @@ def test_values_round_trip(any_influx: RunningServer, points: list, lines: int) 
     database = new_database(any_influx)
     options = WriteOptions(retry_seconds=5, batch_lines=lines)
     columns = [tag("host"), tag("site"), *FIELDS]
-    with LineProtocolWriter(sender(any_influx, database), dialect_of(any_influx), options) as writer:
+    with LineProtocolWriter(
+        sender(any_influx, database), dialect_of(any_influx), options, shard_duration=DEFAULT_DURATION
+    ) as writer:
         writer.write("m", batch_of(columns, points))
     expected = {
         (b"m", frozenset((k.encode(), v.encode()) for k, v in tags.items() if v), time): {
@@ -203,7 +206,7 @@ def test_unsigned_values_round_trip_on_2x(influx2: RunningServer) -> None:
     """2.x takes unsigned values to their limit."""
     database = new_database(influx2)
     batch = batch_of([field("u", InfluxType.UNSIGNED)], [(1, {}, {"u": 2**64 - 1}), (2, {}, {"u": 0})])
-    with LineProtocolWriter(sender(influx2, database), DIALECT_2X, OPTIONS) as writer:
+    with LineProtocolWriter(sender(influx2, database), DIALECT_2X, OPTIONS, shard_duration=DEFAULT_DURATION) as writer:
         writer.write("m", batch)
     assert [fields[b"u"] for fields in read_points(influx2, database).values()] == [2**64 - 1, 0]
 
@@ -218,7 +221,9 @@ def test_unsigned_values_are_refused_or_converted_on_1x(influx1: RunningServer) 
     assert unrepresentable("m", [column], large, DIALECT_1X, as_integer)
     assert not unrepresentable("m", [column], small, DIALECT_1X, as_integer)
     database = new_database(influx1)
-    with LineProtocolWriter(sender(influx1, database), DIALECT_1X, as_integer) as writer:
+    with LineProtocolWriter(
+        sender(influx1, database), DIALECT_1X, as_integer, shard_duration=DEFAULT_DURATION
+    ) as writer:
         writer.write("m", small)
     assert [fields[b"u"] for fields in read_points(influx1, database).values()] == [7]
 
@@ -258,6 +263,6 @@ def test_the_columns_role_decides(influx1: RunningServer) -> None:
     database = new_database(influx1)
     columns: list[Column] = [tag("host"), field("host", InfluxType.STRING)]
     assert columns[0].role is Role.TAG
-    with LineProtocolWriter(sender(influx1, database), DIALECT_1X, OPTIONS) as writer:
+    with LineProtocolWriter(sender(influx1, database), DIALECT_1X, OPTIONS, shard_duration=DEFAULT_DURATION) as writer:
         writer.write("m", batch_of(columns, [(1, {"host": "t"}, {"host": "f"})]))
     assert read_points(influx1, database) == {(b"m", frozenset({(b"host", b"t")}), 1): {b"host": b"f"}}

@@ -29,6 +29,7 @@ from influxdb_backup.influx.protocol import WriteOptions
 from influxdb_backup.influx.rejects import RejectFile, read_reject_file
 from influxdb_backup.influx.writer import LineProtocolWriter, SendResult
 from influxdb_backup.model import InfluxType
+from influxdb_backup.shard_groups import DEFAULT_DURATION
 from tests.influx_write.support import batch_of, field, loopback, read_points, sender, tag
 from tests.servers import RunningServer, find_influxd1, start_influxdb1
 
@@ -42,7 +43,9 @@ def points(count: int, first: int = 0, **tags: str) -> list[tuple[int, dict[str,
 
 def write(server: RunningServer, options: WriteOptions, count: int, database: str = "any") -> LineProtocolWriter:
     """Writes points of one series and returns the writer."""
-    with LineProtocolWriter(sender(server, database), DIALECT_1X, options, name="The target") as writer:
+    with LineProtocolWriter(
+        sender(server, database), DIALECT_1X, options, name="The target", shard_duration=DEFAULT_DURATION
+    ) as writer:
         writer.write("m", batch_of(COLUMNS, points(count)))
     return writer
 
@@ -91,7 +94,7 @@ def test_the_server_says_how_long_to_wait() -> None:
         return SendResult(429, "busy", retry_after=1.0) if len(moments) == 1 else SendResult(204, "")
 
     options = WriteOptions(connections=1, retry_seconds=5)
-    with LineProtocolWriter(send, DIALECT_1X, options) as writer:
+    with LineProtocolWriter(send, DIALECT_1X, options, shard_duration=DEFAULT_DURATION) as writer:
         writer.write("m", batch_of(COLUMNS, points(3)))
     assert (writer.result.rows, len(moments)) == (3, 2)
     assert moments[1] - moments[0] >= 1.0
@@ -100,7 +103,10 @@ def test_the_server_says_how_long_to_wait() -> None:
         return SendResult(429, "busy", retry_after=3600.0)
 
     started = time.monotonic()
-    with pytest.raises(ServerUnavailableError, match="busy"), LineProtocolWriter(busy, DIALECT_1X, options) as writer:
+    with (
+        pytest.raises(ServerUnavailableError, match="busy"),
+        LineProtocolWriter(busy, DIALECT_1X, options, shard_duration=DEFAULT_DURATION) as writer,
+    ):
         writer.write("m", batch_of(COLUMNS, points(3)))
     assert time.monotonic() - started < 5
 
@@ -224,7 +230,7 @@ def test_lines_with_newlines_are_not_torn(tmp_path: Path) -> None:
     columns = [field("s", InfluxType.STRING)]
     with (
         loopback(answer) as server,
-        LineProtocolWriter(sender(server, "any"), DIALECT_1X, options) as writer,
+        LineProtocolWriter(sender(server, "any"), DIALECT_1X, options, shard_duration=DEFAULT_DURATION) as writer,
     ):
         writer.write("m", batch_of(columns, rows))
     assert writer.result.rows == 19
@@ -253,7 +259,10 @@ def test_an_error_of_a_connection_surfaces_in_the_next_write() -> None:
     def send(body: memoryview) -> SendResult:
         raise ZeroDivisionError("a fault in the sender")
 
-    with pytest.raises(ZeroDivisionError), LineProtocolWriter(send, DIALECT_1X, WriteOptions(batch_lines=1)) as writer:
+    with (
+        pytest.raises(ZeroDivisionError),
+        LineProtocolWriter(send, DIALECT_1X, WriteOptions(batch_lines=1), shard_duration=DEFAULT_DURATION) as writer,
+    ):
         for first in range(0, 10_000, 10):
             writer.write("m", batch_of(COLUMNS, points(10, first)))
     assert writer.result.rows == 0
@@ -264,7 +273,9 @@ def test_an_error_of_the_caller_stops_the_connections() -> None:
     with (
         loopback(Memory(first=[(503, b"busy")] * 1000)) as server,
         pytest.raises(KeyError),
-        LineProtocolWriter(sender(server, "any"), DIALECT_1X, WriteOptions(batch_lines=1)) as writer,
+        LineProtocolWriter(
+            sender(server, "any"), DIALECT_1X, WriteOptions(batch_lines=1), shard_duration=DEFAULT_DURATION
+        ) as writer,
     ):
         writer.write("m", batch_of(COLUMNS, points(2)))
         raise KeyError("mine")
@@ -276,7 +287,9 @@ def test_small_tables_share_a_batch() -> None:
     memory = Memory()
     with (
         loopback(memory) as server,
-        LineProtocolWriter(sender(server, "any"), DIALECT_1X, WriteOptions(batch_lines=50)) as writer,
+        LineProtocolWriter(
+            sender(server, "any"), DIALECT_1X, WriteOptions(batch_lines=50), shard_duration=DEFAULT_DURATION
+        ) as writer,
     ):
         for number in range(100):
             writer.write(f"m{number}", batch_of(COLUMNS, points(1)))
@@ -290,7 +303,9 @@ def test_a_row_that_cannot_be_written_stops_before_it_is_sent() -> None:
     with (
         loopback(memory) as server,
         pytest.raises(UnrepresentableError, match="comment"),
-        LineProtocolWriter(sender(server, "any"), DIALECT_1X, WriteOptions()) as writer,
+        LineProtocolWriter(
+            sender(server, "any"), DIALECT_1X, WriteOptions(), shard_duration=DEFAULT_DURATION
+        ) as writer,
     ):
         writer.write("#m", batch_of(COLUMNS, points(1)))
     assert memory.requests == 0
@@ -303,7 +318,9 @@ def test_a_shard_that_stays_closed_is_told_with_the_way_out(monkeypatch: pytest.
     with (
         loopback(Memory(first=[(500, closed)] * 1000)) as server,
         pytest.raises(ServerUnavailableError, match="engine is closed") as caught,
-        LineProtocolWriter(sender(server, "any"), DIALECT_1X, WriteOptions(retry_seconds=300)) as writer,
+        LineProtocolWriter(
+            sender(server, "any"), DIALECT_1X, WriteOptions(retry_seconds=300), shard_duration=DEFAULT_DURATION
+        ) as writer,
     ):
         writer.write("m", batch_of(COLUMNS, points(1)))
     assert "drop the target database" in caught.value.hint
@@ -318,7 +335,9 @@ def test_a_killed_server_fails_the_write(tmp_path: Path) -> None:
         options = WriteOptions(batch_lines=100, retry_seconds=1)
         with (
             pytest.raises(ServerUnavailableError, match="did not take a batch"),
-            LineProtocolWriter(sender(server, "d"), DIALECT_1X, options, name="The target") as writer,
+            LineProtocolWriter(
+                sender(server, "d"), DIALECT_1X, options, name="The target", shard_duration=DEFAULT_DURATION
+            ) as writer,
         ):
             for first in range(0, 10**7, 1000):
                 writer.write("m", batch_of(COLUMNS, points(1000, first)))
@@ -344,7 +363,7 @@ def test_type_conflicts_and_expired_points_on_a_real_server(any_influx: RunningS
         for first in (0, 700000000000000000, 1400000000000000000)
         for time in range(100)
     ]
-    with LineProtocolWriter(sender(any_influx, database), dialect, options) as writer:
+    with LineProtocolWriter(sender(any_influx, database), dialect, options, shard_duration=DEFAULT_DURATION) as writer:
         writer.write("m", batch_of(columns, rows))
     assert writer.result.rejects == 20
     assert writer.result.rows == 280
@@ -369,7 +388,12 @@ def test_points_beyond_retention_on_a_real_server(influx1: RunningServer, tmp_pa
     file = tmp_path / "rejects.lp.zst"
     with (
         pytest.raises(RejectedPointsError, match="retention"),
-        LineProtocolWriter(sender(influx1, database, "short"), DIALECT_1X, WriteOptions(reject_file=file)) as writer,
+        LineProtocolWriter(
+            sender(influx1, database, "short"),
+            DIALECT_1X,
+            WriteOptions(reject_file=file),
+            shard_duration=DEFAULT_DURATION,
+        ) as writer,
     ):
         writer.write("m", batch_of(COLUMNS, rows))
     assert writer.result.rejects == 5
@@ -384,7 +408,7 @@ def test_bodies_over_the_servers_limit_are_halved(tmp_path: Path) -> None:
         server.create_database("d")
         strings = [(n, {}, {"s": "x" * 400_000}) for n in range(80)]
         options = WriteOptions(batch_bytes=2**26, connections=1)
-        with LineProtocolWriter(sender(server, "d"), DIALECT_1X, options) as writer:
+        with LineProtocolWriter(sender(server, "d"), DIALECT_1X, options, shard_duration=DEFAULT_DURATION) as writer:
             writer.write("m", batch_of([field("s", InfluxType.STRING)], strings))
         assert writer.result.rows == 80
         found = server.query('SELECT count("s") FROM "m"', db="d")["results"][0]["series"][0]["values"][0][1]

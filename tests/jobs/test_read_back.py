@@ -68,6 +68,80 @@ def test_restore_reads_back_every_table(influx1: RunningServer, server1: Server,
         assert caught.value.kind == "read-back-differs"
 
 
+class LosingOnce(Wrapped):
+    """A server on which points of the first write into it, which it confirmed, are not there."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.writers = 0
+
+    def writer(self, database: str, retention_policy: str, options: WriteOptions) -> PointWriter:
+        """A writer that loses, and then good ones."""
+        self.writers += 1
+        writer = self.server.writer(database, retention_policy, options)
+        return BadWriter(writer) if self.writers == 1 else writer  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("on_conflict", ["fail", "merge"])
+def test_confirmed_points_that_are_missing_are_written_once_more(
+    any_influx: RunningServer,
+    any_server: Server,
+    repository: Repository,
+    caplog: pytest.LogCaptureFixture,
+    on_conflict: str,
+) -> None:
+    """A restore writes all again, says so, and has every point; run again with its id it finds nothing to do."""
+    database = new_database(any_influx)
+    for measurement in ("cpu", "mem"):
+        fill(any_influx, database, measurement)
+    back_up(repository, any_server, plan(database))
+    target, losing = new_database(any_influx), LosingOnce(any_server)
+    asked = {"plan": "telemetry", "window": DAY, "writer": "lines", "restore_id": new_name("once-more")}
+    report = restore_into(repository, losing, target, on_conflict=on_conflict, **asked)
+    assert (report.written_again, losing.writers, report.rows, report.values) == (True, 2, 20, 20)
+    assert "autogen.cpu, field 'v': 10 written, 9 there" in caplog.text
+    for measurement in ("cpu", "mem"):
+        assert values(any_influx, target, measurement) == values(any_influx, database, measurement)
+    again = restore_into(repository, losing, target, on_conflict=on_conflict, **asked)
+    assert (again.written_again, again.rows, again.continued_units) == (False, 20, 2)
+
+
+def test_refused_points_are_counted_once_when_all_is_written_once_more(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """What the target refuses the first and the second time is one number of points, and still within the limit."""
+    database = new_database(influx1)
+    for measurement in ("cpu", "mem"):
+        fill(influx1, database, measurement)
+    back_up(repository, server1, plan(database))
+    target = new_database(influx1)
+    influx1.write(f'mem v="text" {DAY.start - HOUR}', target)
+    report = restore_into(
+        repository, LosingOnce(server1), target, plan="telemetry", window=DAY, max_rejects=10, writer="lines"
+    )
+    assert (report.written_again, report.rejects, report.rows) == (True, 10, 20)
+    assert values(influx1, target) == values(influx1, database)
+
+
+def test_points_that_are_too_many_are_not_written_once_more(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Writing again cannot help when somebody else writes into the target: the restore fails at once."""
+    backed_up(influx1, server1, repository)
+    target = new_database(influx1)
+
+    class Crowded(LosingOnce):
+        def writer(self, database: str, retention_policy: str, options: WriteOptions) -> PointWriter:
+            influx1.write(f"cpu,host=other v=1 {DAY.start + self.writers}", target)
+            self.writers += 1
+            return self.server.writer(database, retention_policy, options)
+
+    crowded = Crowded(server1)
+    with pytest.raises(TargetError, match="10 written, 11 there"):
+        restore_into(repository, crowded, target, plan="telemetry", window=DAY)
+    assert crowded.writers == 1
+
+
 def test_restore_reads_back_a_merge_shard_group_by_shard_group(
     any_influx: RunningServer, any_server: Server, repository: Repository
 ) -> None:
@@ -117,7 +191,7 @@ def test_restore_reads_back_points_that_appear_late_after_a_refusal(
     with pytest.raises(TargetError, match="20 written, 0 there"):
         restore_into(
             repository,
-            Late(server2, 3.5),
+            Late(server2, 30),
             new_name(),
             plan="telemetry",
             window=DAY,

@@ -284,6 +284,8 @@ def _print_report(report: RestoreReport) -> None:
     facts: list[tuple[str, object]] = [("restore id", report.restore_id)]
     if report.writer == "shard":
         facts.append(("written", "as whole shards"))
+    if report.written_again:
+        facts.append(("written", "twice: the first time the server had confirmed points that it did not hold"))
     facts += [("created", what) for what in report.created]
     facts += [("without retention", what) for what in report.infinite]
     facts += [("widened", f"{what}: existed, and now keeps points for ever") for what in report.widened]

@@ -25,7 +25,7 @@ def renderer(points: Points) -> Render:
         _, offsets, data = lines.buffers()
         bounds = np.frombuffer(offsets, np.int32)[lines.offset : lines.offset + len(lines) + 1].astype(np.int64)
         body = memoryview(data).cast("B")[int(bounds[0]) : int(bounds[-1])]
-        return Lines(body, bounds[1:] - bounds[0], points.filled[start:stop])
+        return Lines(body, bounds[1:] - bounds[0], points.filled[start:stop], points.instants[start:stop])
 
     return render
 

@@ -28,7 +28,8 @@ def renderer(points: Points) -> Render:
     bits, texts = _cells(fields, len(bounds))
     masked = [_is_valid(field.array) for field in fields if field.array.null_count]
     cells = bits, bits.view(np.float64), np.vstack(masked) if masked else np.empty((0, 0), np.bool_)
-    times = _frozen(_values(points.times, np.uint64))
+    instants = points.instants
+    times = _frozen(instants.view(np.uint64))
     scanned = len(fields), line_kernels.SCANNED_ROWS
     seen = np.zeros(len(fields), np.int64), np.empty(scanned, np.uint64), np.empty(scanned, np.int64)
 
@@ -37,7 +38,7 @@ def renderer(points: Points) -> Render:
         out, ends = np.frombuffer(pa.allocate_buffer(room), np.uint8), np.empty(stop - start, np.int64)
         rows = start, stop, points.runs.of(start)
         size = line_kernels.put_lines(out, ends, rows, runs, columns, cells, texts, times, seen)
-        return Lines(out[:size].data, ends, points.filled[start:stop])
+        return Lines(out[:size].data, ends, points.filled[start:stop], instants[start:stop])
 
     return render
 

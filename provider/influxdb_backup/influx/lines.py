@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ class Lines:
     """where each line ends in ``body``; string values may hold newlines, so that lines cannot be found by them"""
     fields: npt.NDArray[np.int64]
     """the number of field values of each line"""
+    times: npt.NDArray[np.int64]
+    """the time of each, in ns"""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -42,7 +45,17 @@ class Lines:
         """The lines from ``start`` to before ``stop``."""
         first = int(self.ends[start - 1]) if start else 0
         last = int(self.ends[stop - 1]) if stop else 0
-        return Lines(self.body[first:last], self.ends[start:stop] - first, self.fields[start:stop])
+        return Lines(
+            self.body[first:last], self.ends[start:stop] - first, self.fields[start:stop], self.times[start:stop]
+        )
+
+    def apart(self, numbers: Sequence[int]) -> tuple[Lines, Lines]:
+        """The lines of these numbers, which ascend, and all others."""
+        if not numbers:
+            return self.part(0, 0), self
+        chosen = [self.part(number, number + 1) for number in numbers]
+        others = [self.part(before + 1, number) for before, number in pairwise([-1, *numbers, len(self)])]
+        return join_lines(chosen), join_lines(others)
 
 
 def join_lines(parts: Sequence[Lines]) -> Lines:
@@ -52,7 +65,10 @@ def join_lines(parts: Sequence[Lines]) -> Lines:
     offsets = np.cumsum([0, *(len(part.body) for part in parts)])
     ends = [part.ends + offset for part, offset in zip(parts, offsets, strict=False)]
     body = memoryview(b"".join(part.body for part in parts))
-    return Lines(body, np.concatenate(ends), np.concatenate([part.fields for part in parts]))
+    fields, times = (
+        np.concatenate(arrays) for arrays in zip(*((part.fields, part.times) for part in parts), strict=True)
+    )
+    return Lines(body, np.concatenate(ends), fields, times)
 
 
 @dataclass(frozen=True)
@@ -102,6 +118,12 @@ class Points:
     """nanoseconds; int64"""
     filled: npt.NDArray[np.int64]
     """the number of field values of each"""
+
+    @property
+    def instants(self) -> npt.NDArray[np.int64]:
+        """The times, in place."""
+        instants: npt.NDArray[np.int64] = self.times.to_numpy()
+        return instants
 
     @cached_property
     def bounds(self) -> npt.NDArray[np.int64]:

@@ -51,6 +51,7 @@ from influxdb_backup.model import (
     decode_name,
     printable,
 )
+from influxdb_backup.shard_groups import default_duration
 from influxdb_backup.windows import parse_duration, tile
 
 _SYSTEM_DATABASES = frozenset({"_internal"})
@@ -166,11 +167,12 @@ class Server1:
 
     def writer(self, database: str, retention_policy: str, options: WriteOptions) -> PointWriter:
         """A writer into an existing policy."""
-        self._policy(database, retention_policy)
+        policy = self._policy(database, retention_policy)
         parameters = {"db": database, "rp": retention_policy, "precision": "ns"}
         compress = compresses(self._url, options.compress)
         send = http_sender(self._http, "/write", parameters, compress=compress)
-        return LineProtocolWriter(send, self._dialect, options, name=self.name)
+        duration = policy.shard_duration or default_duration(policy.duration)
+        return LineProtocolWriter(send, self._dialect, options, shard_duration=duration, name=self.name)
 
     def unrepresentable(
         self, measurement: str, columns: Sequence[Column], batch: pa.RecordBatch | None, options: WriteOptions

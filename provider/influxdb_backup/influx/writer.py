@@ -8,7 +8,8 @@ writing a point twice gives the same point. 413 is halved as well. 429, 5xx and 
 for a bounded time. Everything else ends the write with an error.
 
 Batches travel in parallel, so that two batches may arrive in the other order. This matters only to a point
-that occurs twice with different values, and one pass of a restore never writes a point twice.
+that occurs twice with different values, and one pass of a restore never writes a point twice. Only what begins a
+shard group travels alone: a line of it, before the others.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from influxdb_backup.errors import (
     WriteError,
 )
 from influxdb_backup.influx.dialect import escape_measurement
+from influxdb_backup.influx.first_writes import FirstWrites
 from influxdb_backup.influx.line_protocol import encode
 from influxdb_backup.influx.lines import Lines, join_lines
 from influxdb_backup.influx.protocol import Dialect, WriteOptions, WriteResult
@@ -111,15 +113,19 @@ class LineProtocolWriter:
 
     ``write`` encodes in the caller's thread and hands full batches to ``options.connections`` threads over a
     queue of as many places. Any error of a thread is raised by the next ``write`` or when the block is left.
+    ``shard_duration`` (ns) is that of the target's retention policy.
     """
 
-    def __init__(self, send: Send, dialect: Dialect, options: WriteOptions, *, name: str = "The server") -> None:
+    def __init__(
+        self, send: Send, dialect: Dialect, options: WriteOptions, *, shard_duration: int, name: str = "The server"
+    ) -> None:
         self._send = send
         self._dialect = dialect
         self._options = options
         self._name = name
         self._queue: Queue[Lines | None] = Queue(maxsize=max(1, options.connections))
         self._threads: list[Thread] = []
+        self._first_writes = FirstWrites(shard_duration) if options.connections > 1 else None
         self._stop = Event()
         self._lock = Lock()
         self._failure: BaseException | None = None
@@ -276,11 +282,20 @@ class LineProtocolWriter:
             self._stop.set()
 
     def _deliver(self, batch: Lines) -> None:
-        """Sends a batch, and what is refused of it in halves, until each line is confirmed or refused alone."""
+        """Sends a batch, after those of its lines that begin a shard group."""
         with self._lock:
             self._batches += 1
             self._bytes += len(batch.body)
-        waiting = [batch]
+        if self._first_writes is None:
+            self._settle(batch)
+            return
+        with self._first_writes.before(batch) as (beginning, rest):
+            self._settle(beginning)
+        self._settle(rest)
+
+    def _settle(self, batch: Lines) -> None:
+        """Sends lines, and what is refused of them in halves, until each is confirmed or refused alone."""
+        waiting = [batch] if len(batch) else []
         while waiting and not self._stop.is_set():
             lines = waiting.pop()
             answer = self._confirm(lines)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from influxdb_backup.errors import TargetError
 from influxdb_backup.influx.protocol import Server
@@ -14,8 +13,6 @@ from influxdb_backup.model import Column, Role, Table, Window, printable
 
 _PATIENCE = 10.0
 """seconds that points may take to become visible after a partial refusal (run on 2.9.1: half a second)"""
-
-_NONE: Mapping[Table, int] = MappingProxyType({})
 
 
 @dataclass
@@ -48,85 +45,98 @@ class Expected:
         return tuple(dict.fromkeys(table for (table, _), count in self.counts.items() if count))
 
 
+@dataclass(frozen=True)
+class Difference:
+    """One field of which the target holds more or fewer values than were written."""
+
+    table: Table
+    field: str
+    written: int
+    there: int
+
+    @property
+    def is_short(self) -> bool:
+        """Whether values are missing."""
+        return self.there < self.written
+
+    def __str__(self) -> str:
+        return f"{self.table}, field {printable(self.field)!r}: {self.written} written, {self.there} there"
+
+
 def has_mixed_types(columns: Sequence[Column]) -> bool:
     """Whether a field occurs with more than one type."""
     fields = [column.name for column in columns if column.role is Role.FIELD]
     return len(fields) != len(set(fields))
 
 
-def read_back(
-    server: Server,
-    database: str,
-    window: Window,
-    expected: Expected,
-    *,
-    mixed: frozenset[Table],
-    exact: bool,
-    missing_allowed: Mapping[Table, int] = _NONE,
-    patient: bool = False,
-    progress: ProgressCallback = silent,
-) -> None:
+@dataclass(frozen=True)
+class ReadBack:
+    """What a target is asked for after the last point, and how exactly it must agree."""
+
+    server: Server
+    database: str
+    window: Window
+    expected: Expected
+    mixed: frozenset[Table]
     """
-    Compares the target's counts with what was written.
-
-    Tables in ``mixed`` have fields of several types and are counted one shard group at a time, since a count over
-    several groups leaves out strings and booleans (run on 1.6.7, 1.12.4 and 2.9.1).
-    ``exact``: the range was empty before, so the counts must be equal; otherwise they must not be fewer.
-    Of a table ``missing_allowed`` points may be missing of each field, since they were refused. Raises TargetError
-    (``read-back-differs``) with the first differences.
+    tables with fields of several types: counted one shard group at a time, since a count over several groups leaves
+    out strings and booleans (run on 1.6.7, 1.12.4 and 2.9.1)
     """
-    deadline = time.monotonic() + (_PATIENCE if patient else 2.0)
-    while True:
-        differences = _differences(server, database, window, expected, mixed, exact, missing_allowed, progress)
-        if not differences:
-            return
-        if time.monotonic() >= deadline:
-            break
-        time.sleep(0.5)
-    raise TargetError(
-        f"The target {printable(database)!r} on {server.name} does not hold what was written: "
-        f"{'; '.join(differences[:5])}{' and more' if len(differences) > 5 else ''}.",
-        kind="read-back-differs",
-        hint="Look at the server's log and limits, then run the restore again with the same --restore-id.",
-    )
+    exact: bool
+    """the range was empty before, so the counts must be equal; otherwise they must not be fewer"""
+    missing_allowed: Mapping[Table, int] = field(default_factory=dict)
+    """of a table so many points may be missing of each field, since they were refused"""
+    patient: bool = False
+    """whether points may become visible only a moment later"""
+    progress: ProgressCallback = silent
 
+    def prove(self) -> None:
+        """Raises TargetError (``read-back-differs``) with the first differences."""
+        self.refuse(self.differences())
 
-def _differences(
-    server: Server,
-    database: str,
-    window: Window,
-    expected: Expected,
-    mixed: frozenset[Table],
-    exact: bool,
-    missing_allowed: Mapping[Table, int],
-    progress: ProgressCallback,
-) -> list[str]:
-    differences = []
-    pieces: dict[str, tuple[Window, ...]] = {}
-    tables = expected.tables()
-    for position, table in enumerate(tables):
-        policy = table.retention_policy
-        if (table in mixed or not exact) and policy not in pieces:
-            pieces[policy] = server.pieces(database, policy, window)
-        wanted = expected.of(table)
-        found = _found(server, database, table, pieces.get(policy, (window,)), wanted)
-        for name, count in wanted.items():
-            short, long = (
-                found.get(name, 0) < count - missing_allowed.get(table, 0),
-                exact and found.get(name, 0) > count,
+    def refuse(self, differences: Sequence[Difference]) -> None:
+        """Raises TargetError as ``prove`` does when there are any."""
+        if differences:
+            raise TargetError(
+                f"The target {printable(self.database)!r} on {self.server.name} does not hold what was written: "
+                f"{some_of(differences)}.",
+                kind="read-back-differs",
+                hint="Look at the server's log and limits, then run the restore again with the same --restore-id.",
             )
-            if short or long:
-                differences.append(f"{table}, field {printable(name)!r}: {count} written, {found.get(name, 0)} there")
-        progress(Progress("read-back", position + 1, len(tables), 0, 0, str(table)))
-    return differences
+
+    def differences(self) -> tuple[Difference, ...]:
+        """What is there now, or after a while still, and is not what was written."""
+        deadline = time.monotonic() + (_PATIENCE if self.patient else 2.0)
+        while True:
+            found = tuple(self._differences())
+            if not found or time.monotonic() >= deadline:
+                return found
+            time.sleep(0.5)
+
+    def _differences(self) -> Iterator[Difference]:
+        pieces: dict[str, tuple[Window, ...]] = {}
+        tables = self.expected.tables()
+        for position, table in enumerate(tables):
+            policy = table.retention_policy
+            if (table in self.mixed or not self.exact) and policy not in pieces:
+                pieces[policy] = self.server.pieces(self.database, policy, self.window)
+            wanted = self.expected.of(table)
+            found = self._found(table, pieces.get(policy, (self.window,)), wanted)
+            for name, count in wanted.items():
+                there = found.get(name, 0)
+                if there < count - self.missing_allowed.get(table, 0) or (self.exact and there > count):
+                    yield Difference(table, name, count, there)
+            self.progress(Progress("read-back", position + 1, len(tables), 0, 0, str(table)))
+
+    def _found(self, table: Table, pieces: tuple[Window, ...], wanted: Collection[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for piece in pieces:
+            counts = self.server.counts(self.database, table.retention_policy, table.measurement, piece, sorted(wanted))
+            for name, count in counts.items():
+                found[name] = found.get(name, 0) + count
+        return found
 
 
-def _found(
-    server: Server, database: str, table: Table, pieces: tuple[Window, ...], wanted: Mapping[str, int]
-) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for piece in pieces:
-        counts = server.counts(database, table.retention_policy, table.measurement, piece, sorted(wanted))
-        for name, count in counts.items():
-            found[name] = found.get(name, 0) + count
-    return found
+def some_of(differences: Sequence[Difference]) -> str:
+    """The first few, for a message."""
+    return f"{'; '.join(map(str, differences[:5]))}{' and more' if len(differences) > 5 else ''}"

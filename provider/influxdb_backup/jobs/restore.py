@@ -19,7 +19,7 @@ from influxdb_backup.influx.protocol import Server, Unrepresentable, WriteOption
 from influxdb_backup.jobs.compare import compare_fingerprints
 from influxdb_backup.jobs.kept_points import KeptPoints
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
-from influxdb_backup.jobs.read_back import Expected, has_mixed_types, read_back
+from influxdb_backup.jobs.read_back import Expected, ReadBack, has_mixed_types, some_of
 from influxdb_backup.jobs.restore_documents import (
     RestorePlan,
     RestoreProgress,
@@ -139,15 +139,15 @@ def _still_there(run: RestoreRun, done: list[RestoreProgress]) -> list[RestorePr
     try:
         if not run.target.existing.issuperset(run.target.policies.values()):
             raise TargetError(f"the database {printable(run.target.database)} or a policy of it is gone.")
-        _read_back(run, absorb_progress(done), exact=False)
+        _read_back(run, absorb_progress(done), exact=False).prove()
     except TargetError as error:
         logger.warning("All is written again, for what an earlier call had written is not there: %s", error.message)
         return []
     return done
 
 
-def _read_back(run: RestoreRun, totals: Totals, *, exact: bool) -> None:
-    read_back(
+def _read_back(run: RestoreRun, totals: Totals, *, exact: bool) -> ReadBack:
+    return ReadBack(
         run.target.server,
         run.target.database,
         run.reads.window,
@@ -180,6 +180,7 @@ def _report(run: RestoreRun, outcome: Outcome, done: Sequence[RestoreProgress], 
         gaps=reads.gaps,
         continued_units=sum(len(step.units) for step in done),
         writer="shard" if by_shards else "lines",
+        written_again=outcome.written_again,
         fingerprints=run.request.fingerprints,
         check_seconds=outcome.checked - run.started,
         write_seconds=outcome.written - outcome.checked,
@@ -204,8 +205,27 @@ def _restore_by_lines(
     totals = absorb_progress(done)
     _write_everything(run, todo, points, totals, len(done))
     written = time.monotonic()
-    _read_back(run, totals, exact=run.request.on_conflict == "fail")
-    return Outcome(totals, created, checked, written)
+    read_back = _read_back(run, totals, exact=run.request.on_conflict == "fail")
+    differences = read_back.differences()
+    if not any(difference.is_short for difference in differences):
+        read_back.refuse(differences)
+        return Outcome(totals, created, checked, written)
+    logger.warning(
+        "%s has confirmed points that it does not hold, and all is written once more: %s.",
+        run.target.server.name,
+        some_of(differences),
+    )
+    return Outcome(_written_once_more(run), created, checked, time.monotonic(), written_again=True)
+
+
+def _written_once_more(run: RestoreRun) -> Totals:
+    """Writes all points again, which changes none that is there, and proves that they are."""
+    totals = Totals()
+    units = run.reads.units
+    _write_everything(run, units, KeptPoints(partial(batches, run)), totals, len(units))
+    # a retention's edge moves on: what is too old by now may be there from the first time
+    _read_back(run, totals, exact=run.request.on_conflict == "fail" and not run.target.cutoffs).prove()
+    return totals
 
 
 def _prepared(run: RestoreRun, scratch: Scratch | None) -> tuple[str, ...]:

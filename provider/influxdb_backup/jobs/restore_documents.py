@@ -113,6 +113,8 @@ class RestoreReport(Value):
     """parts that an earlier call with this id had written"""
     writer: Literal["lines", "shard"] = "lines"
     """how the points were written: by line protocol or as whole shards"""
+    written_again: bool = False
+    """whether points were missing that the target had confirmed, so that all of them were written a second time"""
     fingerprints: bool = False
     """whether everything was read back, and had the archive's fingerprints"""
     check_seconds: float

@@ -98,6 +98,8 @@ class Outcome:
     checked: float
     """when everything had been read and found writable"""
     written: float
+    written_again: bool = False
+    """whether the target did not hold what it had confirmed the first time"""
 
 
 def batches(run: RestoreRun, unit: Unit) -> Iterator[pa.RecordBatch]:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from influxdb_backup.errors import ServerError
 from influxdb_backup.influx.protocol import NewShards
-from influxdb_backup.jobs.read_back import read_back
+from influxdb_backup.jobs.read_back import ReadBack
 from influxdb_backup.jobs.restore_run import RestoreRun
 from influxdb_backup.jobs.shard_building import BuiltGroup
 from influxdb_backup.model import Window, printable
@@ -39,7 +39,7 @@ def prove(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...], secon
             continue
         if by_files and _holds(run, made, group, window):
             continue
-        read_back(
+        ReadBack(
             run.target.server,
             made.database,
             window,
@@ -47,7 +47,7 @@ def prove(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...], secon
             mixed=frozenset(),
             exact=True,
             progress=run.progress,
-        )
+        ).prove()
 
 
 def _holds(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window) -> bool:

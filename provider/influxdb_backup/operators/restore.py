@@ -202,6 +202,8 @@ class RestoreOperator(BackupOperator):
             self.log.warning("Not restored: no backup of %s.", gap)
         if report.dropped_points:
             self.log.warning("Not written: %s points older than the target keeps.", f"{report.dropped_points:,}")
+        if report.written_again:
+            self.log.warning("Written twice: the first time the server had confirmed points that it did not hold.")
         if report.rejects:
             self.log.warning("Refused: %s points, kept in %s.", f"{report.rejects:,}", report.reject_file)
         return {

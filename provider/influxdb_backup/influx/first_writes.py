@@ -1,0 +1,58 @@
+"""Keeps first writes into a shard group apart, since of two that arrive at once a server can lose one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition
+
+import numpy as np
+
+from influxdb_backup.influx.lines import Lines
+from influxdb_backup.shard_groups import group_numbers
+
+_SHORT_BYTES = 64 << 10
+"""lines that travel as fast in one piece as in two"""
+
+
+class FirstWrites:
+    """
+    Into which shard groups of ``duration`` ns several threads have written, and which of them is the first to.
+
+    The first write into a shard makes its cache. One that comes in the same moment can find the cache promised but
+    not there, and its points go nowhere: the server answers 204, has them in its log, and shows them after a restart
+    only (run on 1.6.7; ``init`` and ``WriteMulti`` of tsdb/engine/tsm1/cache.go are the same in 1.12.4 and 2.9.1).
+    Groups that the target made with another duration than its policy has now are not told apart here.
+    """
+
+    def __init__(self, duration: int) -> None:
+        self._duration = duration
+        self._changed = Condition()
+        self._begun: set[int] = set()
+        self._beginning: set[int] = set()
+
+    @contextmanager
+    def before(self, lines: Lines) -> Iterator[tuple[Lines, Lines]]:
+        """
+        Waits for the first writes of others into the groups of these lines.
+
+        Gives the lines that are to be written inside of the block, since they begin groups, and those for after it.
+        """
+        numbers = group_numbers(np.array([lines.times.min(), lines.times.max()]), self._duration)
+        if numbers[0] != numbers[1]:
+            numbers = group_numbers(lines.times, self._duration)
+        groups, rows = (found.tolist() for found in np.unique(numbers, return_index=True))
+        with self._changed:
+            self._changed.wait_for(lambda: self._beginning.isdisjoint(groups))
+            first = {group: row for group, row in zip(groups, rows, strict=True) if group not in self._begun}
+            self._beginning |= first.keys()
+        try:
+            if first and len(lines.body) <= _SHORT_BYTES:
+                yield lines, lines.part(0, 0)
+            else:
+                yield lines.apart(sorted(first.values()))
+        finally:
+            with self._changed:
+                self._beginning -= first.keys()
+                self._begun |= first.keys()
+                self._changed.notify_all()
