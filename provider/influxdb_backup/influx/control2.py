@@ -9,7 +9,8 @@ pages are read on past empty ones, and the list of mappings, which has no pages,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
@@ -170,9 +171,9 @@ class ControlPlane:
         found: dict[str, Bucket] = {}
         empty = page = 0
         while empty < _EMPTY_PAGES:
-            answer = self._call(partial(self._buckets.get_buckets, limit=_PAGE, offset=page * _PAGE, **filters))
-            entries = answer.buckets or []
-            found.update((entry.id, _bucket(entry)) for entry in entries)
+            listing = partial(self._buckets.get_buckets, limit=_PAGE, offset=page * _PAGE, **filters)
+            entries = self._entries(listing, "buckets")
+            found.update((bucket.id, bucket) for bucket in map(_bucket, entries))
             empty = 0 if entries else empty + 1
             page += 1
             if self.sees_all and len(entries) < _PAGE:
@@ -185,25 +186,26 @@ class ControlPlane:
 
     def bucket_named(self, organization_id: str, name: str) -> Bucket | None:
         """A bucket by its exact name; None when the token sees none."""
-        listed = self._call(partial(self._buckets.get_buckets, org_id=organization_id, name=name), absent={404})
-        return next((_bucket(entry) for entry in (listed.buckets if listed else []) if entry.name == name), None)
+        listing = partial(self._buckets.get_buckets, org_id=organization_id, name=name)
+        listed = map(_bucket, self._entries(listing, "buckets", absent={404}))
+        return next((bucket for bucket in listed if bucket.name == name), None)
 
     def bucket(self, bucket_id: str) -> Bucket | None:
         """A bucket by its id; None when there is none."""
-        entry = self._call(partial(self._buckets.get_buckets_id, bucket_id), absent={404})
-        return None if entry is None else _bucket(entry)
+        entry = self._document(partial(self._buckets.get_buckets_id, bucket_id), absent={404})
+        return _bucket(entry) if entry else None
 
     def mappings(self, organization_id: str) -> tuple[Dbrp, ...]:
         """All DBRP mappings of the organisation, virtual ones too, as far as the token reads their buckets."""
-        listed = self._call(lambda: self._mappings.get_dbr_ps(org_id=organization_id).content or [])
+        listed = self._entries(partial(self._mappings.get_dbr_ps, org_id=organization_id), "content")
         return tuple(
             Dbrp(
-                id=entry.id,
-                database=entry.database,
-                policy=entry.retention_policy,
-                bucket_id=entry.bucket_id,
-                default=bool(entry.default),
-                virtual=bool(entry.virtual),
+                id=entry["id"],
+                database=entry["database"],
+                policy=entry["retention_policy"],
+                bucket_id=entry["bucketID"],
+                default=bool(entry["default"]),
+                virtual=bool(entry.get("virtual")),
             )
             for entry in listed
         )
@@ -217,7 +219,7 @@ class ControlPlane:
         """A new bucket. Raises TargetError when the name is taken or not allowed."""
         rules = [_rules(policy.duration, policy.shard_duration)]
         request = _LIBRARY.PostBucketRequest(name=name, org_id=organization_id, retention_rules=rules)
-        return _bucket(self._call(partial(self._buckets.post_buckets, post_bucket_request=request), about=name))
+        return _bucket(self._document(partial(self._buckets.post_buckets, post_bucket_request=request), about=name))
 
     def map(self, bucket: Bucket) -> None:
         """An explicit DBRP mapping of the bucket's own name; the server deletes it with the bucket."""
@@ -234,13 +236,13 @@ class ControlPlane:
         """Sets how long the bucket keeps points (ns, 0 = for ever); its shard duration stays."""
         request = _LIBRARY.PatchBucketRequest(retention_rules=[_rules(duration, bucket.shard_duration)])
         update = partial(self._buckets.patch_buckets_id, bucket.id, patch_bucket_request=request)
-        return _bucket(self._call(update, about=bucket.name))
+        return _bucket(self._document(update, about=bucket.name))
 
     def rename(self, bucket: Bucket, name: str) -> Bucket:
         """Gives the bucket another name. Raises TargetError when the name is taken or not allowed."""
         request = _LIBRARY.PatchBucketRequest(name=name)
         update = partial(self._buckets.patch_buckets_id, bucket.id, patch_bucket_request=request)
-        return _bucket(self._call(update, about=name))
+        return _bucket(self._document(update, about=name))
 
     def delete(self, bucket_id: str) -> None:
         """Deletes a bucket by its id; one that is gone already is fine."""
@@ -249,6 +251,25 @@ class ControlPlane:
     def close(self) -> None:
         """Ends the connections."""
         self._client.close()
+
+    def _entries(self, listing: Callable[..., Any], key: str, *, absent: AbstractSet[int] = frozenset()) -> list[Any]:
+        return self._document(listing, absent=absent).get(key) or []
+
+    def _document(
+        self, verb: Callable[..., Any], *, about: str = "", absent: AbstractSet[int] = frozenset()
+    ) -> dict[str, Any]:
+        """The JSON of a reply, empty for a status in ``absent``: the library's objects take ten times as long."""
+        body = self._call(lambda: verb(_preload_content=False).data, about=about, absent=absent)
+        if body is None:
+            return {}
+        try:
+            document: dict[str, Any] = dict(json.loads(body))
+        except (ValueError, TypeError) as error:
+            raise ServerError(
+                f"{self._name} does not answer in JSON: {printable(body[:100].decode('utf-8', 'replace'))}.",
+                hint="Check that the connection's URL is that of an InfluxDB server.",
+            ) from error
+        return document
 
     def _call(self, verb: Callable[[], Any], *, about: str = "", absent: AbstractSet[int] = frozenset()) -> Any:
         """What the library returns, None for a status in ``absent``; its exceptions become ours."""
@@ -283,15 +304,15 @@ def _rules(duration: int, shard_duration: int) -> Any:
     return _LIBRARY.BucketRetentionRules(type="expire", every_seconds=seconds, shard_group_duration_seconds=shard)
 
 
-def _bucket(entry: Any) -> Bucket:
-    rules = entry.retention_rules or []
+def _bucket(entry: Mapping[str, Any]) -> Bucket:
+    rules = entry.get("retentionRules") or []
     return Bucket(
-        id=entry.id,
-        name=entry.name,
-        organization_id=entry.org_id,
-        system=entry.type == "system",
-        duration=max((rule.every_seconds or 0 for rule in rules), default=0) * SECOND,
-        shard_duration=max((rule.shard_group_duration_seconds or 0 for rule in rules), default=0) * SECOND,
+        id=entry["id"],
+        name=entry["name"],
+        organization_id=entry["orgID"],
+        system=entry.get("type") == "system",
+        duration=max((rule.get("everySeconds") or 0 for rule in rules), default=0) * SECOND,
+        shard_duration=max((rule.get("shardGroupDurationSeconds") or 0 for rule in rules), default=0) * SECOND,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -207,7 +208,11 @@ def _list(reader: WindowReader, previous: Manifest | None, read_start: int, opti
     policies = select_policies(plan, server.retention_policies(plan.database))
     if not options.accept_expired:
         refuse_expired(policies, window, max(read_start, server.now()))
-    schemas = {policy.name: server.schema(plan.database, policy.name) for policy in policies}
+    with ThreadPoolExecutor(1, thread_name_prefix="pieces") as pool:
+        listed = pool.submit(
+            lambda: {policy.name: server.pieces(plan.database, policy.name, window) for policy in policies}
+        )
+        schemas = {policy.name: server.schema(plan.database, policy.name) for policy in policies}
     known = [entry.table for entry in previous.tables] if previous else []
     selection = select_tables(plan, schemas, known)
     gone = missing_at_source(plan, previous, policies, selection)
@@ -227,8 +232,7 @@ def _list(reader: WindowReader, previous: Manifest | None, read_start: int, opti
         )
     for table in selection.tables:
         reader.number(table)
-    pieces = {policy.name: server.pieces(plan.database, policy.name, window) for policy in policies}
-    return _Reading(policies=policies, selection=selection, pieces=pieces)
+    return _Reading(policies=policies, selection=selection, pieces=listed.result())
 
 
 def _draft(
