@@ -167,7 +167,8 @@ def test_the_last_listing_begins_after_the_last_read_and_count(
         fill(influx1, database, measurement)
     slow = Slow(server1)
     assert back_up(repository, slow, plan(database, concurrency=concurrency, reader="query")).rows == 30
-    assert slow.said[:3] == slow.said[-3:] == ["policies", "schema", "pieces"]
+    for listing in (slow.said[:3], slow.said[-3:]):
+        assert (listing[0], sorted(listing[1:])) == ("policies", ["pieces", "schema"])
     assert sorted(slow.said[3:-3]) == ["counts"] * 3 + ["read"] * 3
 
 

@@ -424,24 +424,21 @@ def test_a_server_with_limits_is_read_in_shorter_pieces(tmp_path: Path, limit: s
     repository = local_repository(tmp_path)
 
     class Slow(Wrapped):
-        """Takes its time with the first read, so that the server, which looks once a second, ends it."""
-
-        slow = 0
+        """Takes its time with a read of the whole day, so that the server, which looks once a second, ends it."""
 
         def read(
             self, database: str, schema: TableSchema, piece: Window, options: ReadOptions
         ) -> Iterator[pa.RecordBatch]:
-            for batch in self.server.read(database, schema, piece, options):
+            for number, batch in enumerate(self.server.read(database, schema, piece, options)):
                 yield batch
-                if not self.slow:
-                    self.slow += 1
+                if number == 0 and piece == DAY:
                     time.sleep(2)
 
     with own_server(tmp_path, f"[coordinator]\n  {limit}\n") as running, opened(running) as server:
         database = new_database(running)
         for part in range(4):
             rows = (
-                (f"log,n={n % 2}", f'v="{part}-{n}-{"x" * 10_000}"', DAY.start + (part * 1000 + n) * 20 * SECOND)
+                (f"log,n={n % 2}", f'v="{part}-{n}-{"x" * 20_000}"', DAY.start + (part * 1000 + n) * 20 * SECOND)
                 for n in range(1000)
             )
             running.write(lines(rows), database)
