@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+import urllib3
 
 _HEAD = re.compile(rb"(?:GET|POST|HEAD|PATCH|DELETE) /[^\r\n]* HTTP/1\.1\r\n.*?\r\n\r\n", re.DOTALL)
 
@@ -68,3 +72,52 @@ def relayed(url: str) -> Iterator[Wire]:
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(10)
+
+
+@contextmanager
+def swallowing(url: str, bodies: int) -> Iterator[str]:
+    """
+    The address of a proxy before the server at ``url`` that confirms so many bodies of points and drops them.
+
+    So does a server that loses a write which it has confirmed; everything else is passed on.
+    """
+    left = itertools.chain([True] * bodies, itertools.repeat(False))
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._passed_on()
+
+        def do_POST(self) -> None:
+            self._passed_on()
+
+        def _passed_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            if self.path.startswith("/write") and next(left):
+                self._answer(204, {}, b"")
+                return
+            headers = {name: value for name, value in self.headers.items() if name not in {"Host", "Connection"}}
+            reply = urllib3.request(self.command, url + self.path, body=body, headers=headers, redirect=False)
+            kept = {"Content-Type", "Date", "X-Influxdb-Version", "X-Influxdb-Build", "X-Influxdb-Error"}
+            self._answer(reply.status, {k: v for k, v in reply.headers.items() if k in kept}, reply.data)
+
+        def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            if status != 204:
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()

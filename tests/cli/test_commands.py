@@ -15,6 +15,7 @@ from influxdb_backup.jobs.drill_scratch import SCRATCH_PREFIX
 from tests.cli.conftest import DAY, MIDNIGHT, NEXT_DAY, ROWS, Cli, Site
 from tests.jobs.support import new_database, opened
 from tests.jobs.test_drill import Undroppable
+from tests.wire import swallowing
 
 
 def test_export_is_idempotent(backed_up: Site, cli: Cli) -> None:
@@ -327,6 +328,21 @@ def test_restore_with_fingerprints(backed_up: Site, cli: Cli) -> None:
         assert f"counts{' and fingerprints' if options else ''} were read back" in restored.out
     wrong = cli("restore", "telemetry", *DAY, "--fingerprints", "--on-conflict", "merge")
     assert (wrong.status, "--on-conflict merge" in wrong.err) == (2, True)
+
+
+def test_restore_of_points_that_the_server_loses(backed_up: Site, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points that were confirmed and are not there are written once more, and the result says so; then it is an error."""
+    asked = ("restore", "telemetry", *DAY, "--writer", "lines", "--target-database")
+    for lost, target in ((1, f"{backed_up.database}_once"), (2, f"{backed_up.database}_twice")):
+        with swallowing(backed_up.server.url, lost) as url:
+            monkeypatch.setenv("INFLUXDB_BACKUP_CONN_SOURCE", url.replace("http://", "influxdb-backup://"))
+            restored = cli(*asked, target)
+        if lost == 1:
+            assert restored.status == 0, restored.err
+            assert "twice: the first time the server had confirmed points that it did not hold" in restored.out
+            assert backed_up.count(target) == ROWS
+        else:
+            assert (restored.status, "does not hold what was written" in restored.err) == (1, True)
 
 
 def test_restore_refuses_a_target_with_points(backed_up: Site, cli: Cli) -> None:

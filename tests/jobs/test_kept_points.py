@@ -13,8 +13,8 @@ from influxdb_backup.errors import IntegrityError
 from influxdb_backup.jobs.kept_points import KeptPoints
 from influxdb_backup.jobs.restore_request import RestoreRequest, Unit, decide_reads
 from influxdb_backup.model import Scope
+from tests.jobs.reads import LENGTH, TABLES, Read, commit
 from tests.jobs.support import local_repository
-from tests.jobs.test_decide_reads import LENGTH, TABLES, Read, commit
 
 
 class Reader:

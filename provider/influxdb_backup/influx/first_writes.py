@@ -38,21 +38,27 @@ class FirstWrites:
 
         Gives the lines that are to be written inside of the block, since they begin groups, and those for after it.
         """
+        first_lines = self._first_lines(lines)
+        with self._changed:
+            self._changed.wait_for(lambda: self._beginning.isdisjoint(first_lines))
+            new = first_lines.keys() - self._begun
+            self._beginning |= new
+        try:
+            if new and len(lines.body) <= _SHORT_BYTES:
+                yield lines, lines.part(0, 0)
+            else:
+                yield lines.apart(sorted(first_lines[group] for group in new))
+        finally:
+            with self._changed:
+                self._beginning -= new
+                self._begun |= new
+                self._changed.notify_all()
+
+    def _first_lines(self, lines: Lines) -> dict[int, int]:
+        """By the number of each group the number of its first line."""
         numbers = group_numbers(np.array([lines.times.min(), lines.times.max()]), self._duration)
         if numbers[0] != numbers[1]:
             numbers = group_numbers(lines.times, self._duration)
-        groups, rows = (found.tolist() for found in np.unique(numbers, return_index=True))
-        with self._changed:
-            self._changed.wait_for(lambda: self._beginning.isdisjoint(groups))
-            first = {group: row for group, row in zip(groups, rows, strict=True) if group not in self._begun}
-            self._beginning |= first.keys()
-        try:
-            if first and len(lines.body) <= _SHORT_BYTES:
-                yield lines, lines.part(0, 0)
-            else:
-                yield lines.apart(sorted(first.values()))
-        finally:
-            with self._changed:
-                self._beginning -= first.keys()
-                self._begun |= first.keys()
-                self._changed.notify_all()
+        starts = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1))  # the points of a series come in runs
+        groups, firsts = np.unique(numbers[starts], return_index=True)
+        return dict(zip(groups.tolist(), starts[firsts].tolist(), strict=True))

@@ -31,8 +31,9 @@ from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.restore import restore
 from influxdb_backup.jobs.restore_documents import RestoreReport
 from influxdb_backup.jobs.restore_request import RestoreRequest
+from influxdb_backup.jobs.restore_run import Scratch
 from influxdb_backup.jobs.restored_reading import RestoredReader, Seen, content
-from influxdb_backup.jobs.shard_restore import WRITER, Scratch
+from influxdb_backup.jobs.shard_restore import WRITER
 from influxdb_backup.jobs.type_changes import separating_duration
 from influxdb_backup.model import (
     InfluxType,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from influxdb_backup.jobs.progress import ProgressCallback
 from influxdb_backup.jobs.read_back import Expected
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit
 from influxdb_backup.jobs.restore_target import Target
-from influxdb_backup.model import Column, Role, Table
+from influxdb_backup.model import Column, RetentionPolicy, Role, Table
 
 _UNPUBLISHED = "influxdb_backup_restore_"
 
@@ -87,6 +87,17 @@ class RestoreRun:
         """The instant before which points of a policy are left out by now: a retention's edge moves on."""
         edge = self.target.cutoffs.get(policy)
         return None if edge is None else edge + int((time.monotonic() - self.started) * 1e9)
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A restore that makes its own database, of these policies."""
+
+    policies: tuple[RetentionPolicy, ...]
+    announce: Callable[[], None]
+    """called before anything is created"""
+    created: Callable[[str], None]
+    """called with its id as soon as it exists"""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -26,7 +25,7 @@ from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import NewShards
 from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.jobs.restore_progress import announce_writing
-from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Totals, batches
+from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, batches
 from influxdb_backup.jobs.shard_building import BuiltGroup, Group, GroupBuilder, needed_groups
 from influxdb_backup.jobs.shard_proof import prove
 from influxdb_backup.model import RetentionPolicy, printable
@@ -46,17 +45,6 @@ _LAST_SECONDS = 60.0
 
 WRITER = "shard-writer"
 """kind of errors that line protocol does not have"""
-
-
-@dataclass(frozen=True)
-class Scratch:
-    """A restore that makes its own database, of these policies."""
-
-    policies: tuple[RetentionPolicy, ...]
-    announce: Callable[[], None]
-    """called before anything is created"""
-    created: Callable[[str], None]
-    """called with its id as soon as it exists"""
 
 
 def why_not_shards(run: RestoreRun) -> str | None:
