@@ -275,12 +275,17 @@ def test_restore_reads_back_more_than_was_written(
     target = new_database(influx1)
 
     class Crowded(Wrapped):
+        writers = 0
+
         def writer(self, database: str, retention_policy: str, options: WriteOptions) -> PointWriter:
-            influx1.write(f"cpu,host=other v=1 {DAY.start + 1}", target)
+            self.writers += 1
+            influx1.write(f"cpu,host=other v=1 {DAY.start + self.writers}", target)
             return self.server.writer(database, retention_policy, options)
 
+    crowded = Crowded(server1)
     with pytest.raises(TargetError, match="10 written, 11 there"):
-        restore_into(repository, Crowded(server1), target, plan="telemetry", window=DAY)
+        restore_into(repository, crowded, target, plan="telemetry", window=DAY)
+    assert crowded.writers == 1, "to write once more cannot help"
 
 
 def test_restore_reads_back_after_a_merge_that_not_fewer_are_there(
