@@ -201,6 +201,44 @@ def test_compiled_floats_are_those_of_arrow() -> None:
         assert np.array_equal(np.array([float(text) for text in compiled]).view(np.uint64), values.view(np.uint64))
 
 
+def hostile_integers() -> np.ndarray:
+    """Powers of ten with their neighbours, both signs, the ends of the range, and random ones of every length."""
+    random = np.random.default_rng(1)
+    edges = [10**power + step for power in range(19) for step in (-1, 0, 1)] + [0, 2**63 - 1, 2**63 - 2]
+    many = [random.integers(0, 10**power, 5_000) for power in range(1, 19)]
+    values = np.concatenate([np.array(edges), *many])
+    return random.permutation(np.concatenate([values, -values, [-(2**63)]]))
+
+
+@both_ways
+@pytest.mark.parametrize("kind", [InfluxType.INTEGER, InfluxType.UNSIGNED])
+@pytest.mark.parametrize("nulls", [False, True])
+def test_integers_are_exact(make: Renderer, kind: InfluxType, nulls: bool) -> None:
+    """Two hundred thousand integers are what Python writes, whatever lies under those that are null."""
+    values = hostile_integers()
+    if kind is InfluxType.UNSIGNED:
+        values = values.view(np.uint64)
+    left_out = np.random.default_rng(2).random(len(values)) < 0.3 * nulls
+    rest = np.frombuffer(np.where(left_out, np.nan, 0.5).tobytes(), np.float64)
+    columns = [field("n", kind), field("x"), field("z", InfluxType.BOOLEAN)]
+    schema = arrow_schema(columns)
+    arrays = [
+        pa.array(np.arange(len(values))).cast(schema.field(0).type),
+        pa.array(values, mask=left_out),
+        pa.array(rest, mask=left_out),
+        pa.array(np.ones(len(values), np.bool_)),
+    ]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    options = WriteOptions(batch_lines=10**7, batch_bytes=2**30)
+    (lines,) = encode("m", batch, DIALECT_2X, options, make=make)
+    suffix = "i" if kind is InfluxType.INTEGER else "u"
+    form = "m z=true,n={},x=0.5 {}" if nulls else "m n={},x=0.5,z=true {}"  # what no point lacks comes first
+    assert bytes(lines.body).decode().splitlines() == [
+        f"m z=true {row}" if null else form.format(f"{value}{suffix}", row)
+        for row, (value, null) in enumerate(zip(values.tolist(), left_out.tolist(), strict=True))
+    ]
+
+
 @pytest.mark.skipif(len(RENDERERS) < 2, reason="the extra 'fast' is not installed")
 @settings(max_examples=200)
 @given(POINTS, st.integers(0, 5), st.integers(1, 9), st.integers(1, 400))

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from influxdb_backup.influx import line_kernels
+from influxdb_backup.influx import digit_kernels, line_kernels
 from influxdb_backup.influx.lines import FieldValues, Lines, Points, Render, Runs
 from influxdb_backup.model import InfluxType
 
 _KINDS: dict[InfluxType, tuple[int, pa.DataType, npt.DTypeLike]] = {
-    InfluxType.FLOAT: (line_kernels.FLOAT, pa.float64(), np.uint64),
-    InfluxType.INTEGER: (line_kernels.SIGNED, pa.int64(), np.uint64),
-    InfluxType.UNSIGNED: (line_kernels.UNSIGNED, pa.uint64(), np.uint64),
-    InfluxType.BOOLEAN: (line_kernels.BOOLEAN, pa.uint8(), np.uint8),
+    InfluxType.FLOAT: (digit_kernels.FLOAT, pa.float64(), np.uint64),
+    InfluxType.INTEGER: (digit_kernels.SIGNED, pa.int64(), np.uint64),
+    InfluxType.UNSIGNED: (digit_kernels.UNSIGNED, pa.uint64(), np.uint64),
+    InfluxType.BOOLEAN: (digit_kernels.BOOLEAN, pa.uint8(), np.uint8),
 }
 
 
@@ -30,7 +30,7 @@ def renderer(points: Points) -> Render:
     cells = bits, bits.view(np.float64), np.vstack(masked) if masked else np.empty((0, 0), np.bool_)
     instants = points.instants
     times = _frozen(instants.view(np.uint64))
-    scanned = len(fields), line_kernels.SCANNED_ROWS
+    scanned = len(fields), digit_kernels.SCANNED_ROWS
     seen = np.zeros(len(fields), np.int64), np.empty(scanned, np.uint64), np.empty(scanned, np.int64)
 
     def render(start: int, stop: int) -> Lines:
@@ -49,7 +49,7 @@ def _runs(runs: Runs) -> line_kernels.Runs:
 
 
 def _columns(fields: Sequence[FieldValues]) -> line_kernels.Columns:
-    kinds = [line_kernels.TEXT if field.type is InfluxType.STRING else _KINDS[field.type][0] for field in fields]
+    kinds = [digit_kernels.TEXT if field.type is InfluxType.STRING else _KINDS[field.type][0] for field in fields]
     nullable = np.array([field.array.null_count > 0 for field in fields])
     suffixes = [field.suffix for field in fields]
     openings = [b"," + field.opening for field in fields]
@@ -78,7 +78,8 @@ def _cells(fields: Sequence[FieldValues], rows: int) -> tuple[npt.NDArray[np.uin
             before += len(data)
         else:
             _, kind, words = _KINDS[field.type]
-            bits[number, :rows] = _values(field.array.cast(kind), words)
+            array = field.array if field.array.type == kind else field.array.cast(kind)
+            bits[number, :rows] = _values(array, words)
     return bits, _spared(texts)
 
 

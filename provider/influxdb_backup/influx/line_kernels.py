@@ -12,6 +12,21 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from influxdb_backup.influx.digit_kernels import (
+    BOOLEAN,
+    EIGHT,
+    EIGHT_DIGITS,
+    FLOAT,
+    FLOAT_TENS,
+    PLACES,
+    SCANNED_ROWS,
+    SIGNED,
+    UNSIGNED,
+    ZEROS,
+    eight_digits,
+    put_scanned,
+    scan,
+)
 from influxdb_backup.influx.word_kernels import high_word, high_zeros, load, low_zeros, store
 from influxdb_backup.jit import inlined, kernel
 
@@ -27,23 +42,11 @@ Seen = tuple[Numbers, Words, Numbers]
 
 SPARE_BYTES = 16
 """bytes that must follow the bytes of keys, openings and texts, and the room for all lines: words are moved"""
-SCANNED_ROWS = 128
-"""whose floats are looked at together"""
-SIGNED, UNSIGNED, FLOAT, BOOLEAN, TEXT = range(5)
-"""how the cells of a column are rendered"""
 
-PLACES = 15
-"""the most decimal places, and digits, that the division tells apart"""
-_FLOAT_TENS = np.array([float(10**power) for power in range(PLACES + 1)])
 _FIFTEEN_DIGITS = 1e15
-_EIGHT_DIGITS = 1e8
-_PLAIN_PLACES = 6
-"""the decimal places that no number needs an exponent for"""
 _LOWEST_POWER, _HIGHEST_POWER = -292, 324
-_EIGHT = np.uint64(10**8)
 _TENS = np.array([10**power for power in range(9)], np.uint64)
 _LAST_BIT = np.uint64(2**63)
-_ZEROS = np.uint64(int.from_bytes(b"00000000", "little"))
 _SMALL = np.uint64(int.from_bytes(b"0.000000", "little"))
 _TRUE = np.uint64(int.from_bytes(b"true", "little"))
 _FALSE = np.uint64(int.from_bytes(b"false", "little"))
@@ -128,39 +131,28 @@ def without_zeros(digits: np.uint64, ten: int) -> tuple[np.uint64, int]:
 
 
 @inlined
-def eight_digits(value: np.uint64) -> np.uint64:
-    """The digits of a number below 10**8, one a byte, the first one lowest."""
-    upper = value // np.uint64(10_000)
-    both = upper | ((value - upper * np.uint64(10_000)) << np.uint64(32))
-    hundreds = ((both * np.uint64(10_486)) >> np.uint64(20)) & np.uint64(0x7F0000007F)
-    pairs = ((both - np.uint64(100) * hundreds) << np.uint64(16)) + hundreds
-    tens = ((pairs * np.uint64(103)) >> np.uint64(10)) & np.uint64(0x000F000F000F000F)
-    return tens + ((pairs - np.uint64(10) * tens) << np.uint64(8))
-
-
-@inlined
 def put_head(out: Bytes, place: int, value: np.uint64) -> int:
     """A number below 10**8. Returns the place after it, as all of these do."""
     digits = eight_digits(value)
     leading = low_zeros(digits | _LAST_BIT) >> 3
-    store(out, place, (digits | _ZEROS) >> np.uint64(leading << 3))
+    store(out, place, (digits | ZEROS) >> np.uint64(leading << 3))
     return place + 8 - leading
 
 
 @kernel
 def put_number(out: Bytes, place: int, value: np.uint64) -> int:
     """A number."""
-    if value < _EIGHT:
+    if value < EIGHT:
         return put_head(out, place, value)
-    upper = value // _EIGHT
-    if upper < _EIGHT:
+    upper = value // EIGHT
+    if upper < EIGHT:
         place = put_head(out, place, upper)
     else:
-        first = upper // _EIGHT
+        first = upper // EIGHT
         place = put_head(out, place, first)
-        store(out, place, eight_digits(upper - first * _EIGHT) | _ZEROS)
+        store(out, place, eight_digits(upper - first * EIGHT) | ZEROS)
         place += 8
-    store(out, place, eight_digits(value - upper * _EIGHT) | _ZEROS)
+    store(out, place, eight_digits(value - upper * EIGHT) | ZEROS)
     return place + 8
 
 
@@ -171,7 +163,7 @@ def put_integer(out: Bytes, place: int, bits: np.uint64, signed: bool) -> int:
         out[place] = 45
         place += 1
         bits = ~bits + np.uint64(1)
-    if bits < _EIGHT:
+    if bits < EIGHT:
         return put_head(out, place, bits)
     return put_number(out, place, bits)
 
@@ -194,8 +186,8 @@ def put_decimal(out: Bytes, place: int, digits: np.uint64, ten: int) -> int:
     else:
         end -= 1
     if plain:
-        store(out, end, _ZEROS)
-        store(out, end + 8, _ZEROS)
+        store(out, end, ZEROS)
+        store(out, end + 8, ZEROS)
         return end + max(point - width, 0)
     power = point - 1
     out[end] = 101
@@ -212,7 +204,7 @@ def put_short(out: Bytes, place: int, value: float, scaled: np.uint64, places: i
     if rest != np.uint64(0):
         digits = eight_digits(rest * _TENS[8 - places])
         out[place] = 46
-        store(out, place + 1, digits | _ZEROS)
+        store(out, place + 1, digits | ZEROS)
         place += 9 - (high_zeros(digits) >> 3)
     return place
 
@@ -226,13 +218,13 @@ def put_float(out: Bytes, place: int, bits: np.uint64, value: float, places: Num
         value = -value
         bits &= ~_LAST_BIT
     guess = places[column]
-    scaled = np.rint(value * _FLOAT_TENS[guess])
+    scaled = np.rint(value * FLOAT_TENS[guess])
     if bits == np.uint64(0):
         out[place] = 48
         place += 1
-    elif scaled < _FIFTEEN_DIGITS and scaled / _FLOAT_TENS[guess] == value:
+    elif scaled < _FIFTEEN_DIGITS and scaled / FLOAT_TENS[guess] == value:
         whole = np.uint64(np.int64(scaled))
-        if guess <= 8 and 1e-6 <= value < _EIGHT_DIGITS:
+        if guess <= 8 and 1e-6 <= value < EIGHT_DIGITS:
             place = put_short(out, place, value, whole, guess)
         else:
             digits, ten = without_zeros(whole, -guess)
@@ -271,46 +263,6 @@ def put_opening(out: Bytes, place: int, source: Bytes, first: int, last: int) ->
     return place + last - first
 
 
-@inlined
-def scan_floats(digits: Words, spans: Numbers, floats: Floats, rows: tuple[int, int], places: int) -> None:
-    """
-    Looks for decimals of at most 8 digits with at most 6 places in a column of finite floats.
-
-    ``digits`` are the eight of each, as text, and ``spans`` says which of them count (0: it is no such decimal):
-    bits 0 to 7 the point and those behind it, 8 to 15 those before it, 16 to 23 whether it is negative, 24 and
-    up eight times those to leave out in front. What one needs is not waited for by the next, as it would be where
-    each is written at once: that took half as long again for all of a line.
-    """
-    ten, before = _FLOAT_TENS[places], 8 - places
-    most = _EIGHT_DIGITS if places <= _PLAIN_PLACES else 0.0
-    for row in range(rows[0], rows[1]):
-        value = abs(floats[row])
-        scaled = np.rint(value * ten)
-        span = 0
-        if scaled < most and scaled / ten == value:
-            found = eight_digits(np.uint64(np.int64(scaled)))
-            digits[row - rows[0]] = found | _ZEROS
-            leading = min(low_zeros(found) >> 3, before - 1)
-            after = places - (high_zeros(found) >> 3)
-            negative = 1 if np.signbit(floats[row]) else 0
-            span = (leading << 27) | (negative << 16) | ((before - leading) << 8) | (after + 1 if after > 0 else 0)
-        spans[row - rows[0]] = span
-
-
-@inlined
-def put_scanned(out: Bytes, place: int, digits: np.uint64, span: int) -> int:
-    """A decimal that ``scan_floats`` found."""
-    out[place] = 45
-    place += (span >> 16) & 0xFF
-    leading, before, after = span >> 24, (span >> 8) & 0xFF, span & 0xFF
-    store(out, place, digits >> np.uint64(leading))
-    place += before
-    if after:
-        out[place] = 46
-        store(out, place + 1, digits >> np.uint64(leading + 8 * before))
-    return place + after
-
-
 @kernel
 def put_lines(
     out: Bytes,
@@ -343,8 +295,15 @@ def put_lines(
     for begin in range(rows[0], rows[1], SCANNED_ROWS):
         end = min(begin + SCANNED_ROWS, rows[1])
         for column in range(len(kinds)):
-            if kinds[column] == FLOAT:
-                scan_floats(digits[column], spans[column], floats[column], (begin, end), places[column])
+            scan(
+                digits[column],
+                spans[column],
+                kinds[column],
+                bits[column],
+                floats[column],
+                (begin, end),
+                places[column],
+            )
         for row in range(begin, end):
             while run_starts[run + 1] <= row:
                 run += 1
@@ -355,7 +314,7 @@ def put_lines(
                     continue
                 place = put_opening(out, place, openings, opening_bounds[column], opening_bounds[column + 1])
                 kind, cell = kinds[column], bits[column, row]
-                if kind == FLOAT and spans[column, row - begin]:
+                if spans[column, row - begin]:
                     place = put_scanned(out, place, digits[column, row - begin], spans[column, row - begin])
                 elif kind == FLOAT:
                     place = put_float(out, place, cell, floats[column, row], places, column)

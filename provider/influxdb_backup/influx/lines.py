@@ -129,14 +129,13 @@ class Points:
     def bounds(self) -> npt.NDArray[np.int64]:
         """For each point a size in bytes that its line cannot exceed."""
         lengths = pc.binary_length(self.runs.escaped).cast(pa.int64()).to_numpy(zero_copy_only=False)
-        sizes: npt.NDArray[np.int64] = np.repeat(lengths, self.runs.lengths()) + _NUMBER_BYTES
+        texts = [field.array for field in self.fields if field.type is InfluxType.STRING]
+        always = _NUMBER_BYTES + sum(len(field.opening) for field in self.fields)
+        always += _TEXT_BYTES * len(texts) + _NUMBER_BYTES * (len(self.fields) - len(texts))
+        sizes: npt.NDArray[np.int64] = np.repeat(lengths + always, self.runs.lengths())
         assert len(sizes) == len(self.times)
-        for field in self.fields:
-            if field.type is InfluxType.STRING:
-                text = pc.binary_length(field.array).cast(pa.int64()).fill_null(0)
-                sizes += text.to_numpy(zero_copy_only=False) + (len(field.opening) + _TEXT_BYTES)
-            else:
-                sizes += len(field.opening) + _NUMBER_BYTES
+        for text in texts:
+            sizes += pc.binary_length(text).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         return sizes
 
     def in_order(self) -> tuple[FieldValues, ...]:
