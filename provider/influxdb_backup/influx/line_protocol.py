@@ -57,7 +57,8 @@ def encode(
     render, when it is not to be the fastest one there is.
     """
     columns = _written_columns(batch)
-    problems = unrepresentable(measurement, [column for column, _ in columns], batch, dialect, options)
+    problems = name_conflicts(measurement, [column for column, _ in columns], dialect, options)
+    problems += _value_conflicts(measurement, columns, batch.num_rows, dialect)
     if problems:
         raise unrepresentable_error(measurement, problems)
     fields = [(column, array) for column, array in columns if column.role is Role.FIELD]
@@ -96,15 +97,7 @@ def unrepresentable(
     """What of these names and types, and of the batch's values, the dialect's line protocol cannot carry."""
     found = name_conflicts(measurement, columns, dialect, options)
     if batch is not None:
-        written = _written_columns(batch)
-        tags = [item for item in written if item[0].role is Role.TAG]
-        fields = [item for item in written if item[0].role is Role.FIELD]
-        for column, array in tags:
-            found.extend(_tag_value_conflicts(column, array))
-        for column, array in fields:
-            found.extend(_field_value_conflicts(column, array, dialect))
-        found.extend(_duplicate_conflicts(written))
-        found.extend(_key_length_conflicts(measurement, tags, [column for column, _ in fields], batch.num_rows))
+        found += _value_conflicts(measurement, _written_columns(batch), batch.num_rows, dialect)
     return found
 
 
@@ -233,6 +226,21 @@ def _cuts(sizes: npt.NDArray[np.int64], options: WriteOptions) -> list[int]:
 # --- what cannot be carried ---------------------------------------------------------------------------------
 
 
+def _value_conflicts(
+    measurement: str, written: Sequence[tuple[Column, Any]], rows: int, dialect: Dialect
+) -> list[Unrepresentable]:
+    found: list[Unrepresentable] = []
+    tags = [item for item in written if item[0].role is Role.TAG]
+    fields = [item for item in written if item[0].role is Role.FIELD]
+    for column, array in tags:
+        found.extend(_tag_value_conflicts(column, array))
+    for column, array in fields:
+        found.extend(_field_value_conflicts(column, array, dialect))
+    found.extend(_duplicate_conflicts(written))
+    found.extend(_key_length_conflicts(measurement, tags, [column for column, _ in fields], rows))
+    return found
+
+
 def _used_values(array: Any) -> Any:
     """The distinct tag values that occur in the rows, as binary."""
     array = _dictionary(array)
@@ -267,7 +275,7 @@ def _field_value_conflicts(column: Column, array: Any, dialect: Dialect) -> Iter
             reason = f"a string of {longest} bytes is longer than InfluxDB {dialect.name} takes ({limit})"
             yield Unrepresentable(Conflict.FIELD_VALUE, column.name, reason)
     elif column.type is InfluxType.FLOAT:
-        if not pc.all(pc.is_finite(array)).as_py():
+        if not np.isfinite(array.drop_null().to_numpy(zero_copy_only=False)).all():
             yield Unrepresentable(Conflict.FIELD_VALUE, column.name, "NaN and infinity cannot be written")
     elif column.type is InfluxType.UNSIGNED and not dialect.unsigned:
         largest = pc.max(array).as_py()
