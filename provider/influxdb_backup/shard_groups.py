@@ -33,8 +33,14 @@ def group_at(instant: int, duration: int) -> Window | None:
     return Window(start=start, end=start + duration) if start >= MIN_TIME and start + duration <= MAX_END else None
 
 
-def default_duration(retention: int) -> int:
-    """The shard duration (ns) that a server gives to a policy that keeps points for ``retention`` ns, 0 for ever."""
+def shard_duration(said: int, retention: int) -> int:
+    """
+    The shard duration (ns) of a policy that keeps points for ``retention`` ns, 0 for ever.
+
+    Where the server ``said`` nothing (0) it is the one that it gives such a policy.
+    """
+    if said:
+        return said
     if retention == 0 or retention >= 180 * DAY:
         return DEFAULT_DURATION
     return DAY if retention >= 2 * DAY else HOUR

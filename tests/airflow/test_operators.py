@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -315,6 +316,38 @@ def test_a_restore_says_what_it_made_of_retentions(
     restored(short, "e", retention="widen", end="2026-01-03T00:00:00Z", start="2026-01-01T00:00:00Z", allow_gaps=True)
     assert "Widened autogen: it existed, and now keeps points for ever." in told
     assert "Not restored: no backup of 2026-01-02T00:00:00Z to 2026-01-03T00:00:00Z." in told
+
+
+def test_a_2x_backup_goes_to_1x_with_unsigned_fields_as_integers(
+    config_path: str, weather: str, influx1: RunningServer, influx2: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks read 2.x by its own connection, and a field that 1.x cannot have is named, or written as an integer."""
+    influx2.create_database(weather)
+    influx2.write(f"gauge level=1,big=5u {DAY_ONE.start}", weather)
+    host, _, port = influx2.url.removeprefix("http://").partition(":")
+    connection = {
+        "conn_type": "influxdb_backup", "host": host, "port": int(port), "password": influx2.token,
+        "extra": {"organization": influx2.organization},
+    }  # fmt: skip
+    monkeypatch.setenv("AIRFLOW_CONN_NEWER", json.dumps(connection))
+    path = Path(config_path)
+    path.write_text(path.read_text().replace("connection: influx_test", "connection: newer"))
+    exported = ExportWindowOperator(task_id="t", config_path=config_path, plan="weather").execute(context())
+    target = f"{weather}_copy"
+
+    def restored(run_id: str, **more: Any) -> dict[str, Any]:
+        operator = RestoreOperator(
+            task_id="t", config_path=config_path, plan="weather", target_connection="influx_test",
+            target_database=target, **more,
+        )  # fmt: skip
+        return operator.execute(context(ti=_task(run_id)))
+
+    assert exported["rows"] == 1
+    with pytest.raises(AirflowFailException, match=r"field-type 'big': .*no unsigned fields"):
+        restored("a")
+    assert target not in str(influx1.query("SHOW DATABASES"))
+    assert restored("b", unsigned_as_integer="True")["values"] == 2
+    assert "[[1767225600000000000, 5]]" in str(influx1.query("SELECT big FROM gauge", db=target))
 
 
 def test_a_killed_drill_is_cleaned_up_by_its_own_run(config_path: str, influx1: RunningServer) -> None:

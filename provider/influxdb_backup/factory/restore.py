@@ -21,8 +21,8 @@ from influxdb_backup.operators.restore import RestoreOperator
 
 _PASSED_ON = (
     "start", "end", "retention_policies", "measurements", "tags", "target_connection", "target_database",
-    "target_retention_policy", "on_conflict", "retention", "allow_gaps", "max_rejects", "fingerprints", "writer",
-    "dry_run",
+    "target_retention_policy", "on_conflict", "retention", "allow_gaps", "max_rejects", "unsigned_as_integer",
+    "fingerprints", "writer", "dry_run",
 )  # fmt: skip
 
 
@@ -103,6 +103,10 @@ def _params(plan: Plan) -> dict[str, Param]:
         ),
         "max_rejects": Param(
             0, type="integer", minimum=0, title="Rejects", description="Points the target may refuse.", section="Rules"
+        ),
+        "unsigned_as_integer": Param(
+            False, type="boolean", title="Unsigned as integer",
+            description="Write unsigned fields as integers, for a 1.x target.", section="Rules",
         ),
         "fingerprints": Param(
             False, type="boolean", title="Fingerprints",

@@ -51,7 +51,7 @@ from influxdb_backup.model import (
     decode_name,
     printable,
 )
-from influxdb_backup.shard_groups import default_duration
+from influxdb_backup.shard_groups import shard_duration
 from influxdb_backup.windows import parse_duration, tile
 
 _SYSTEM_DATABASES = frozenset({"_internal"})
@@ -171,7 +171,7 @@ class Server1:
         parameters = {"db": database, "rp": retention_policy, "precision": "ns"}
         compress = compresses(self._url, options.compress)
         send = http_sender(self._http, "/write", parameters, compress=compress)
-        duration = policy.shard_duration or default_duration(policy.duration)
+        duration = shard_duration(policy.shard_duration, policy.duration)
         return LineProtocolWriter(send, self._dialect, options, shard_duration=duration, name=self.name)
 
     def unrepresentable(

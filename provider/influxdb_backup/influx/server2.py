@@ -55,7 +55,7 @@ from influxdb_backup.model import (
     decode_name,
     printable,
 )
-from influxdb_backup.shard_groups import default_duration
+from influxdb_backup.shard_groups import shard_duration
 from influxdb_backup.windows import tile
 
 _WITHOUT_VIRTUAL_MAPPINGS = "2.4"
@@ -205,7 +205,7 @@ class Server2:
         parameters = {"orgID": bucket.organization_id, "bucket": bucket.id, "precision": "ns"}
         compress = compresses(self._url, options.compress)
         send = http_sender(self._http, "/api/v2/write", parameters, compress=compress)
-        duration = bucket.shard_duration or default_duration(bucket.duration)
+        duration = shard_duration(bucket.shard_duration, bucket.duration)
         return LineProtocolWriter(send, DIALECT_2X, options, shard_duration=duration, name=self.name)
 
     def unrepresentable(

@@ -29,7 +29,7 @@ from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Total
 from influxdb_backup.jobs.shard_building import BuiltGroup, Group, GroupBuilder, needed_groups
 from influxdb_backup.jobs.shard_proof import prove
 from influxdb_backup.model import RetentionPolicy, printable
-from influxdb_backup.shard_groups import default_duration
+from influxdb_backup.shard_groups import shard_duration
 from influxdb_backup.windows import format_window
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def _policies(run: RestoreRun) -> list[RetentionPolicy]:
 
 
 def _durations(run: RestoreRun) -> dict[str, int]:
-    return {policy.name: policy.shard_duration or default_duration(policy.duration) for policy in run.target.create}
+    return {policy.name: shard_duration(policy.shard_duration, policy.duration) for policy in run.target.create}
 
 
 def _built(run: RestoreRun, folder: Path) -> tuple[BuiltGroup, ...]:

@@ -45,6 +45,7 @@ class RestoreOperator(BackupOperator):
         all points (templated)
     :param allow_gaps: restore although parts of the range have no backup (templated)
     :param max_rejects: points that the target may refuse before the restore fails (templated)
+    :param unsigned_as_integer: write unsigned fields as integers, for a 1.x target (templated)
     :param fingerprints: read everything back, too, and compare it with the archive to the bit (templated)
     :param writer: ``auto``, ``lines`` or ``shard``: by line protocol or, into a new database, as whole shards
         (templated)
@@ -56,7 +57,7 @@ class RestoreOperator(BackupOperator):
     template_fields: Sequence[str] = (
         *BackupOperator.template_fields, "start", "end", "refs", "retention_policies", "measurements", "tags",
         "target_connection", "target_database", "target_retention_policy", "on_conflict", "retention", "allow_gaps",
-        "max_rejects", "fingerprints", "writer", "restore_id", "dry_run",
+        "max_rejects", "unsigned_as_integer", "fingerprints", "writer", "restore_id", "dry_run",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,7 @@ class RestoreOperator(BackupOperator):
         retention: str = "fail",
         allow_gaps: bool = False,
         max_rejects: int = 0,
+        unsigned_as_integer: bool = False,
         fingerprints: bool = False,
         writer: str = "auto",
         restore_id: str | None = None,
@@ -95,6 +97,7 @@ class RestoreOperator(BackupOperator):
         self.retention = retention
         self.allow_gaps = allow_gaps
         self.max_rejects = max_rejects
+        self.unsigned_as_integer = unsigned_as_integer
         self.fingerprints = fingerprints
         self.writer = writer
         self.restore_id = restore_id
@@ -147,6 +150,7 @@ class RestoreOperator(BackupOperator):
             retention=one_of("retention", self.retention, ("fail", "widen", "drop-points")),
             allow_gaps=flag("allow_gaps", self.allow_gaps),
             max_rejects=count("max_rejects", self.max_rejects),
+            unsigned_as_integer=flag("unsigned_as_integer", self.unsigned_as_integer),
             fingerprints=flag("fingerprints", self.fingerprints),
             writer=one_of("writer", self.writer, ("auto", "lines", "shard")),
             restore_id=given(self.restore_id) or restore_id_of(context),
