@@ -100,7 +100,7 @@ def test_a_drill_binds_to_the_manifest_it_restored(
 def test_a_drill_of_a_damaged_part_fails_and_says_where(
     influx1: RunningServer, server1: Server, repository: Repository, tmp_path: Path
 ) -> None:
-    """The report names the object; the drill is kept as failed, and the scratch is gone."""
+    """The report names the object; the drill is kept as failed, and no scratch was made."""
     database = new_database(influx1)
     fill(influx1, database, "cpu")
     fill(influx1, database, "mem")
@@ -109,7 +109,7 @@ def test_a_drill_of_a_damaged_part_fails_and_says_where(
     report = drill(plan(database), repository=repository, server=server1)
     assert not report.ok
     assert any(key in problem.message for problem in report.problems)
-    assert report.scratch_dropped
+    assert not report.scratch_dropped
     assert report.scratch not in server1.databases()
     assert not restorable(repository)
     with pytest.raises(DrillError, match=key.replace(".", r"\.")):

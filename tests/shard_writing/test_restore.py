@@ -530,7 +530,7 @@ def test_a_drill_that_may_only_write_shards_says_why_it_did_not(influx1: Running
         back_up(repository, server, chosen, MONTH)
         report = drill(chosen, repository=repository, server=server)
     (problem,) = report.problems
-    assert (report.ok, problem.kind) == (False, "shard-writer")
+    assert (report.ok, problem.kind, report.scratch_dropped) == (False, "shard-writer", False)
     assert "has no snapshot_address" in problem.message
     assert "writer: auto" in problem.message
 

@@ -2,9 +2,9 @@
 Compiled loops that find the digits of the short numbers of a column, many at once. Needs numba.
 
 Most stored numbers are decimals of at most 8 digits. What one of them needs is not waited for by the next, as it would
-be where each is written at once, and without branches one instruction works on several: all of a line took more than
-twice as long when each number was taken on its own. ``influx/line_kernels.py`` writes what is found, and whatever else
-there is.
+be where each is written at once, and without branches one instruction works on several: a line with ten numbers takes a
+sixth less with AVX2, and less than half of the time with AVX-512. ``influx/line_kernels.py`` writes what is found, and
+whatever else there is.
 """
 
 from __future__ import annotations

@@ -148,8 +148,9 @@ def _with_scratch(run: DrillRun, manifest: Manifest, findings: _Findings, writer
         findings.note(WRITER, run.ref.id, f"{error.message} {way}")
         return False
     finally:
-        findings.dropped = scratch.drop()
-        if not findings.dropped:
+        is_gone = scratch.drop()
+        findings.dropped = is_gone and scratch.announced
+        if not is_gone:
             findings.note(
                 "scratch",
                 run.scratch,

@@ -45,7 +45,8 @@ class DrillScratch:
 
     def __init__(self, run: DrillRun) -> None:
         self._run = run
-        self._announced = False
+        self.announced = False
+        """whether it may have been made"""
         self._id: str | None = None
         self.reason = ""
         """why it could not be dropped, where the server said so"""
@@ -53,7 +54,7 @@ class DrillScratch:
     def announce(self) -> None:
         """Records the name, before anything is created."""
         run = self._run
-        self._announced = True
+        self.announced = True
         started = ScratchStarted(
             drill_id=run.drill_id,
             ref=run.ref.id,
@@ -66,7 +67,7 @@ class DrillScratch:
     @property
     def is_in_doubt(self) -> bool:
         """Whether it was about to be created, and nobody knows whether it was."""
-        return self._announced and self._id is None
+        return self.announced and self._id is None
 
     def created(self, scratch_id: str) -> None:
         """Records the id that it can be dropped by."""
@@ -77,7 +78,7 @@ class DrillScratch:
     def drop(self) -> bool:
         """Drops it and records that; False when it may still be there. Without an announcement there is nothing."""
         run = self._run
-        if not self._announced:
+        if not self.announced:
             return True
         if self._id is None:
             return False

@@ -86,6 +86,7 @@ class DrillReport(Value):
     seconds_total: float
     scratch: Name
     scratch_dropped: bool
+    """False where none was made, too"""
     started_at: Int64
 
 
