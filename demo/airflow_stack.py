@@ -17,6 +17,10 @@ from demo.processes import Processes, free_ports
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor")
 FINAL = ("success", "failed")
+_SECONDS = 60.0
+"""for an answer, which is asked for again"""
+_CHANGE_SECONDS = 180.0
+"""for a change, which is not: longer than a writer waits for SQLite"""
 
 
 class AirflowStack:
@@ -49,7 +53,7 @@ class AirflowStack:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             # Writers wait for each other on a busy machine, instead of failing after SQLite's five seconds.
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=120",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
@@ -105,9 +109,10 @@ class AirflowStack:
         if token:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None if body is None else json.dumps(body).encode()
+        seconds = _SECONDS if method == "GET" else _CHANGE_SECONDS
         try:
             with urllib.request.urlopen(
-                urllib.request.Request(self.url + path, data, headers, method=method), timeout=60
+                urllib.request.Request(self.url + path, data, headers, method=method), timeout=seconds
             ) as reply:
                 return json.loads(reply.read() or b"null")
         except urllib.error.HTTPError as error:
