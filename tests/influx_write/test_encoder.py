@@ -219,7 +219,7 @@ def test_integers_are_exact(make: Renderer, kind: InfluxType, nulls: bool) -> No
     if kind is InfluxType.UNSIGNED:
         values = values.view(np.uint64)
     left_out = np.random.default_rng(2).random(len(values)) < 0.3 * nulls
-    rest = np.frombuffer(np.where(left_out, np.nan, 0.5).tobytes(), np.float64)
+    rest = np.where(left_out, np.nan, 0.5)
     columns = [field("n", kind), field("x"), field("z", InfluxType.BOOLEAN)]
     schema = arrow_schema(columns)
     arrays = [

@@ -23,6 +23,10 @@ from influxdb_backup.influx.digit_kernels import (
     SIGNED,
     UNSIGNED,
     ZEROS,
+    Bytes,
+    Floats,
+    Numbers,
+    Words,
     eight_digits,
     put_scanned,
     scan,
@@ -30,10 +34,6 @@ from influxdb_backup.influx.digit_kernels import (
 from influxdb_backup.influx.word_kernels import high_word, high_zeros, load, low_zeros, store
 from influxdb_backup.jit import inlined, kernel
 
-Bytes = npt.NDArray[np.uint8]
-Numbers = npt.NDArray[np.int64]
-Words = npt.NDArray[np.uint64]
-Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Runs = tuple[Bytes, Numbers, Numbers]
 Columns = tuple[Numbers, Bytes, Numbers, Bytes, Numbers]
