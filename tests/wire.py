@@ -9,10 +9,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import urllib3
+
+from tests.listening import QuietHandler, listening
 
 _HEAD = re.compile(rb"(?:GET|POST|HEAD|PATCH|DELETE) /[^\r\n]* HTTP/1\.1\r\n.*?\r\n\r\n", re.DOTALL)
 
@@ -83,17 +84,9 @@ def swallowing(url: str, bodies: int) -> Iterator[str]:
     """
     left = itertools.chain([True] * bodies, itertools.repeat(False))
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self._passed_on()
-
-        def do_POST(self) -> None:
-            self._passed_on()
-
-        def _passed_on(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+    class Handler(QuietHandler):
+        def answer(self) -> None:
+            body = self.body()
             if self.path.startswith("/write") and next(left):
                 self._answer(204, {}, b"")
                 return
@@ -111,13 +104,5 @@ def swallowing(url: str, bodies: int) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
+    with listening(Handler) as address:
+        yield address

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing, contextmanager
 
 import pytest
 
 from influxdb_backup.errors import AccessError, ServerError, ServerUnavailableError
 from influxdb_backup.influx.control2 import ControlPlane
 from influxdb_backup.influx.protocol import ServerSettings
+from tests.listening import QuietHandler, listening
 
 
 @contextmanager
 def answering(status: int, body: bytes, missing: int = 0) -> Iterator[ControlPlane]:
     """A control plane whose server gives every request this answer, and hangs up ``missing`` bytes before its end."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(QuietHandler):
+        protocol_version = "HTTP/1.0"
+
+        def answer(self) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body) + missing))
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
+    with listening(Handler) as url:
         control = ControlPlane(ServerSettings(url=url, token="t", name="production", timeout=5))
-        try:
+        with closing(control):
             yield control
-        finally:
-            control.close()
-            server.shutdown()
 
 
 @pytest.mark.parametrize("body", [b"<html>Welcome</html>", b"", b"[1, 2]", b"\xff\xfe"])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgpack
 import pyarrow as pa
@@ -17,6 +15,7 @@ from influxdb_backup.columns import arrow_schema
 from influxdb_backup.errors import ServerUnavailableError
 from influxdb_backup.influx.writer import Send, SendResult
 from influxdb_backup.model import Column, InfluxType, Role
+from tests.listening import QuietHandler, listening
 from tests.servers import RunningServer
 
 Rows = Sequence[tuple[int, Mapping[str, object], Mapping[str, object]]]
@@ -100,14 +99,9 @@ def sender(server: RunningServer, database: str, policy: str = "autogen") -> Sen
 def loopback(answer: Callable[[bytes], tuple[int, bytes]]) -> Iterator[RunningServer]:
     """A real HTTP server on loopback that answers each POST body with a status and a text; 0 hangs up."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = 2**16
-        disable_nagle_algorithm = True
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, text = answer(body)
+    class Handler(QuietHandler):
+        def answer(self) -> None:
+            status, text = answer(self.body())
             if status == 0:
                 self.close_connection = True
                 return
@@ -117,15 +111,5 @@ def loopback(answer: Callable[[bytes], tuple[int, bytes]]) -> Iterator[RunningSe
             if status != 204:
                 self.wfile.write(text)
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield RunningServer(url=f"http://127.0.0.1:{server.server_address[1]}", generation=1)
-    finally:
-        server.shutdown()
-        server.server_close()
+    with listening(Handler) as url:
+        yield RunningServer(url=url, generation=1)

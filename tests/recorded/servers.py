@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import urllib3
 
-from tests.certificates import server_context
+from tests.listening import QuietHandler, listening
 from tests.recorded.exchanges import KEPT_HEADERS, Answers, Exchange
 
 _PIECE = 97
@@ -27,14 +26,9 @@ def _token(headers: Mapping[str, str]) -> str:
 
 @contextmanager
 def _serving(handle: Handle, certificate: Path | None = None) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = 2**16
-        disable_nagle_algorithm = True
-
-        def _answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            exchange = handle(_token(self.headers), self.command, self.path, body)
+    class Handler(QuietHandler):
+        def answer(self) -> None:
+            exchange = handle(_token(self.headers), self.command, self.path, self.body())
             self.send_response_only(exchange.status)
             chunked = exchange.headers.get("Transfer-Encoding") == "chunked"
             for name, value in exchange.headers.items():
@@ -50,22 +44,8 @@ def _serving(handle: Handle, certificate: Path | None = None) -> Iterator[str]:
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             self.wfile.write(b"0\r\n\r\n")
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    if certificate is not None:
-        server.socket = server_context(certificate).wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with listening(Handler, certificate) as url:
+        yield url
 
 
 @contextmanager
