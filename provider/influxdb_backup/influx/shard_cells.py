@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -162,12 +162,17 @@ def _write(halves: tuple[FieldFiles, FieldFiles], rows: _FieldRows, first: int, 
         second.result()
 
 
-def _field_order(table: Table, chunks: Sequence[Chunk], series: int) -> list[str]:
-    """The fields of these chunks in the order of their keys, but for the leading one, which comes first."""
+def _value_counts(chunks: Sequence[Chunk]) -> dict[str, int]:
+    """How many values each field has."""
     values: dict[str, int] = {}
     for chunk in chunks:
         for name, array in chunk.fields:
             values[name] = values.get(name, 0) + len(array) - array.null_count
+    return values
+
+
+def _field_order(table: Table, values: Mapping[str, int], series: int) -> list[str]:
+    """Fields with so many values in the order of their keys, but for the leading one, which comes first."""
     names = sorted(values, key=encode_name)
     if not table.begun and series >= _LED_FROM_SERIES and len(names) >= _LED_FROM_FIELDS:
         table.leading = max(names, key=values.__getitem__)
@@ -206,11 +211,12 @@ def _table_rows(table: Table, keys: _Keys, ranked: I64) -> _FieldRows:
     rank[ranked] = np.arange(len(ranked))
     starts = np.empty(len(ranked) + 1, np.int64)
     order = series_order(rank[keys.series], times, starts)
-    names = _field_order(table, chunks, len(ranked))
+    values = _value_counts(chunks)
+    names = _field_order(table, values, len(ranked))
     kinds = np.array([_KINDS[table.types[name]] for name in names], np.int64)
     lengths, arrays = [len(chunk.times) for chunk in chunks], [dict(chunk.fields) for chunk in chunks]
     del chunks
-    cells, masks, mask_of, pool, longest = _cells(lengths, arrays, names)
+    cells, masks, mask_of, pool, longest = _cells(lengths, arrays, names, values)
     series_bytes, series_offsets = _bytes_of(keys.texts.take(pa.array(ranked)))
     field_bytes, field_offsets = _bytes_of(pa.array([encode_name(name) for name in names], pa.binary()))
     rows = TableRows(
@@ -234,18 +240,15 @@ def _table_rows(table: Table, keys: _Keys, ranked: I64) -> _FieldRows:
 
 
 def _cells(
-    lengths: Sequence[int], arrays: Sequence[dict[str, Any]], names: Sequence[str]
+    lengths: Sequence[int], arrays: Sequence[dict[str, Any]], names: Sequence[str], values: Mapping[str, int]
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8], I64, npt.NDArray[np.uint8], int]:
     """Moves each field of the chunks (``arrays``, by name) to its cells: what was moved is held there alone."""
     rows = sum(lengths)
-    always = dict.fromkeys(names, 0)
-    texts = 0
-    for fields in arrays:
-        for name, array in fields.items():
-            always[name] += len(array) - array.null_count
-            texts += array.nbytes + _LARGEST_LENGTH * len(array) if _is_text(array) else 0
+    texts = sum(
+        array.nbytes + _LARGEST_LENGTH * len(array) for fields in arrays for array in fields.values() if _is_text(array)
+    )
     mask_of = np.full(len(names), -1, np.int64)
-    sparse = [number for number, name in enumerate(names) if always[name] < rows]
+    sparse = [number for number, name in enumerate(names) if values[name] < rows]
     mask_of[sparse] = np.arange(len(sparse))
     masks = np.zeros((len(sparse), rows), np.uint8)
     cells = pooled_words(len(names) * rows).reshape(len(names), rows)
