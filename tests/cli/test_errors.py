@@ -214,7 +214,7 @@ def test_a_restore_that_fails_names_the_id_to_go_on_with(backed_up: Site, cli: C
     folder = Path(backed_up.repository.removeprefix("file://")) / "restores"
     assert [path.stem for path in folder.glob("*.json")] == [restore_id]
     message = refused(cli, 1, ["with another request"], *arguments, "--restore-id", restore_id)
-    assert "Points may have been written" not in message
+    assert "It goes on where it ended" not in message
     backed_up.server.query(f'DROP DATABASE "{target}"')
 
 

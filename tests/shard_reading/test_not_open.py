@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from influxdb_backup.errors import ConfigError, SourceError
-from influxdb_backup.influx.metadata1 import described_shards, metadata
+from influxdb_backup.influx.metadata1 import described_shards
 from influxdb_backup.jobs.scrub import scrub
 from influxdb_backup.model import MAX_END, MIN_TIME, RetentionPolicy, Window
 from tests.jobs.support import (
@@ -39,6 +39,7 @@ from tests.servers import (
     start_influxdb1,
     start_influxdb2,
 )
+from tests.shard_reading.meta_data import metadata
 from tests.shard_reading.test_export import compiled, readers_of
 
 __all__ = ["compiled"]

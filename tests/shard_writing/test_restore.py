@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -27,6 +26,7 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.errors import (
     AccessError,
     ConfigError,
+    IncompleteReadError,
     NotVisibleError,
     ServerUnavailableError,
     TargetError,
@@ -37,6 +37,8 @@ from influxdb_backup.influx.protocol import NewShards, ReadOptions, Server, Shar
 from influxdb_backup.jobs import shard_proof
 from influxdb_backup.jobs.drill import drill
 from influxdb_backup.jobs.drills import reports
+from influxdb_backup.jobs.restore import plan_restore
+from influxdb_backup.jobs.restore_request import RestoreRequest
 from influxdb_backup.jobs.restored_reading import sample_of
 from influxdb_backup.model import InfluxType, RetentionPolicy, Table, TableSchema, Window
 from tests.jobs.support import (
@@ -147,7 +149,7 @@ def test_later_files_win_in_both_parts(any_influx: RunningServer, server: Server
         builder.add("m", tables.batch([group.start] * len(hosts), {"host": hosts}, fields))
     files, target = builder.finish(), new_name("target")
     policy = RetentionPolicy(name="autogen", duration=0, shard_duration=DAY_NS, default=True)
-    made = server.create_with_shards(target, [policy], {"autogen": [group]})
+    made = server.create_with_shards(target, [policy], {"autogen": {group: builder.series}})
     for leading in (True, False):
         made.send("autogen", group, [file for file in files if (file in builder.leading) is leading])
     made.publish()
@@ -247,7 +249,7 @@ def test_the_backup_port_of_another_server_gets_no_database(
 
 @pytest.mark.parametrize("held", [True, False])
 def test_the_backup_port_of_another_server_beside_a_new_one(tmp_path: Path, held: bool) -> None:
-    """A server without databases: whose port it is shows by the other's databases, or when one was created there."""
+    """A server without databases: whose port it is shows by the other's databases, or as it has not what was created."""
     binary = find_influxd1()
     if binary is None:
         pytest.skip("no 1.x server")
@@ -262,7 +264,7 @@ def test_the_backup_port_of_another_server_beside_a_new_one(tmp_path: Path, held
         with opened(empty, snapshot_address=address) as server, pytest.raises(ConfigError, match="another server"):
             restore_into(repository, server, "target", refs=(first.ref,))
         with opened(stranger) as server:
-            assert ("target" in server.databases()) is not held
+            assert "target" not in server.databases()
 
 
 def test_an_existing_database_is_written_by_lines(
@@ -275,6 +277,9 @@ def test_an_existing_database_is_written_by_lines(
     with pytest.raises(TargetError, match="exists already") as caught:
         restore_into(repository, server, target, refs=(first.ref,), writer="shard")
     assert caught.value.kind == "shard-writer"
+    asked = RestoreRequest(refs=(first.ref,), target_database=target, writer="shard")
+    with pytest.raises(TargetError, match="exists already"):
+        plan_restore(asked, repository=repository, target=server)
     with caplog.at_level(logging.INFO):
         assert restore_into(repository, server, target, refs=(first.ref,)).writer == "lines"
     assert "exists already" in caplog.text
@@ -287,7 +292,7 @@ def test_a_name_that_is_taken_is_never_made_by_shards(any_influx: RunningServer,
     before = server.retention_policies(database)
     new = RetentionPolicy(name=policy, duration=0, shard_duration=7 * DAY_NS, default=True)
     with pytest.raises(TargetError, match="exists already"):
-        server.create_with_shards(database, [new], {policy: [WEEK]})
+        server.create_with_shards(database, [new], {policy: {WEEK: b"m"}})
     assert server.retention_policies(database) == before
     assert server.select(database, "autogen", "SELECT count(f) FROM m")[0]["count"] == 4 * 7 * 24
 
@@ -409,31 +414,23 @@ def in_pieces(address: str) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_description_that_arrives_in_pieces(
-    one: RunningServer, repository: Repository, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Old 1.x servers refuse many shard groups from another machine: lines take over, and ``shard`` says why."""
+def test_many_groups_from_another_machine(one: RunningServer, repository: Repository) -> None:
+    """A network between takes nothing away: 100 groups are made and filled on every 1.x server."""
     database = new_database(one)
     one.query(f'ALTER RETENTION POLICY "autogen" ON "{database}" SHARD DURATION 1d')
     whole = window(DAY.start, DAY.start + 100 * DAY_NS)
     one.write("\n".join(f"m v={n} {time}" for n, time in enumerate(range(whole.start, whole.end, DAY_NS))), database)
     with in_pieces(str(one.backup_address)) as address, opened(one, snapshot_address=address) as server:
         first = back_up(repository, server, plan(database), whole)
-        reads_once = tuple(map(int, re.findall(r"\d+", server.info.version)[:3])) < (1, 8, 8)
-        with caplog.at_level(logging.INFO):
-            report = restore_into(repository, server, new_name("target"), refs=(first.ref,))
-        assert (report.writer, report.rows) == ("lines" if reads_once else "shard", 100)
-        assert ("did not create the database" in caplog.text) == reads_once
-        if reads_once:
-            with pytest.raises(TargetError, match="did not create") as caught:
-                restore_into(repository, server, new_name("target"), refs=(first.ref,), writer="shard")
-            assert caught.value.kind == "shard-writer"
+        report = restore_into(repository, server, new_name("target"), refs=(first.ref,), writer="shard")
+    assert (report.writer, report.rows) == ("shard", 100)
 
 
 @contextmanager
-def without_answers(address: str) -> Iterator[str]:
-    """A relay to a backup port; no answer arrives to a database's description, as when its server is killed then."""
+def describing(address: str, times: int) -> Iterator[str]:
+    """A relay to a backup port that says so many times which shards it has, and then hangs up when asked."""
     host, _, port = address.rpartition(":")
+    left = iter(range(times))
 
     def serve(listener: socket.socket) -> None:
         with suppress(OSError):
@@ -441,10 +438,10 @@ def without_answers(address: str) -> Iterator[str]:
                 client, _ = listener.accept()
                 with client, socket.create_connection((host, int(port))) as server:
                     data = client.recv(1 << 20)
+                    if data[1:2] == b"\1" and next(left, None) is None:
+                        continue
                     server.sendall(data)
                     while answer := server.recv(1 << 20):
-                        if data[1:2] == b"\6":
-                            break
                         client.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -453,20 +450,20 @@ def without_answers(address: str) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_1x_server_that_is_gone_once_it_made_the_database(one: RunningServer, repository: Repository) -> None:
-    """The error names what may be there and may be tried again; the same id ends what it began."""
+def test_a_port_that_is_gone_once_the_database_was_made(one: RunningServer, repository: Repository) -> None:
+    """Nothing goes into shards of which the port does not say that they are the new database's, which is dropped."""
     target = new_name("target")
     with opened(one, snapshot_address=one.backup_address) as server:
         first = back_up(repository, server, plan(filled(one)), MONTH)
-    asked = {"database": target, "refs": (first.ref,), "restore_id": "run 5"}
-    with without_answers(str(one.backup_address)) as address, opened(one, snapshot_address=address) as server:
-        with pytest.raises(ServerUnavailableError, match="before it said whether it created") as caught:
-            restore_into(repository, server, **asked)
-        assert f"database {target} may be left" in caught.value.hint
-        assert target in server.databases()
-        assert restore_into(repository, server, **asked).rows == first.rows
-        second = back_up(repository, server, plan(target, name="again", reader="query"), MONTH)
-    assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
+        asked = {"database": target, "refs": (first.ref,), "restore_id": "run 5"}
+        with (
+            describing(str(one.backup_address), 1) as address,
+            opened(one, snapshot_address=address) as cut,
+            pytest.raises(IncompleteReadError, match="backup port"),
+        ):
+            restore_into(repository, cut, **asked)
+        assert target not in server.databases()
+        assert restore_into(repository, server, writer="shard", **asked).rows == first.rows
 
 
 @pytest.mark.parametrize("way", ["auto", "lines", "shard"])
@@ -479,6 +476,17 @@ def test_drills(any_influx: RunningServer, server: Server, repository: Repositor
     assert (report.ok, report.problems, report.scratch_dropped) == (True, (), True)
     assert report.writer == ("lines" if way == "lines" else "shard")
     assert not [name for name in server.databases() if name.startswith(report.scratch)]
+
+
+@pytest.mark.parametrize("way", ["auto", "shard"])
+def test_a_drill_of_no_points(any_influx: RunningServer, server: Server, repository: Repository, way: str) -> None:
+    """A window in which nothing was written is a sound backup, whatever its drill is written by."""
+    database = new_database(any_influx)
+    any_influx.write(f"m v=1 {DAY.start - DAY_NS}", database)
+    chosen = plan(database, drill={"writer": way})
+    back_up(repository, server, chosen, DAY)
+    report = drill(chosen, repository=repository, server=server)
+    assert (report.ok, report.rows, report.scratch_dropped) == (True, 0, True)
 
 
 def test_a_drill_goes_on_by_lines(any_influx: RunningServer, server: Server, repository: Repository) -> None:

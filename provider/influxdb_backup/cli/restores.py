@@ -196,11 +196,11 @@ def _named_when_it_fails(repository: Repository, restore_id: str) -> Iterator[No
         yield
     except BaseException as error:
         ours = error if isinstance(error, InfluxdbBackupError) else None
-        if ours and ours.kind in {"usage", "restore-in-progress"}:
+        if ours and ours.kind in {"usage", "restore-in-progress", "not-renamed"}:
             raise
         with suppress(InfluxdbBackupError):
             if repository.store.size(layout.restore_key(restore_id)) is not None:
-                way = f"Points may have been written: go on with the same command and --restore-id {restore_id}."
+                way = f"It goes on where it ended with the same command and --restore-id {restore_id}."
                 if ours:
                     ours.hint = f"{ours.hint} {way}".strip()
                 else:

@@ -283,7 +283,9 @@ class ControlPlane:
             reason = error.reason if isinstance(error, MaxRetryError) else error
             if isinstance(reason, SSLError):
                 raise tls_error(reason, self._name, self._name) from error
-            raise ServerUnavailableError(f"{self._name} cannot be asked: {words_of(error)}.") from error
+            raise ServerUnavailableError(
+                f"{self._name} cannot be asked: {words_of(error)}.", hint="Look whether the server runs and answers."
+            ) from error
 
     def _server_error(self, error: ApiException, about: str) -> Exception:
         body = error.body.encode() if isinstance(error.body, str) else error.body or b""

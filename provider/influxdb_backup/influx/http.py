@@ -132,14 +132,16 @@ class ByteStream:
 
 def words_of(error: BaseException) -> str:
     """What urllib3 says, without the address of the pool and without the address of Python objects."""
-    inner: object = error
-    while isinstance(inner, BaseException) and (inner.__cause__ or getattr(inner, "reason", None)):
-        deeper = inner.__cause__ or getattr(inner, "reason", None)
-        if not isinstance(deeper, BaseException):
-            break
-        inner = deeper
-    text = str(inner) or type(inner).__name__
+    while (inner := _within(error)) is not None:
+        error = inner
+    text = str(error) or type(error).__name__
     return printable(text.rsplit(">: ", 1)[-1][:_LONGEST_REASON])
+
+
+def _within(error: BaseException) -> BaseException | None:
+    """What an error of urllib3 was caused by, wherever it keeps that."""
+    kept = (error.__cause__, getattr(error, "reason", None), *error.args[-1:])
+    return next((inner for inner in kept if isinstance(inner, BaseException)), None)
 
 
 def tls_error(error: BaseException, name: str, where: str) -> AccessError:
@@ -284,7 +286,8 @@ class Http:
                 raise tls_error(error, self.name, self._where()) from error
             except ReadTimeoutError as error:
                 raise ReplyTimeoutError(
-                    f"{self.name} did not begin to reply within {self._timeout:g} s.", hint="Raise its timeout."
+                    f"{self.name} did not begin to reply within {self._timeout:g} s.",
+                    hint="Look whether it runs; if it only takes long, raise its timeout.",
                 ) from error
             except (NewConnectionError, ConnectTimeoutError, ProtocolError) as error:
                 problem = f"{self._where()} cannot be reached: {words_of(error)}."

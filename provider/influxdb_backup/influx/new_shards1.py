@@ -1,28 +1,25 @@
 """
-A new 1.x database that is filled shard by shard through the backup port.
+A new 1.x database whose shards are filled through the backup port.
 
-MetaStoreUpdate creates it, and refuses a name that exists; ShardUpdate takes the files of one shard and answers
-nothing at all: what arrived is only known from counts (run on 1.6.7 and 1.12.4).
-
-Up to 1.8.7 a server reads the description of the new database once and takes what has arrived by then (run on 1.6.7 and
-1.7.11: some 20 shard groups across a network; loopback takes thousands). What was cut off it refuses as a whole.
+ShardUpdate takes the files of one shard and answers nothing at all: what arrived is only known from counts (run on
+1.6.7 and 1.12.4).
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from influxdb_backup.errors import ServerError, ServerUnavailableError, TargetError
-from influxdb_backup.influx.metadata1 import MAGIC, metadata
+from influxdb_backup.influx.new_groups import Groups, lines_of, numbers_of, open_groups
 from influxdb_backup.influx.shard_digests import held_digests
 from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.influx.shard_sending import archive_chunks
 from influxdb_backup.influx.snapshot1 import SnapshotDoor
-from influxdb_backup.model import RetentionPolicy, Window, printable
+from influxdb_backup.influx.writer import Send
+from influxdb_backup.model import Window
 
-_MOST_NUMBERS = 1 << 20
+_DROPPED = b"influxdb_backup,time=x v=1"
+"""no point may have such a tag: it is dropped behind the making of its group and before that of a series"""
 
 
 class NewShards1:
@@ -50,41 +47,14 @@ class NewShards1:
         """Nothing: the database has its own name from the beginning."""
 
 
-def create(
-    door: SnapshotDoor,
-    database: str,
-    policies: Sequence[RetentionPolicy],
-    groups: Mapping[str, Sequence[Window]],
-    name: str,
+def with_groups(
+    door: SnapshotDoor, database: str, groups: Groups, sender: Callable[[str], Send], name: str
 ) -> NewShards1:
     """
-    Creates the database with a shard in each group. Durations of the policies must be those of the groups.
+    The groups of a database that was just created; ``sender`` gives what writes into a policy.
 
-    Raises TargetError (``shards-refused``) when the server refuses, which it does without a reason.
+    Raises TargetError (``shards-refused``) when the server makes others, ConfigError when the port is not its own.
     """
-    pairs = [(policy.name, group) for policy in policies for group in groups.get(policy.name, ())]
-    wanted = {pair: number for number, pair in enumerate(pairs, start=1)}
-    listed = {
-        policy.name: [(group, wanted[policy.name, group]) for group in groups.get(policy.name, ())]
-        for policy in policies
-    }
-    description = metadata(database, policies, listed)
-    reply = door.port.update_metadata(database, description, limit=16 * (len(wanted) + 1))
-    if not reply:
-        raise ServerUnavailableError(
-            f"The backup port of {name} ended the connection before it said whether it created the database "
-            f"{printable(database)}.",
-            hint="The server's log may say why.",
-        )
-    magic, count = struct.unpack(">QQ", reply[:16]) if len(reply) >= 16 else (0, 0)
-    if magic != MAGIC or len(reply) != 16 * (count + 1):
-        raise ServerError(f"The backup port of {name} answers in a form that is not known ({len(reply)} bytes).")
-    found = dict(struct.iter_unpack(">QQ", reply[16:]))
-    if set(found) != set(wanted.values()):
-        raise TargetError(
-            f"{name} did not create the database {printable(database)} through its backup port.",
-            hint=f"Up to 1.8.7 only a part of its description ({len(description)} bytes) may have been read; otherwise "
-            "the server's log says why.",
-            kind="shards-refused",
-        )
-    return NewShards1(door, database, {pair: found[number] for pair, number in wanted.items()})
+    for policy, windows in groups.items():
+        open_groups(sender(policy), lines_of(windows, lambda _: _DROPPED), name)
+    return NewShards1(door, database, numbers_of(groups, door.new_shards(database), name))

@@ -1,5 +1,5 @@
 """
-New 2.x buckets that are filled shard by shard: ``restore/bucketMetadata`` and ``restore/shards/:id``.
+New 2.x buckets that are filled shard by shard through ``restore/shards/:id``.
 
 Status 200 of a shard proves nothing: 2.9.1 drops the error of a restore that failed (source: ``tsdb/shard.go``), so
 what arrived is only known from counts.
@@ -7,23 +7,23 @@ what arrived is only known from counts.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from influxdb_backup.errors import ServerError
+from influxdb_backup.errors import TargetError
 from influxdb_backup.influx.buckets2 import Buckets
-from influxdb_backup.influx.control2 import AUTOGEN, bucket_name
-from influxdb_backup.influx.http import Http, Reply, status_error
+from influxdb_backup.influx.control2 import AUTOGEN, Bucket, bucket_name
+from influxdb_backup.influx.http import Http, status_error
+from influxdb_backup.influx.metadata2 import metadata_shards
+from influxdb_backup.influx.new_groups import Groups, lines_of, numbers_of, open_groups
 from influxdb_backup.influx.shard_digests import held_digests
 from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.influx.shard_sending import archive_chunks, archive_size
 from influxdb_backup.influx.shards2 import BackupApiDoor
-from influxdb_backup.model import RetentionPolicy, Window, printable
-from influxdb_backup.windows import format_instant
+from influxdb_backup.influx.writer import Send
+from influxdb_backup.model import RetentionPolicy, Window
 
-_SECOND = 10**9
 _SEND_SECONDS = 1800.0
 """a server builds its index of a shard before it answers: some 100,000 series a second (run on 2.9.1)"""
 
@@ -89,75 +89,37 @@ def create(
     buckets: Buckets,
     naming: Naming,
     policies: Sequence[RetentionPolicy],
-    groups: Mapping[str, Sequence[Window]],
+    groups: Groups,
+    sender: Callable[[Bucket], Send],
 ) -> NewShards2:
     """
     Creates a bucket for each policy with a shard in each group; all of them or none.
 
-    Raises AccessError without an operator token, QueryError when a name is taken.
+    Raises AccessError without an operator token, TargetError when a name is taken, and of the kind ``shards-refused``
+    when the server makes other groups.
     """
-    ids: dict[str, str] = {}
-    numbers: dict[tuple[str, Window], int] = {}
+    made = dict(zip((p.name for p in policies), buckets.create(naming.until_published, policies), strict=True))
+    ids = {policy: bucket.id for policy, bucket in made.items()}
     try:
-        for policy in policies:
-            name = bucket_name(naming.until_published, policy.name)
-            wanted = dict(enumerate(groups.get(policy.name, ()), start=1))
-            body = json.dumps(_manifest(buckets.organization_id, name, policy, wanted)).encode()
-            reply = http.request(
-                "POST",
-                "/api/v2/restore/bucketMetadata",
-                body=body,
-                headers={"Content-Type": "application/json"},
-                retry=False,
-            )
-            if reply.status != 201:
-                raise status_error(http.name, reply)
-            bucket, found = _mapped(http.name, reply)
-            ids[policy.name] = bucket
-            if set(found) != set(wanted):
-                raise ServerError(f"{http.name} created the bucket {printable(name)} with other shards than asked.")
-            numbers.update({(policy.name, group): found[number] for number, group in wanted.items()})
+        for policy, windows in groups.items():
+            open_groups(sender(made[policy]), lines_of(windows, _dropped), http.name)
+        listed = metadata_shards(http)
+        numbers = numbers_of(groups, {policy: listed.get(bucket, ()) for policy, bucket in ids.items()}, http.name)
     except BaseException:
         buckets.drop(naming.until_published, list(ids.values()))
         raise
     return NewShards2(http, door, buckets, naming, ids, numbers)
 
 
-def _mapped(name: str, reply: Reply) -> tuple[str, dict[int, int]]:
-    try:
-        answer = json.loads(reply.body)
-        return str(answer["id"]), {int(pair["oldId"]): int(pair["newId"]) for pair in answer["shardMappings"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ServerError(f"{name} answers the creation of a bucket in a form that is not known: {error!r}.") from error
+def _dropped(series: bytes | None) -> bytes:
+    """
+    What a field of this name makes of a point: it is dropped behind the making of its group and of its series.
 
-
-def _manifest(
-    organization_id: str, name: str, policy: RetentionPolicy, groups: Mapping[int, Window]
-) -> dict[str, object]:
-    """As ``GET /api/v2/backup/metadata`` lists a bucket; ids count within this one message only."""
-    listed = [
-        {
-            "id": number,
-            "startTime": format_instant(group.start),
-            "endTime": format_instant(group.end),
-            "shards": [{"id": number, "shardOwners": []}],
-        }
-        for number, group in groups.items()
-    ]
-    return {
-        "organizationID": organization_id,
-        "organizationName": "",
-        "bucketID": "0000000000000001",
-        "bucketName": name,
-        "defaultRetentionPolicy": AUTOGEN,
-        "retentionPolicies": [
-            {
-                "name": AUTOGEN,
-                "replicaN": 1,
-                "duration": -(-policy.duration // _SECOND) * _SECOND,
-                "shardGroupDuration": policy.shard_duration,
-                "shardGroups": listed,
-                "subscriptions": [],
-            }
-        ],
-    }
+    So the series is one that the shard has in any case.
+    """
+    if series is None:
+        raise TargetError(
+            "a shard group has no series that line protocol can spell, and the server makes no group without one.",
+            kind="shards-refused",
+        )
+    return series + b" time=1"

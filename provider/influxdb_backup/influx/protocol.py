@@ -305,12 +305,14 @@ class Server(Protocol):
         self,
         database: str,
         policies: Sequence[RetentionPolicy],
-        groups: Mapping[str, Sequence[Window]],
+        groups: Mapping[str, Mapping[Window, bytes | None]],
         *,
         until_published: str | None = None,
     ) -> NewShards:
         """
-        Creates a database that does not exist, with a shard in each of these groups, through the backup door.
+        Creates a database that does not exist, with a shard in each of these groups, whose files the backup door takes.
+
+        Each group comes with one of its series as line protocol spells it (None: it can spell none).
 
         It has the name ``until_published`` before it is published, where that is given and the server can rename a
         database (2.x), so that nobody else uses it before it is whole. Durations of shards must be given. Raises

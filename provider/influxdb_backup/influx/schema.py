@@ -148,7 +148,8 @@ class SchemaReader:
         """Measurements of this policy that the server lists and of which it knows no field."""
         answer = self._api.rows(listing, database=database, retention_policy=retention_policy, subject="measurements")
         missing = {name for series in answer for name in names(series.values)} - known
-        for policy in other_policies if missing else ():
+        policies = (retention_policy, *other_policies)  # its own again: one may be new since its fields were listed
+        for policy in policies if missing else ():
             missing -= set(self._field_keys(database, policy))
         tables = [Table(retention_policy=retention_policy, measurement=name) for name in sorted(missing)]
         return [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from unicodedata import category
 
 import pyarrow as pa
 
 from influxdb_backup.errors import (
     AccessError,
+    InfluxdbBackupError,
     NotVisibleError,
     QueryError,
     ServerError,
@@ -21,6 +23,7 @@ from influxdb_backup.influx.dialect import dialect_1x
 from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.influxql import quote_ident
 from influxdb_backup.influx.line_protocol import unrepresentable
+from influxdb_backup.influx.new_groups import Groups
 from influxdb_backup.influx.pieces import explained_boundaries, listed_groups
 from influxdb_backup.influx.protocol import (
     Dialect,
@@ -40,7 +43,7 @@ from influxdb_backup.influx.selects import select_rows
 from influxdb_backup.influx.sending import compresses, http_sender
 from influxdb_backup.influx.snapshot1 import SnapshotDoor
 from influxdb_backup.influx.snapshot_port1 import SnapshotPort
-from influxdb_backup.influx.writer import LineProtocolWriter
+from influxdb_backup.influx.writer import LineProtocolWriter, Send
 from influxdb_backup.model import (
     Column,
     RetentionPolicy,
@@ -168,11 +171,13 @@ class Server1:
     def writer(self, database: str, retention_policy: str, options: WriteOptions) -> PointWriter:
         """A writer into an existing policy."""
         policy = self._policy(database, retention_policy)
-        parameters = {"db": database, "rp": retention_policy, "precision": "ns"}
-        compress = compresses(self._url, options.compress)
-        send = http_sender(self._http, "/write", parameters, compress=compress)
+        send = self._sender(database, retention_policy, compress=compresses(self._url, options.compress))
         duration = shard_duration(policy.shard_duration, policy.duration)
         return LineProtocolWriter(send, self._dialect, options, shard_duration=duration, name=self.name)
+
+    def _sender(self, database: str, retention_policy: str, *, compress: bool = False) -> Send:
+        parameters = {"db": database, "rp": retention_policy, "precision": "ns"}
+        return http_sender(self._http, "/write", parameters, compress=compress)
 
     def unrepresentable(
         self, measurement: str, columns: Sequence[Column], batch: pa.RecordBatch | None, options: WriteOptions
@@ -211,24 +216,35 @@ class Server1:
         self,
         database: str,
         policies: Sequence[RetentionPolicy],
-        groups: Mapping[str, Sequence[Window]],
+        groups: Groups,
         *,
         until_published: str | None = None,  # noqa: ARG002 - 1.x cannot rename a database
     ) -> NewShards:
-        """Creates the database through the backup port; see ``protocol.Server.create_with_shards``."""
+        """Creates the database by queries, and its shards by writes; see ``protocol.Server.create_with_shards``."""
         if database in self.databases():
-            raise TargetError(f"{self.name}: the database {printable(database)} exists already.")
+            raise TargetError(
+                f"{self.name}: the database {printable(database)} exists already.",
+                hint="Choose another target database (--target-database), or writer lines.",
+            )
         self.check_names(database, policies)
         try:
-            made = new_shards1.create(self._door, database, policies, groups, self.name)
-        except TargetError as error:
-            if database in self.databases():
-                raise TargetError(f"{self.name}: the database {printable(database)} exists already.") from error
+            self.create_database(database, policies)
+            return new_shards1.with_groups(self._door, database, groups, partial(self._sender, database), self.name)
+        except BaseException as error:
+            self._drop_empty(database, error)
             raise
-        if database not in self.databases():
-            raise self._door.other_server(f"it has a database {printable(database)} now, which is to be dropped there")
-        self._prove_policies(database, policies)
-        return made
+
+    def _drop_empty(self, database: str, error: BaseException) -> None:
+        """Drops a new database unless somebody has written into it; an ``error`` of ours says what may be left."""
+        try:
+            if database in self.databases():
+                policies = self.retention_policies(database)
+                if not any(self._schema.holds_any(database, policy.name) for policy in policies):
+                    self.drop_scratch(database, database)
+        except InfluxdbBackupError:
+            if isinstance(error, InfluxdbBackupError):
+                left = f"The new database {printable(database)} may be left on {self.name}, without points."
+                error.hint = f"{error.hint} {left}".strip()
 
     def check_names(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
         """Raises TargetError for a name that 1.x refuses."""

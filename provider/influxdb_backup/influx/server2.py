@@ -22,6 +22,7 @@ from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.influxql import between, quote_ident, source
 from influxdb_backup.influx.line_protocol import unrepresentable
 from influxdb_backup.influx.metadata2 import metadata_groups
+from influxdb_backup.influx.new_groups import Groups
 from influxdb_backup.influx.new_shards2 import Naming
 from influxdb_backup.influx.organization2 import own_organization
 from influxdb_backup.influx.pieces import explained_boundaries
@@ -42,7 +43,7 @@ from influxdb_backup.influx.schema import SchemaReader, names
 from influxdb_backup.influx.selects import select_rows
 from influxdb_backup.influx.sending import compresses, http_sender
 from influxdb_backup.influx.shards2 import BackupApiDoor
-from influxdb_backup.influx.writer import LineProtocolWriter
+from influxdb_backup.influx.writer import LineProtocolWriter, Send
 from influxdb_backup.model import (
     MAX_END,
     MIN_TIME,
@@ -202,11 +203,13 @@ class Server2:
     def writer(self, database: str, retention_policy: str, options: WriteOptions) -> PointWriter:
         """A writer into an existing bucket, by its id."""
         bucket = self._buckets.proved(database, retention_policy)
-        parameters = {"orgID": bucket.organization_id, "bucket": bucket.id, "precision": "ns"}
-        compress = compresses(self._url, options.compress)
-        send = http_sender(self._http, "/api/v2/write", parameters, compress=compress)
+        send = self._sender(bucket, compress=compresses(self._url, options.compress))
         duration = shard_duration(bucket.shard_duration, bucket.duration)
         return LineProtocolWriter(send, DIALECT_2X, options, shard_duration=duration, name=self.name)
+
+    def _sender(self, bucket: Bucket, *, compress: bool = False) -> Send:
+        parameters = {"orgID": bucket.organization_id, "bucket": bucket.id, "precision": "ns"}
+        return http_sender(self._http, "/api/v2/write", parameters, compress=compress)
 
     def unrepresentable(
         self, measurement: str, columns: Sequence[Column], batch: pa.RecordBatch | None, options: WriteOptions
@@ -235,11 +238,11 @@ class Server2:
         self,
         database: str,
         policies: Sequence[RetentionPolicy],
-        groups: Mapping[str, Sequence[Window]],
+        groups: Groups,
         *,
         until_published: str | None = None,
     ) -> NewShards:
-        """Creates the buckets by the backup API; see ``protocol.Server.create_with_shards``."""
+        """Creates the buckets, and their shards by writes; see ``protocol.Server.create_with_shards``."""
         naming = Naming(database, self.name_until_published(database, until_published))
         self.check_names(database, policies)
         taken = self._buckets.taken(naming.until_published, database)
@@ -255,7 +258,7 @@ class Server2:
                 f"{self.name}: the database {printable(taken)} exists already, as a bucket or a DBRP mapping.",
                 hint="Choose another target database, or delete the mapping (influx v1 dbrp delete).",
             )
-        made = new_shards2.create(self._http, self._door, self._buckets, naming, policies, groups)
+        made = new_shards2.create(self._http, self._door, self._buckets, naming, policies, groups, self._sender)
         found = {policy.name: policy.shard_duration for policy in self.retention_policies(made.database)}
         wanted = {policy.name: policy.shard_duration for policy in policies}
         if found != wanted:

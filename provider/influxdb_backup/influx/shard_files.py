@@ -26,6 +26,7 @@ from influxdb_backup.influx.protocol import WriteOptions
 from influxdb_backup.influx.shard_cells import Chunk, FieldFiles, Table, size_of, write_tables
 from influxdb_backup.influx.tsm.build_keys import distinct_rows, series_keys, tag_codes
 from influxdb_backup.influx.tsm.format import MAX_KEY_BYTES, SEPARATOR
+from influxdb_backup.influx.tsm.keys import spelled_series
 from influxdb_backup.influx.tsm.writing import TsmWriter
 from influxdb_backup.model import Column, InfluxType, Role, Window, decode_name, encode_name, printable
 from influxdb_backup.windows import format_instant, format_window
@@ -84,6 +85,15 @@ class ShardFileBuilder:
     def leading(self) -> frozenset[Path]:
         """Those of the finished files that introduce series: they should be sent before the others."""
         return frozenset(self._leading)
+
+    @property
+    def series(self) -> bytes | None:
+        """The first series of the finished files that line protocol can spell."""
+        for file in self._files:
+            series = spelled_series(np.memmap(file, np.uint8, mode="r"))
+            if series is not None:
+                return series
+        return None
 
     def add(self, measurement: str, batch: pa.RecordBatch) -> None:
         """

@@ -7,7 +7,10 @@ or is appended to it (2.9.1), so its end has to be the two empty records with no
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,17 +20,31 @@ from influxdb_backup.influx.tar import RECORD, TarError, members
 from influxdb_backup.model import printable
 
 _BLOCK = 1 << 20
+_SEEN_BYTES = 8 << 20
+"""written between two looks at the disk"""
+_LEFT_BYTES = 32 << 20
+"""that stay free for the parts"""
 _ENDINGS = (".tsm", ".tombstone")
 _WANTED = re.compile(r"[0-9]{1,19}-[0-9]{1,19}\.(tsm|tombstone)\Z")
 _LONGEST_WORDS = 300
 
 
 def spool(read: Callable[[int], bytes], path: Path, first: bytes = b"") -> None:
-    """Writes everything that ``read`` gives to a new file. Raises IncompleteReadError when the disk is full."""
+    """
+    Writes everything that ``read`` gives to a new file. Raises IncompleteReadError when the disk is full, or nearly.
+
+    A copy may fail, and queries take over; the parts of the backup that are written beside it may not.
+    """
     try:
         with path.open("wb") as file:
             file.write(first)
+            unseen = _SEEN_BYTES
             while block := read(_BLOCK):
+                unseen += len(block)
+                if unseen >= _SEEN_BYTES:
+                    unseen = 0
+                    if shutil.disk_usage(path.parent).free < _LEFT_BYTES:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 file.write(block)
     except OSError as error:
         raise IncompleteReadError(

@@ -64,8 +64,20 @@ class SnapshotDoor:
             self._known[database] = listed_shards(self._api).get(database, {})
         return self._known[database].get(retention_policy, ())
 
-    def other_server(self, why: str) -> ConfigError:
-        """The error about a port that is not this server's."""
+    def new_shards(self, database: str) -> Mapping[str, tuple[ShardInfo, ...]]:
+        """
+        The shards of a new database, looked at again, by policy.
+
+        Raises ConfigError when the port does not have the very same, whatever was seen of it before.
+        """
+        listed = listed_shards(self._api).get(database, {})
+        difference = _difference({database: listed}, {database: self.port.described_shards().get(database, {})})
+        if difference is not None:
+            raise self._other_server(difference)
+        self._known[database] = listed
+        return listed
+
+    def _other_server(self, why: str) -> ConfigError:
         return ConfigError(
             f"The snapshot_address {self.port.address} of {self._name} is that of another server: {why}.",
             hint="Correct it, or the tunnel that it leads to.",
@@ -78,7 +90,7 @@ class SnapshotDoor:
             if difference is None:
                 self._is_own = True
                 return
-        raise self.other_server(difference or "")
+        raise self._other_server(difference or "")
 
     def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
         """See ``ShardDoor.fetch``."""
@@ -93,7 +105,7 @@ class SnapshotDoor:
             request["Since"] = datetime.fromtimestamp(since // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         began = time.monotonic()
         with port.shard(request) as stream:
-            first = port.receive(stream, name)
+            first = port.receive(stream, f"the copy of {name}")
             quick = time.monotonic() - began < BUSY_SECONDS
             if not first:
                 if shard.id not in port.open_shards(database):
@@ -103,7 +115,7 @@ class SnapshotDoor:
                     hint="The server's log says why; the shard may be gone.",
                     kind="shard-copy",
                 )
-            spool(lambda size: port.receive(stream, name, size), path, first)
+            spool(lambda size: port.receive(stream, f"the copy of {name}", size), path, first)
         return Spooled(archived_files(path, name), quick)
 
 

@@ -17,7 +17,7 @@ from influxdb_backup.influx.metadata1 import described_shards
 from influxdb_backup.model import encode_name
 
 _SERVICE = b"\x03"
-_SHARD_BACKUP, _METADATA_BACKUP, _DATABASE_INFO, _METADATA_UPDATE, _SHARD_UPDATE = 0, 1, 3, 6, 7
+_SHARD_BACKUP, _METADATA_BACKUP, _DATABASE_INFO, _SHARD_UPDATE = 0, 1, 3, 7
 _LONGEST_LISTING = 64 << 20
 _SEND_SECONDS = 1800.0
 """a server builds its index of a shard before it ends the connection: some 100,000 series a second (run on 1.12.4)"""
@@ -37,7 +37,7 @@ class SnapshotPort:
     def open_shards(self, database: str) -> set[int]:
         """The numbers of the shards of a database that the server has open. Raises IncompleteReadError."""
         with self._asked(_DATABASE_INFO, {"BackupDatabase": database}) as stream:
-            reply = self._whole(stream, _LONGEST_LISTING)
+            reply = self._whole(stream)
         if not reply:
             return set()
         try:
@@ -48,7 +48,7 @@ class SnapshotPort:
     def described_shards(self) -> dict[str, dict[tuple[str, int], int]]:
         """See ``metadata1.described_shards``. Raises IncompleteReadError."""
         with self._asked(_METADATA_BACKUP, {}) as stream:
-            reply = self._whole(stream, _LONGEST_LISTING)
+            reply = self._whole(stream)
         try:
             return described_shards(reply)
         except ValueError as error:
@@ -65,13 +65,9 @@ class SnapshotPort:
         try:
             return stream.recv(size)
         except OSError as error:
-            raise IncompleteReadError(f"The copy of {what} broke off: {error}.", kind="shard-copy") from error
-
-    def update_metadata(self, database: str, metadata: bytes, limit: int) -> bytes:
-        """Has the server create the database that ``metadata`` describes; its answer, of at most ``limit`` bytes."""
-        request = {"BackupDatabase": database, "RestoreDatabase": database, "UploadSize": len(metadata)}
-        with self._asked(_METADATA_UPDATE, request, metadata) as stream:
-            return self._whole(stream, limit)
+            raise IncompleteReadError(
+                f"The backup port {self.address} of {self._name} broke off in {what}: {error}.", kind="shard-copy"
+            ) from error
 
     def send_shard(self, number: int, archive: Iterable[bytes]) -> None:
         """Sends the archive to a shard and waits until the server is done with it. Raises ServerUnavailableError."""
@@ -90,11 +86,11 @@ class SnapshotPort:
                 ) from error
 
     @contextmanager
-    def _asked(self, kind: int, request: Request, payload: bytes = b"") -> Iterator[socket.socket]:
+    def _asked(self, kind: int, request: Request) -> Iterator[socket.socket]:
         line = json.dumps({"Type": kind, **request}, ensure_ascii=False)
         with self._connected(self._timeout) as stream:
             try:
-                stream.sendall(_SERVICE + bytes([kind]) + encode_name(line) + b"\n" + payload)
+                stream.sendall(_SERVICE + bytes([kind]) + encode_name(line) + b"\n")
             except OSError as error:
                 raise self._unreachable(error) from error
             yield stream
@@ -110,10 +106,10 @@ class SnapshotPort:
             stream.settimeout(timeout)
             yield stream
 
-    def _whole(self, stream: socket.socket, limit: int) -> bytes:
+    def _whole(self, stream: socket.socket) -> bytes:
         parts: list[bytes] = []
-        left = limit
-        while block := self.receive(stream, f"a listing of {self._name}"):
+        left = _LONGEST_LISTING
+        while block := self.receive(stream, "what it lists"):
             left -= len(block)
             if left < 0:
                 raise IncompleteReadError(f"The backup port {self.address} of {self._name} does not stop answering.")

@@ -76,19 +76,21 @@ _CLOSED_HINT = (
 )
 
 
-class _Verdict(Enum):
+class Verdict(Enum):
+    """What an answer to a write means."""
+
     WRITTEN = "written"
     HALVE = "halve"
     AGAIN = "again"
 
 
-def judge(answer: SendResult, name: str) -> _Verdict:
+def judge(answer: SendResult, name: str) -> Verdict:
     """What to do about an answer. Raises when neither trying again nor smaller bodies can help."""
     status, reason = answer.status, printable(answer.reason)[:REASON_CHARACTERS]
     if status == 204:
-        return _Verdict.WRITTEN
+        return Verdict.WRITTEN
     if status in (400, 413, 422):
-        return _Verdict.HALVE
+        return Verdict.HALVE
     if status == 404 or (status == 500 and any(words in reason for words in _ABSENT)):
         raise NotVisibleError(
             f"{name} has no such target to write to: {reason or status}.",
@@ -100,7 +102,7 @@ def judge(answer: SendResult, name: str) -> _Verdict:
             hint="Give the user or token the right to write to the target.",
         )
     if status in (408, 429, 500, 502, 503, 504):
-        return _Verdict.AGAIN
+        return Verdict.AGAIN
     raise WriteError(
         f"{name} answered a write with status {status}: {reason or 'no reason given'}.",
         hint="Check that the connection's URL is that of an InfluxDB server.",
@@ -319,9 +321,9 @@ class LineProtocolWriter:
             answer = self._try(lines.body)
             if isinstance(answer, SendResult):
                 verdict = judge(answer, self._name)
-                if verdict is _Verdict.WRITTEN:
+                if verdict is Verdict.WRITTEN:
                     return None
-                if verdict is _Verdict.HALVE:
+                if verdict is Verdict.HALVE:
                     return answer
             waited = time.monotonic() - first
             wait = min(delay, _LONGEST_DELAY) * random.uniform(0.75, 1.25)  # noqa: S311 - spreads connections
@@ -346,7 +348,8 @@ class LineProtocolWriter:
         if isinstance(answer, SendResult):
             said = f"status {answer.status}: {printable(answer.reason)[:REASON_CHARACTERS] or 'no reason given'}"
         else:
-            said = printable(str(answer))[:REASON_CHARACTERS] or type(answer).__name__
+            words = answer.message if isinstance(answer, InfluxdbBackupError) else str(answer)
+            said = printable(words).rstrip(".")[:REASON_CHARACTERS] or type(answer).__name__
         error = ServerUnavailableError(
             f"{self._name} did not take a batch in {waited:.0f} s. The last answer was {said}.",
             hint=_CLOSED_HINT if _CLOSED in said else "Look at the server's log and load, then run the same again.",

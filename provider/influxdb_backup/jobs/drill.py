@@ -115,7 +115,7 @@ def drill(
 def _drilled(run: DrillRun, manifest: Manifest) -> tuple[DrillRun, _Findings]:
     """By shards where that works; else by line protocol, in a scratch of another name."""
     writer = run.plan.drill.writer if run.plan.drill else "auto"
-    if writer != "lines" and manifest.tables:
+    if writer != "lines" and any(entry.rows for entry in manifest.tables):
         findings = _Findings()
         if _with_scratch(run, manifest, findings, "shard"):
             return run, findings

@@ -32,7 +32,7 @@ from influxdb_backup.jobs.restore_progress import (
 from influxdb_backup.jobs.restore_request import RestoreRequest, decide_reads
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals
 from influxdb_backup.jobs.restore_target import choose_target, refuse_change, refuse_conflict
-from influxdb_backup.jobs.shard_restore import restore_by_shards
+from influxdb_backup.jobs.shard_restore import refuse_other_writer, restore_by_shards, why_not_shards
 from influxdb_backup.model import Scope, Table, printable
 from influxdb_backup.windows import format_instant
 
@@ -53,6 +53,9 @@ def plan_restore(
     target.check_names(chosen.database, chosen.create)
     refuse_conflict(request, reads, chosen)
     refuse_names(reads, target, _options(request))
+    run = RestoreRun(request, repository, reads, chosen, _options(request), silent, "", time.monotonic())
+    if request.writer == "shard" and (reason := why_not_shards(run)) is not None:
+        refuse_other_writer(run, reason)
     creates = () if chosen.exists else (f"database {printable(chosen.database)}",)
     by_table = {table: [unit for unit in reads.units if unit.table == table] for table in reads.columns}
     return RestorePlan(
@@ -113,6 +116,7 @@ def restore(
     own = frozenset[str]()
     if is_continued(run):
         own = policies_written(run)
+        refuse_conflict(request, reads, chosen, own)  # first: what is to be dropped may hold the only copy there
         target.drop_unpublished(run.unpublished)
     claim_once = partial(_claim_once, run, own)
     by_shards = None if done else restore_by_shards(run, claim_once, scratch)

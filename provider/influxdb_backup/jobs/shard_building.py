@@ -41,6 +41,8 @@ class BuiltGroup:
     totals: Totals
     keys: int
     """fields of series, counted in each file"""
+    series: bytes | None
+    """one of its series as line protocol spells it; None when that cannot"""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -156,7 +158,15 @@ class GroupBuilder:
                 leading = group.builder.leading
                 parts = [file for file in files if file in leading], [file for file in files if file not in leading]
                 sendings = tuple(tuple(part) for part in parts if part)
-                yield BuiltGroup(key[0], key[1], sendings, digests_of(files), group.totals, group.builder.keys)
+                yield BuiltGroup(
+                    policy=key[0],
+                    window=key[1],
+                    sendings=sendings,
+                    digests=digests_of(files),
+                    totals=group.totals,
+                    keys=group.builder.keys,
+                    series=group.builder.series,
+                )
 
 
 def _split(batch: pa.RecordBatch, duration: int) -> Iterator[tuple[Window, pa.RecordBatch]]:

@@ -14,14 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from influxdb_backup.errors import ServerError
 from influxdb_backup.influx.protocol import NewShards
-from influxdb_backup.jobs.read_back import ReadBack
+from influxdb_backup.jobs.read_back import Expected, ReadBack
 from influxdb_backup.jobs.restore_run import RestoreRun
 from influxdb_backup.jobs.shard_building import BuiltGroup
-from influxdb_backup.model import Window, printable
-from influxdb_backup.windows import intersect
+from influxdb_backup.model import MAX_END, MIN_TIME, TableSchema, Window, printable
+from influxdb_backup.windows import format_window, intersect
 
 logger = logging.getLogger(__name__)
 
+_EVER = Window(start=MIN_TIME, end=MAX_END)
 COUNTED_PER_SECOND = 20_000_000
 """values that a server counts in a second at best, about (1.6.7: 10 million, 2.9.1: 50 million, two cores)"""
 KEYS_PER_SECOND = 100_000
@@ -94,3 +95,25 @@ def _answers(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window
         if any(found.get(name, 0) != count for name, count in counts.items()):
             return False
     return True
+
+
+def others_points(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...]) -> str | None:
+    """What the new database has more than was sent, in a few words; None when nobody else has written into it."""
+    server, wanted = run.target.server, {(group.policy, group.window): group.totals.expected for group in built}
+    for policy in server.retention_policies(made.database):
+        found = server.schema(made.database, policy.name)
+        if found.unreadable:
+            return f"the measurement {found.unreadable[0].table}"
+        pieces = server.pieces(made.database, policy.name, _EVER) if found.tables else ()
+        for schema in found.tables:
+            for piece in pieces:
+                if _has_more(run, made, schema, piece, wanted.get((policy.name, piece), Expected())):
+                    return f"more points of {schema.table} in {format_window(piece)}"
+    return None
+
+
+def _has_more(run: RestoreRun, made: NewShards, schema: TableSchema, piece: Window, expected: Expected) -> bool:
+    table, sent = schema.table, expected.of(schema.table)
+    fields = sorted({column.name for column in schema.fields})
+    counts = run.target.server.counts(made.database, table.retention_policy, table.measurement, piece, fields)
+    return any(count > sent.get(name, 0) for name, count in counts.items())

@@ -26,9 +26,9 @@ from influxdb_backup.influx.protocol import NewShards
 from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.jobs.restore_progress import announce_writing
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, batches
-from influxdb_backup.jobs.shard_building import BuiltGroup, Group, GroupBuilder, needed_groups
-from influxdb_backup.jobs.shard_proof import prove
-from influxdb_backup.model import RetentionPolicy, printable
+from influxdb_backup.jobs.shard_building import BuiltGroup, GroupBuilder, needed_groups
+from influxdb_backup.jobs.shard_proof import others_points, prove
+from influxdb_backup.model import RetentionPolicy, Window, printable
 from influxdb_backup.shard_groups import shard_duration
 from influxdb_backup.windows import format_window
 
@@ -45,6 +45,8 @@ _LAST_SECONDS = 60.0
 
 WRITER = "shard-writer"
 """kind of errors that line protocol does not have"""
+NOT_RENAMED = "not-renamed"
+"""kind of the error of a restore whose points are all there, under another name"""
 
 
 def why_not_shards(run: RestoreRun) -> str | None:
@@ -65,7 +67,8 @@ def why_not_shards(run: RestoreRun) -> str | None:
         return str(error)
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < _ROOM * run.reads.bytes:
-        return f"{tempfile.gettempdir()} has {free // 10**6} MB free, less than the shard files need"
+        folder, has = tempfile.gettempdir(), f"{free // 10**6} MB free"
+        return f"{folder} has {has}, less than the shard files need (TMPDIR names another folder)"
     return None
 
 
@@ -78,7 +81,9 @@ def restore_by_shards(run: RestoreRun, claim: Callable[[], None], scratch: Scrat
     Raises IntegrityError for damaged parts, AccessError and the store's errors.
     """
     reason = why_not_shards(run)
-    if reason is None:
+    if reason is not None:
+        refuse_other_writer(run, reason)
+    else:
         try:
             return _restored(run, claim, scratch)
         except (UnrepresentableError, _FailedError) as error:
@@ -86,15 +91,22 @@ def restore_by_shards(run: RestoreRun, claim: Callable[[], None], scratch: Scrat
             if run.request.writer == "shard" and isinstance(cause, InfluxdbBackupError) and cause.retryable:
                 raise cause from None  # nothing is left, and the same call again may do it
             reason = str(error)
-    if run.request.writer == "shard":
-        raise TargetError(
-            f"{printable(run.target.database)} cannot be restored by shards: {reason.rstrip('.')}.",
-            kind=WRITER,
-            hint="Restore it with writer auto or lines.",
-        )
+            refuse_other_writer(run, reason)
     if run.request.writer == "auto":
         logger.info("%s is restored by line protocol: %s", printable(run.target.database), reason)
     return None
+
+
+def refuse_other_writer(run: RestoreRun, reason: str) -> None:
+    """Raises TargetError (``shard-writer``) when the request allows whole shards only, which ``reason`` forbids."""
+    if run.request.writer != "shard":
+        return
+    hint = "Restore it with writer auto or lines."
+    if run.target.exists:
+        hint = "Restore into a new database (--target-database), or with writer auto or lines into this one."
+    raise TargetError(
+        f"{printable(run.target.database)} cannot be restored by shards: {reason.rstrip('.')}.", kind=WRITER, hint=hint
+    )
 
 
 class _FailedError(Exception):
@@ -121,6 +133,8 @@ def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | Non
             written = time.monotonic()
             prove(run, made, built, written - sending)
         except (ServerError, TargetError) as error:
+            if made.database == run.target.database and scratch is None:
+                _refuse_others(run, made, built, error)
             logger.warning("Shards sent to %s did not arrive, so it is dropped: %s", run.target.server.name, error)
             _drop(run, made)
             raise _FailedError(f"the shards that were sent did not arrive: {error.message}") from error
@@ -146,6 +160,23 @@ def _drop(run: RestoreRun, made: NewShards) -> None:
         raise
 
 
+def _refuse_others(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...], failure: Exception) -> None:
+    """Raises TargetError when somebody has written into the database, which has its public name from the beginning."""
+    try:
+        found = others_points(run, made, built)
+    except InfluxdbBackupError as error:
+        _say_what_is_left(error, run, made.database)
+        raise
+    if found:
+        raise TargetError(
+            f"Somebody else writes into {printable(made.database)} on {run.target.server.name}, which this restore "
+            f"made: it holds {found}. So it was not dropped, although the shards that were sent did not arrive whole.",
+            kind="target-not-empty",
+            hint="The same restore id writes all points into it by line protocol; or restore into another database "
+            "(--target-database).",
+        ) from failure
+
+
 def _say_what_is_left(error: InfluxdbBackupError, run: RestoreRun, database: str) -> None:
     left = f"The unfinished database {printable(database)} may be left on {run.target.server.name}"
     way = "the same restore id drops it and begins anew; or delete it by hand."
@@ -164,6 +195,7 @@ def _publish(run: RestoreRun, made: NewShards) -> None:
         raise TargetError(
             f"All points are in the database {built} of {run.target.server.name}, which could not be renamed to "
             f"{database}: {error.message}",
+            kind=NOT_RENAMED,
             hint=f"{database} is somebody else's by now, or another call with this restore id is at work. "
             f"Look at what is there; then rename the buckets of {built} by hand, or drop them and restore into another "
             "database (--target-database).",
@@ -209,13 +241,12 @@ def _built(run: RestoreRun, folder: Path) -> tuple[BuiltGroup, ...]:
 
 
 def _created(run: RestoreRun, built: Sequence[BuiltGroup], until_published: str | None) -> NewShards:
-    groups: dict[str, list[Group]] = {}
+    groups: dict[str, dict[Window, bytes | None]] = {}
     for group in built:
-        groups.setdefault(group.policy, []).append((group.policy, group.window))
-    windows = {policy: [window for _, window in listed] for policy, listed in groups.items()}
+        groups.setdefault(group.policy, {})[group.window] = group.series
     try:
         return run.target.server.create_with_shards(
-            run.target.database, _policies(run), windows, until_published=until_published
+            run.target.database, _policies(run), groups, until_published=until_published
         )
     except TargetError as error:
         if error.kind != "shards-refused":
@@ -275,4 +306,4 @@ def _send_group(made: NewShards, group: BuiltGroup) -> None:
         made.send(group.policy, group.window, files)
 
 
-__all__ = ["WRITER", "Scratch", "restore_by_shards", "why_not_shards"]
+__all__ = ["NOT_RENAMED", "WRITER", "Scratch", "restore_by_shards", "why_not_shards"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from influxdb_backup.influx.tsm.format import ENTRY_BYTES, FOOTER_BYTES, SEPARATOR
 from influxdb_backup.jit import kernel
 
 U8 = npt.NDArray[np.uint8]
@@ -85,3 +86,16 @@ def tag_places(
             number += 1
             place = end
     return -1
+
+
+def spelled_series(data: U8) -> bytes | None:
+    """The first series of a file's index that line protocol can spell: it has no line of several, and no comment."""
+    stop = len(data) - FOOTER_BYTES
+    at = int.from_bytes(data[stop:].tobytes(), "big")
+    while at < stop:
+        head = at + 2 + int.from_bytes(data[at : at + 2].tobytes(), "big")
+        series = data[at + 2 : head].tobytes().partition(SEPARATOR)[0]
+        if b"\n" not in series and not series.startswith(b"#"):
+            return series
+        at = head + 3 + int.from_bytes(data[head + 1 : head + 3].tobytes(), "big") * ENTRY_BYTES
+    return None
