@@ -10,7 +10,7 @@ import tracemalloc
 import pyarrow as pa
 import pytest
 
-from influxdb_backup.errors import IncompleteReadError, NotVisibleError
+from influxdb_backup.errors import IncompleteReadError, NotVisibleError, QueryError
 from influxdb_backup.influx.protocol import ReadOptions
 from influxdb_backup.model import (
     MAX_END,
@@ -116,6 +116,19 @@ def test_the_extremes_of_time_are_read(any_influx: RunningServer, database: str)
     assert pieces[-1].end == MAX_END
     found = [row["time"] for piece in pieces for row in read_rows(server, database, "t", piece)]
     assert found == times
+
+
+def test_series_that_a_query_takes_for_one(any_influx: RunningServer, database: str) -> None:
+    """Where a NUL in tag values makes one group of two series, the error names both; elsewhere it is a value."""
+    any_influx.create_database(database)
+    any_influx.write(
+        f"m,a=\0,c=x v=1 {MONDAY}\nm,a=\0,c=\0 v=2 {MONDAY}\nn,a=\0 v=1 {MONDAY}\nn,b=\0 v=2 {MONDAY + 1}", database
+    )
+    server = opened(any_influx)
+    rows = read_rows(server, database, "m")
+    assert [(row["@a"], row["@c"], row["v"]) for row in rows] == [("\0", "\0", 2), ("\0", "x", 1)]
+    with pytest.raises(QueryError, match=r"the series n,a=\S+ from n,b="):
+        read_rows(server, database, "n")
 
 
 def test_texts_are_exact(any_influx: RunningServer, database: str) -> None:

@@ -10,6 +10,7 @@ decides. In doubt the connection is refused.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 from influxdb_backup.errors import AccessError, ConfigError
@@ -17,6 +18,8 @@ from influxdb_backup.influx.control2 import ControlPlane, Organization
 from influxdb_backup.model import printable
 
 _TRIES = 3
+_PAUSE = 0.2
+"""seconds, and twice that: buckets come and go between the listings that are compared"""
 
 
 def own_organization(
@@ -32,7 +35,8 @@ def own_organization(
     wanted = _named(control, configured, name) if configured else None
     if wanted is not None and wanted.id not in {organization.id for organization in visible}:
         visible.append(wanted)
-    for _ in range(_TRIES):
+    for number in range(_TRIES):
+        time.sleep(_PAUSE * number)
         databases = set(shown())
         fitting = [candidate for candidate in visible if _databases(control, candidate) == databases]
         if fitting:

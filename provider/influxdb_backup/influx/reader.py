@@ -20,7 +20,9 @@ from influxdb_backup.errors import IncompleteReadError, QueryError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx import rows as plain_rows
 from influxdb_backup.influx.batches import BatchBuilder
+from influxdb_backup.influx.dialect import escape_tag
 from influxdb_backup.influx.influxql import between, call_all, call_one, explain_fields, quote_ident, select_all, source
+from influxdb_backup.influx.merged_series import may_be_merged, merged
 from influxdb_backup.influx.protocol import ReadOptions
 from influxdb_backup.influx.query import QueryApi, ResultStream, Rows, Series
 from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError
@@ -178,13 +180,16 @@ class Reader:
         shape: _Shape | None = None
         builder: BatchBuilder | None = None
         walker: _Walker | None = None
-        began = 0
+        began, proved = 0, False
         for series in stream.series():
             if shape is None or builder is None or walker is None:
                 shape = _shape(about, schema, series)
                 builder = self._builder(about, database, schema, types, shape)
                 walker = _Walker(len(shape.columns), self._walk)
             _check_shape(about, shape, series)
+            if not proved and may_be_merged(series.tags):
+                self._refuse_merged(database, schema.table, piece, shape)
+                proved = True
             builder.start_series([series.tags[tag] for tag in shape.tags])
             left = series.count
             while left:
@@ -205,6 +210,21 @@ class Reader:
                 yield _in_piece(about, builder.finish(), piece)
             except (OtherTypeError, NotUtf8Error) as error:
                 raise self._changed(about, database, schema, shape, error) from error
+
+    def _refuse_merged(self, database: str, table: Table, piece: Window, shape: _Shape) -> None:
+        """Raises QueryError when the answer's tags may be those of another series."""
+        statement = f"SHOW SERIES FROM {source(table.retention_policy, table.measurement)}"
+        answer = self._rows(database, table, piece, statement)
+        keys = [key for series in answer for row in series.values for key in row if isinstance(key, bytes)]
+        found = merged(keys, [escape_tag(decode_name(tag)) for tag in shape.tags])
+        if found:
+            one, other = (printable(decode_name(key))[:200] for key in found)
+            raise QueryError(
+                f"{self._about(table, piece)}: a query does not tell the series {one} from {other}: a NUL in their tag "
+                "values reads like the border between two of them.",
+                hint="reader: shard in the plan reads them as they are; or leave the measurement out "
+                "(exclude_measurements).",
+            )
 
     def _builder(
         self,
