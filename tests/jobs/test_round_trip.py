@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.error import HTTPError
 
 import pytest
@@ -89,7 +89,7 @@ def expected_and_body(
     *,
     unsigned: bool,
 ) -> tuple[dict[tuple[object, ...], object], bytes]:
-    """What the server must hold (the last value wins), and the line protocol that writes it."""
+    """What the server must hold (the last value wins), and the line protocol that writes it; series all told apart."""
     expected: dict[tuple[object, ...], object] = {}
     body = []
     for number, tags, time, fields in points:
@@ -105,7 +105,20 @@ def expected_and_body(
             parts.append(f"{escape(field, ', =' + chr(34))}={value_text(kind, value)}")
         tag_text = "".join(f",{escape(k, ', =')}={escape(v, ', =')}" for k, v in key)
         body.append(f"{escape(measurement, ', ')}{tag_text} {','.join(parts)} {time}")
+    assume(told_apart({(key[1], key[2]) for key in expected}))
     return expected, b"\n".join(encode_name(line) for line in body)
+
+
+def told_apart(series: Iterable[tuple[object, object]]) -> bool:
+    """Whether queries tell these series (measurement, tags) apart, which they do by tag values joined by NUL."""
+    known: dict[object, list[dict[str, str]]] = {}
+    for measurement, tags in series:
+        known.setdefault(measurement, []).append(dict(tags))  # type: ignore[call-overload]
+    for listed in known.values():
+        names = sorted({name for tags in listed for name in tags})
+        if len({"\0".join(tags.get(name, "") for name in names) for tags in listed}) < len(listed):
+            return False
+    return True
 
 
 def as_text(found: dict[tuple[object, ...], object]) -> dict[tuple[object, ...], object]:

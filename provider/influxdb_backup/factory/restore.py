@@ -95,7 +95,8 @@ def _params(plan: Plan) -> dict[str, Param]:
             ["fail", "merge"], "Points in the target", "fail refuses a target that has points in the range."
         ),
         "retention": _choice(
-            ["fail", "widen", "drop-points"], "Points older than the target keeps", "What to do about them."
+            ["fail", "widen", "drop-points"], "Points older than the target keeps",
+            "widen keeps the target's points for ever, drop-points leaves the old ones out.",
         ),
         "allow_gaps": Param(
             False, type="boolean", title="Allow gaps", description="Restore although backups are missing.",
@@ -113,7 +114,8 @@ def _params(plan: Plan) -> dict[str, Param]:
             description="Read everything back, too, and compare it with the archive to the bit.", section="Rules",
         ),
         "writer": _choice(
-            ["auto", "lines", "shard"], "Writer", "shard writes whole shards into a new database; auto where it can."
+            ["auto", "lines", "shard"], "Writer",
+            "shard writes whole shards into a new database, lines line protocol; auto takes shards where it can.",
         ),
     }  # fmt: skip
 
@@ -128,6 +130,6 @@ def _document(plan: Plan) -> str:
 2. Trigger it again with *dry run* off and the name of the written database in *confirm*.
 
 A range is put together from all backups that reach into it; per instant the newest read wins. A target that has
-points in the range is refused unless *merge* is chosen. When a task fails for a reason that may pass, clearing it
-continues the same restore.
+points in the range is refused unless *merge* is chosen. When the task failed for a reason that may pass, or was marked
+failed, clear it: that continues the same restore, where a new run would find its points and refuse them.
 """
