@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from influxdb_backup.errors import TargetError
-from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import NewShards
 from influxdb_backup.jobs import shard_proof
 from influxdb_backup.jobs.progress import Progress
@@ -102,8 +101,6 @@ class Struck(Wrapped):
 
 def test_a_restore_is_stopped_while_the_server_stands_still(influx1: RunningServer, tmp_path: Path) -> None:
     """Whoever stops it does not wait until the server goes on, and the same id ends it then."""
-    if why_not_fast():
-        pytest.skip(str(why_not_fast()))
     repository, target = local_repository(tmp_path), new_name("target")
     with own_server(tmp_path) as (running, _), opened(running, snapshot_address=running.backup_address) as server:
         database = new_database(running)
@@ -171,8 +168,6 @@ def test_a_server_killed_while_it_took_a_shard_in(
     influx1: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has every byte and counts every row by its first field, and no query finds the others: nothing is restored."""
-    if why_not_fast():
-        pytest.skip(str(why_not_fast()))
     monkeypatch.setattr(shard_proof, "COUNTED_PER_SECOND", 1e-6)
     monkeypatch.setattr("influxdb_backup.jobs.shard_restore._SENDERS", 1)
     monkeypatch.setattr("influxdb_backup.influx.shard_cells._LED_FROM_SERIES", 10)

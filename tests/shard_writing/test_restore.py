@@ -50,7 +50,6 @@ from tests.jobs.support import (
     back_up,
     create_policy,
     fingerprints,
-    local_repository,
     manifest_of,
     memory_repository,
     new_database,
@@ -67,35 +66,6 @@ from tests.tsm_write import tables
 
 ROOT = Path(__file__).parents[2]
 MONTH = window(WEEK.start - 7 * DAY_NS, WEEK.end + 14 * DAY_NS)
-
-
-@pytest.fixture(autouse=True)
-def compiled() -> None:
-    """Shards are written by compiled loops only."""
-    from influxdb_backup.fast import why_not_fast
-
-    if why_not_fast():
-        pytest.skip(str(why_not_fast()))
-
-
-@pytest.fixture
-def server(any_influx: RunningServer) -> Iterator[Server]:
-    """Each kind of server at hand, with its backup door."""
-    with opened(any_influx, snapshot_address=any_influx.backup_address) as found:
-        yield found
-
-
-@pytest.fixture(params=["influx1", "newer_influx1"])
-def one(request: pytest.FixtureRequest) -> RunningServer:
-    """Each 1.x server that is at hand."""
-    found: RunningServer = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    """A new repository in a folder."""
-    return local_repository(tmp_path)
 
 
 def filled(running: RunningServer) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from tests.jobs.support import (
     HOUR,
     Wrapped,
     back_up,
-    local_repository,
     new_database,
     new_name,
     opened,
@@ -32,28 +31,6 @@ from tests.servers import RunningServer
 
 DAILY = RetentionPolicy(name="autogen", duration=0, shard_duration=DAY_NS, default=True)
 GROUPS = [Window(start=DAY.start + n * DAY_NS, end=DAY.start + (n + 1) * DAY_NS) for n in range(20)]
-
-
-@pytest.fixture(autouse=True)
-def compiled() -> None:
-    """Shards are written by compiled loops only."""
-    from influxdb_backup.fast import why_not_fast
-
-    if why_not_fast():
-        pytest.skip(str(why_not_fast()))
-
-
-@pytest.fixture
-def server(any_influx: RunningServer) -> Iterator[Server]:
-    """Each kind of server at hand, with its backup door."""
-    with opened(any_influx, snapshot_address=any_influx.backup_address) as found:
-        yield found
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    """A new repository in a folder."""
-    return local_repository(tmp_path)
 
 
 def at_once(jobs: Sequence[Callable[[], object]]) -> list[object]:
@@ -143,17 +120,13 @@ class Losing(Wrapped):
 
 
 @pytest.mark.parametrize("line", ["strange v=1", f"m w=1 {DAY.start + 1}", f"m v=1 {DAY.start + 90 * DAY_NS}"])
-@pytest.mark.parametrize("kind", ["influx1", "newer_influx1"])
-def test_points_of_others_are_not_dropped(
-    request: pytest.FixtureRequest, repository: Repository, kind: str, line: str
-) -> None:
+def test_points_of_others_are_not_dropped(one: RunningServer, repository: Repository, line: str) -> None:
     """A new database of 1.x has its name from the beginning: what somebody wrote there stays, whatever else failed."""
-    running: RunningServer = request.getfixturevalue(kind)
-    database, target = new_database(running), new_name("target")
-    running.write("\n".join(f"m v={n} {DAY.start + n * HOUR}" for n in range(24)), database)
-    with opened(running, snapshot_address=running.backup_address) as server:
+    database, target = new_database(one), new_name("target")
+    one.write("\n".join(f"m v={n} {DAY.start + n * HOUR}" for n in range(24)), database)
+    with opened(one, snapshot_address=one.backup_address) as server:
         ref = back_up(repository, server, plan(database), DAY).ref
-        shared: Any = Shared(server, running, line)
+        shared: Any = Shared(server, one, line)
         with pytest.raises(TargetError, match="Somebody else writes into") as caught:
             restore_into(repository, shared, target, refs=(ref,), restore_id="r")
         assert caught.value.kind == "target-not-empty"
@@ -163,19 +136,17 @@ def test_points_of_others_are_not_dropped(
         assert (report.writer, report.rows) == ("lines", 24)
 
 
-@pytest.mark.parametrize("kind", ["influx1", "newer_influx1"])
-def test_a_measurement_that_appears_while_they_are_listed(request: pytest.FixtureRequest, kind: str) -> None:
+def test_a_measurement_that_appears_while_they_are_listed(one: RunningServer) -> None:
     """It is not taken for one without fields, since its fields are asked for again."""
-    running: RunningServer = request.getfixturevalue(kind)
-    database, stop = new_database(running), threading.Event()
+    database, stop = new_database(one), threading.Event()
 
     def write() -> None:
         for number in range(3000):
             if stop.is_set():
                 return
-            running.write(f"m{number} v=1", database)
+            one.write(f"m{number} v=1", database)
 
-    with opened(running) as server, ThreadPoolExecutor(1) as pool:
+    with opened(one) as server, ThreadPoolExecutor(1) as pool:
         writing = pool.submit(write)
         try:
             found = [server.schema(database, "autogen").unreadable for _ in range(60)]
