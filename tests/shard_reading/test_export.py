@@ -47,28 +47,6 @@ from tests.servers import RunningServer, free_port, start_influxdb1, start_influ
 pytestmark = pytest.mark.usefixtures("compiled")
 
 
-@pytest.fixture(scope="session")
-def compiled() -> None:
-    """Shards are read by compiled loops only."""
-    from influxdb_backup.fast import why_not_fast
-
-    if why_not_fast():
-        pytest.skip(str(why_not_fast()))
-
-
-@pytest.fixture
-def server(any_influx: RunningServer) -> Iterator[Server]:
-    """Each kind of server at hand, with its backup door."""
-    with opened(any_influx, snapshot_address=any_influx.backup_address) as found:
-        yield found
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Repository:
-    """A new repository in a folder."""
-    return local_repository(tmp_path)
-
-
 def readers_of(repository: Repository, ref: str) -> set[str]:
     """How the pieces of a backup were read."""
     return {count.reader for count in manifest_of(repository, ref).evidence.counts}

@@ -40,9 +40,8 @@ from tests.servers import (
     start_influxdb2,
 )
 from tests.shard_reading.meta_data import metadata
-from tests.shard_reading.test_export import compiled, readers_of
+from tests.shard_reading.test_export import readers_of
 
-__all__ = ["compiled"]
 pytestmark = pytest.mark.usefixtures("compiled")
 Start = Callable[[str], AbstractContextManager[RunningServer]]
 IN_ADVANCE = '[shard-precreation]\n  enabled = true\n  check-interval = "1s"\n  advance-period = "3h"\n'

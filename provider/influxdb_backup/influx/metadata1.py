@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from influxdb_backup.model import decode_name
 
 _VARINT, _BYTES = 0, 2
-MAGIC = 0x59590101
+_MAGIC = 0x59590101
 """what every reply about metadata begins with, in 8 bytes"""
 
 
@@ -24,7 +24,7 @@ def described_shards(reply: bytes) -> dict[str, dict[tuple[str, int], int]]:
     ValueError for another form.
     """
     size = int.from_bytes(reply[8:16], "big")
-    if int.from_bytes(reply[:8], "big") != MAGIC:
+    if int.from_bytes(reply[:8], "big") != _MAGIC:
         raise ValueError("no metadata of InfluxDB 1.x")
     if size > len(reply) - 16:
         raise ValueError("its metadata ends early")

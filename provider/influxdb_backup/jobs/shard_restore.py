@@ -45,8 +45,6 @@ _LAST_SECONDS = 60.0
 
 WRITER = "shard-writer"
 """kind of errors that line protocol does not have"""
-NOT_RENAMED = "not-renamed"
-"""kind of the error of a restore whose points are all there, under another name"""
 
 
 def why_not_shards(run: RestoreRun) -> str | None:
@@ -81,9 +79,7 @@ def restore_by_shards(run: RestoreRun, claim: Callable[[], None], scratch: Scrat
     Raises IntegrityError for damaged parts, AccessError and the store's errors.
     """
     reason = why_not_shards(run)
-    if reason is not None:
-        refuse_other_writer(run, reason)
-    else:
+    if reason is None:
         try:
             return _restored(run, claim, scratch)
         except (UnrepresentableError, _FailedError) as error:
@@ -91,7 +87,7 @@ def restore_by_shards(run: RestoreRun, claim: Callable[[], None], scratch: Scrat
             if run.request.writer == "shard" and isinstance(cause, InfluxdbBackupError) and cause.retryable:
                 raise cause from None  # nothing is left, and the same call again may do it
             reason = str(error)
-            refuse_other_writer(run, reason)
+    refuse_other_writer(run, reason)
     if run.request.writer == "auto":
         logger.info("%s is restored by line protocol: %s", printable(run.target.database), reason)
     return None
@@ -195,7 +191,7 @@ def _publish(run: RestoreRun, made: NewShards) -> None:
         raise TargetError(
             f"All points are in the database {built} of {run.target.server.name}, which could not be renamed to "
             f"{database}: {error.message}",
-            kind=NOT_RENAMED,
+            kind="not-renamed",
             hint=f"{database} is somebody else's by now, or another call with this restore id is at work. "
             f"Look at what is there; then rename the buckets of {built} by hand, or drop them and restore into another "
             "database (--target-database).",
@@ -306,4 +302,4 @@ def _send_group(made: NewShards, group: BuiltGroup) -> None:
         made.send(group.policy, group.window, files)
 
 
-__all__ = ["NOT_RENAMED", "WRITER", "Scratch", "restore_by_shards", "why_not_shards"]
+__all__ = ["WRITER", "Scratch", "restore_by_shards", "why_not_shards"]
