@@ -104,12 +104,12 @@ def test_a_first_write_that_fails_lets_the_others_go_on() -> None:
     first_writes = FirstWrites(HOUR)
 
     def fails() -> None:
-        with first_writes.before(lines):
+        with first_writes.before(lines, first_writes.first_lines(lines)):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fails()
-    with first_writes.before(lines) as (beginning, rest):
+    with first_writes.before(lines, first_writes.first_lines(lines)) as (beginning, rest):
         assert len(beginning) + len(rest) == 3
 
 

@@ -21,14 +21,13 @@ from influxdb_backup.archive.encoding import Encodings, choose_encodings, writer
 from influxdb_backup.archive.order import OrderProof
 from influxdb_backup.columns import TIME, arrow_schema, batch_columns, binary_columns
 from influxdb_backup.errors import FormatError
-from influxdb_backup.model import Column, Role, Table, Window, printable
+from influxdb_backup.model import Column, InfluxType, Role, Table, Window, printable
 
 ROW_GROUP_ROWS = 131_072
 """at most; the first of a file has an eighth of them, so that encoding begins soon"""
 ROW_GROUP_BYTES = 16 << 20
 SLICE_BYTES = 4 << 20
-"""rows are hashed and handed on in slices of about this size: hashing text needs several copies of it"""
-BATCH_ROWS = 65_536
+"""rows are hashed in slices of about this size, and those with texts are read so: hashing text needs several copies"""
 _FEW_ROWS = 4096
 _SPARE_ENTRIES = 1024
 PART_KEY = b"influxdb-backup:part"
@@ -268,17 +267,17 @@ def _address(array: pa.Array) -> tuple[int, ...]:
     return (array.offset, len(array), *(buffer.address for buffer in array.buffers() if buffer is not None))
 
 
-def sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch in slices of about 4 MB of rows at most, unless a single row is larger; none when it is empty."""
+def sliced(batch: pa.RecordBatch, most: int = SLICE_BYTES) -> Iterator[pa.RecordBatch]:
+    """The batch in slices of about ``most`` bytes of rows, unless a single row is larger; none when it is empty."""
     rows = batch.num_rows
     if not rows:
         return
-    if rows <= ROW_GROUP_ROWS and (rows == 1 or row_bytes(batch) <= SLICE_BYTES):
+    if rows <= ROW_GROUP_ROWS and (rows == 1 or row_bytes(batch) <= most):
         yield batch
         return
     first = ROW_GROUP_ROWS if rows > ROW_GROUP_ROWS else rows // 2
-    yield from sliced(batch.slice(0, first))
-    yield from sliced(batch.slice(first))
+    yield from sliced(batch.slice(0, first), most)
+    yield from sliced(batch.slice(first), most)
 
 
 def _is_long(table: pa.Table) -> bool:
@@ -294,18 +293,20 @@ def _give_back(long: bool) -> None:
 
 def read_batches(path: Path, key: str) -> Iterator[pa.RecordBatch]:
     """
-    All rows of a part, in file order, a row group at a time, in batches of at most 65,536 rows and about 4 MB.
+    All rows of a part, in file order, a row group at a time, in batches of at most 131,072 rows.
 
-    The schema is the one that was written. Raises FormatError naming ``key`` when this is no such Parquet file.
+    A batch has about 16 MB at most, of texts 4 MB: each costs whoever takes it several hundred calls. The schema is
+    the one that was written. Raises FormatError naming ``key`` when this is no such Parquet file.
     """
     try:
         with pq.ParquetFile(path) as file:
-            batch_columns(file.schema_arrow)
+            texts = any(column.type is InfluxType.STRING for column in batch_columns(file.schema_arrow))
+            most = SLICE_BYTES if texts else ROW_GROUP_BYTES
             for group in range(file.metadata.num_row_groups):
                 table = file.read_row_group(group)
                 long = _is_long(table)
-                for batch in table.to_batches(max_chunksize=BATCH_ROWS):
-                    yield from sliced(batch.replace_schema_metadata(None))
+                for batch in table.to_batches():
+                    yield from sliced(batch.replace_schema_metadata(None), most)
                 del table
                 _give_back(long)
     except (pa.ArrowException, OSError) as error:

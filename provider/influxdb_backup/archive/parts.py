@@ -311,7 +311,7 @@ def read_part(
     The points of a part within a half-open window and with all of the given tag values, in file order.
 
     The bytes are proved before the first batch comes. A tag value of ``""`` selects points without that tag.
-    Batches have the seam's schema and at most 65,536 rows and about 4 MB; empty ones are left out.
+    Batches have the seam's schema and are bounded as ``read_batches`` says; empty ones are left out.
     Raises IntegrityError, and FormatError when the bytes are right but cannot be decoded.
     """
     within = window if window and not (window.start <= part.min_time and part.max_time < window.end) else None

@@ -12,13 +12,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from influxdb_backup.influx.word_kernels import high_zeros, low_zeros, store
+from influxdb_backup.influx.word_kernels import float_at, high_zeros, low_zeros, store, word_at
 from influxdb_backup.jit import inlined
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
-Floats = npt.NDArray[np.float64]
 
 SIGNED, UNSIGNED, FLOAT, BOOLEAN, TEXT = range(5)
 """how the cells of a column are rendered"""
@@ -48,32 +47,31 @@ def eight_digits(value: np.uint64) -> np.uint64:
 
 
 @inlined
-def scan(
-    digits: Words, spans: Numbers, kind: int, bits: Words, floats: Floats, rows: tuple[int, int], places: int
-) -> None:
+def scan(digits: Words, spans: Numbers, kind: int, cells: np.uint64, rows: tuple[int, int], places: int) -> None:
     """
-    Looks for short numbers in the cells of ``rows`` (first, last + 1), which are given as bits and as floats.
+    Looks for short numbers in the cells of ``rows`` (first, last + 1) of the column at the address ``cells``.
 
     ``digits`` are the eight of each, as text, and ``spans`` says which of them count (0: it is no such number):
     bits 0 to 7 the point and those behind it, 8 to 15 those before it, 16 to 23 whether it is negative, 24 and
     up eight times those to leave out in front. Of floats those with ``places`` decimal places at most are found.
     """
-    first, count = np.uint64(rows[0]), rows[1] - rows[0]
+    count = rows[1] - rows[0]
+    first = cells + np.uint64(8) * np.uint64(rows[0])
     if kind == FLOAT:
-        scan_floats(digits, spans, floats, first, count, places)
+        scan_floats(digits, spans, first, count, places)
     elif kind in (SIGNED, UNSIGNED):
-        scan_integers(digits, spans, bits, first, count, kind == SIGNED)
+        scan_integers(digits, spans, first, count, kind == SIGNED)
     else:
         spans[:count] = 0
 
 
 @inlined
-def scan_floats(digits: Words, spans: Numbers, floats: Floats, first: np.uint64, rows: int, places: int) -> None:
-    """Those of a column of floats that need no exponent; there may be others than finite ones."""
+def scan_floats(digits: Words, spans: Numbers, floats: np.uint64, rows: int, places: int) -> None:
+    """Those of floats that need no exponent; there may be others than finite ones."""
     ten, before = FLOAT_TENS[places], 8 - places
     most = EIGHT_DIGITS if places <= _PLAIN_PLACES else 0.0
     for row in range(rows):
-        real = floats[first + np.uint64(row)]
+        real = float_at(floats, row)
         value = abs(real)
         scaled = np.rint(value * ten)
         held = (scaled < most) & (scaled / ten == value)
@@ -87,10 +85,10 @@ def scan_floats(digits: Words, spans: Numbers, floats: Floats, first: np.uint64,
 
 
 @inlined
-def scan_integers(digits: Words, spans: Numbers, bits: Words, first: np.uint64, rows: int, signed: bool) -> None:
-    """Those of a column of integers; signed ones are given in two's complement."""
+def scan_integers(digits: Words, spans: Numbers, integers: np.uint64, rows: int, signed: bool) -> None:
+    """Those of integers; signed ones are given in two's complement."""
     for row in range(rows):
-        word = bits[first + np.uint64(row)]
+        word = word_at(integers, row)
         negative = word >> np.uint64(63) if signed else np.uint64(0)
         value = (word ^ (np.uint64(0) - negative)) + negative
         held = value < EIGHT

@@ -25,9 +25,9 @@ def renderer(points: Points) -> Render:
     """What renders stretches of these points."""
     fields, bounds = points.in_order(), points.bounds
     runs, columns = _runs(points.runs), _columns(fields)
-    bits, texts = _cells(fields, len(bounds))
+    words, texts = _cells(fields)
     masked = [_is_valid(field.array) for field in fields if field.array.null_count]
-    cells = bits, bits.view(np.float64), np.vstack(masked) if masked else np.empty((0, 0), np.bool_)
+    present = np.vstack(masked) if masked else np.empty((0, 0), np.bool_)
     instants = points.instants
     times = _frozen(instants.view(np.uint64))
     scanned = len(fields), digit_kernels.SCANNED_ROWS
@@ -37,6 +37,7 @@ def renderer(points: Points) -> Render:
         room = int(bounds[start:stop].sum()) + line_kernels.SPARE_BYTES
         out, ends = np.frombuffer(pa.allocate_buffer(room), np.uint8), np.empty(stop - start, np.int64)
         rows = start, stop, points.runs.of(start)
+        cells = np.array([array.ctypes.data for array in words], np.uint64), present
         size = line_kernels.put_lines(out, ends, rows, runs, columns, cells, texts, times, seen)
         return Lines(out[:size].data, ends, points.filled[start:stop], instants[start:stop])
 
@@ -65,22 +66,22 @@ def _columns(fields: Sequence[FieldValues]) -> line_kernels.Columns:
     )
 
 
-def _cells(fields: Sequence[FieldValues], rows: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
-    """The bits of all values, and the bytes of all texts that those of text columns point into."""
-    bits = np.empty((len(fields), rows + 1), np.uint64)
+def _cells(fields: Sequence[FieldValues]) -> tuple[list[npt.NDArray[Any]], npt.NDArray[np.uint8]]:
+    """The words of each column, in place where they are words, and the bytes that those of texts point into."""
+    words: list[npt.NDArray[Any]] = []
     texts: list[npt.NDArray[np.uint8]] = []
     before = 0
-    for number, field in enumerate(fields):
+    for field in fields:
         if field.type is InfluxType.STRING:
             data, bounds = _texts(field.array)
-            bits[number] = (bounds + before).view(np.uint64)
+            words.append(bounds + before)
             texts.append(data)
             before += len(data)
         else:
-            _, kind, words = _KINDS[field.type]
+            _, kind, stored = _KINDS[field.type]
             array = field.array if field.array.type == kind else field.array.cast(kind)
-            bits[number, :rows] = _values(array, words)
-    return bits, _spared(texts)
+            words.append(_values(array, stored).astype(np.uint64, copy=False))
+    return words, _spared(texts)
 
 
 def _spared(texts: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Condition
 
@@ -13,6 +13,9 @@ from influxdb_backup.shard_groups import group_numbers
 
 _SHORT_BYTES = 64 << 10
 """lines that travel as fast in one piece as in two"""
+
+
+FirstLines = Mapping[int, int]
 
 
 class FirstWrites:
@@ -32,13 +35,12 @@ class FirstWrites:
         self._beginning: set[int] = set()
 
     @contextmanager
-    def before(self, lines: Lines) -> Iterator[tuple[Lines, Lines]]:
+    def before(self, lines: Lines, first_lines: FirstLines) -> Iterator[tuple[Lines, Lines]]:
         """
-        Waits for the first writes of others into the groups of these lines.
+        Waits for the first writes of others into the groups of these lines, whose ``first_lines`` are given.
 
         Gives the lines that are to be written inside of the block, since they begin groups, and those for after it.
         """
-        first_lines = self._first_lines(lines)
         with self._changed:
             self._changed.wait_for(lambda: self._beginning.isdisjoint(first_lines))
             new = first_lines.keys() - self._begun
@@ -54,8 +56,8 @@ class FirstWrites:
                 self._begun |= new
                 self._changed.notify_all()
 
-    def _first_lines(self, lines: Lines) -> dict[int, int]:
-        """By the number of each group the number of its first line."""
+    def first_lines(self, lines: Lines) -> FirstLines:
+        """By the number of each group the number of its first line. Not for a thread whose connection would wait."""
         numbers = group_numbers(np.array([lines.times.min(), lines.times.max()]), self._duration)
         if numbers[0] != numbers[1]:
             numbers = group_numbers(lines.times, self._duration)

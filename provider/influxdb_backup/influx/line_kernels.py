@@ -24,20 +24,19 @@ from influxdb_backup.influx.digit_kernels import (
     UNSIGNED,
     ZEROS,
     Bytes,
-    Floats,
     Numbers,
     Words,
     eight_digits,
     put_scanned,
     scan,
 )
-from influxdb_backup.influx.word_kernels import high_word, high_zeros, load, low_zeros, store
+from influxdb_backup.influx.word_kernels import float_at, high_word, high_zeros, load, low_zeros, store, word_at
 from influxdb_backup.jit import inlined, kernel
 
 Flags = npt.NDArray[np.bool_]
 Runs = tuple[Bytes, Numbers, Numbers]
 Columns = tuple[Numbers, Bytes, Numbers, Bytes, Numbers]
-Cells = tuple[Words, Floats, Flags]
+Cells = tuple[Words, Flags]
 Seen = tuple[Numbers, Words, Numbers]
 
 SPARE_BYTES = 16
@@ -281,14 +280,14 @@ def put_lines(
     ``runs``: the keys, where each begins, and the first row of each, both with one more at the end.
     ``columns``: kind, suffix (0 for none), column of the mask (-1: no null), opening, where each begins. An opening
     begins with a comma, and where it is the first of a line the comma becomes a space.
-    ``cells``: bits of each column and row, the same as floats, and masks. Of a text the bits are its place in
-    ``texts``, and the next row's are its end. ``seen``: the decimal places of each column's floats, which one
+    ``cells``: the address of each column's words, one for each row, and masks. Of a text the word is its place in
+    ``texts``, and the next one is its end. ``seen``: the decimal places of each column's floats, which one
     call leaves to the next, and room for digits and spans of ``SCANNED_ROWS`` in each. The caller knows that ``out``
     has room for the longest lines.
     """
     keys, key_bounds, run_starts = runs
     kinds, suffixes, masks, openings, opening_bounds = columns
-    bits, floats, present = cells
+    addresses, present = cells
     places, digits, spans = seen
     run = rows[2]
     place = 0
@@ -299,8 +298,7 @@ def put_lines(
                 digits[column],
                 spans[column],
                 kinds[column],
-                bits[column],
-                floats[column],
+                addresses[column],
                 (begin, end),
                 places[column],
             )
@@ -313,17 +311,17 @@ def put_lines(
                 if masks[column] >= 0 and not present[masks[column], row]:
                     continue
                 place = put_opening(out, place, openings, opening_bounds[column], opening_bounds[column + 1])
-                kind, cell = kinds[column], bits[column, row]
+                kind, cell = kinds[column], word_at(addresses[column], row)
                 if spans[column, row - begin]:
                     place = put_scanned(out, place, digits[column, row - begin], spans[column, row - begin])
                 elif kind == FLOAT:
-                    place = put_float(out, place, cell, floats[column, row], places, column)
+                    place = put_float(out, place, cell, float_at(addresses[column], row), places, column)
                 elif kind in (SIGNED, UNSIGNED):
                     place = put_integer(out, place, cell, kind == SIGNED)
                 elif kind == BOOLEAN:
                     place = put_boolean(out, place, cell != np.uint64(0))
                 else:
-                    place = put_bytes(out, place, texts, int(cell), int(bits[column, row + 1]))
+                    place = put_bytes(out, place, texts, int(cell), int(word_at(addresses[column], row + 1)))
                 if suffixes[column]:
                     out[place] = suffixes[column]
                     place += 1

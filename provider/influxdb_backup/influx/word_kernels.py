@@ -1,5 +1,6 @@
 """
-Instructions that numba does not offer: eight bytes at any place at once, zero bits counted, long products. Needs numba.
+Instructions that numba does not offer: eight bytes at any place at once, words of arrays that are given by their
+address, zero bits counted, long products. Needs numba.
 
 They are for machines that keep the lowest byte of a word first. Nothing is checked: a caller bounds every place.
 """
@@ -20,6 +21,7 @@ Bytes = npt.NDArray[np.uint8]
 
 _WORD = ir.IntType(64)
 _LONG = ir.IntType(128)
+_FLOAT = ir.DoubleType()
 Codegen = Callable[[Any, Any, Any, Any], Any]
 
 
@@ -43,6 +45,26 @@ def _store(typing: Any, out: Any, place: Any, word: Any) -> tuple[Any, Codegen]:
         return context.get_dummy_value()
 
     return types.none(out, types.int64, types.uint64), codegen
+
+
+def _element(builder: Any, kind: Any, address: Any, number: Any) -> Any:
+    return builder.gep(builder.inttoptr(address, kind.as_pointer()), [number])
+
+
+@intrinsic
+def _word_at(typing: Any, address: Any, number: Any) -> tuple[Any, Codegen]:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_element(builder, _WORD, *arguments), align=1)
+
+    return types.uint64(types.uint64, types.int64), codegen
+
+
+@intrinsic
+def _float_at(typing: Any, address: Any, number: Any) -> tuple[Any, Codegen]:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_element(builder, _FLOAT, *arguments), align=1)
+
+    return types.float64(types.uint64, types.int64), codegen
 
 
 @intrinsic
@@ -74,6 +96,10 @@ load = cast("Callable[[Bytes, int], np.uint64]", _load)
 """The eight bytes at a place."""
 store = cast("Callable[[Bytes, int, np.uint64], None]", _store)
 """Puts eight bytes at a place."""
+word_at = cast("Callable[[np.uint64, int], np.uint64]", _word_at)
+"""A word of an array of words, by its number; the array is given by its address, so that its user keeps it alive."""
+float_at = cast("Callable[[np.uint64, int], float]", _float_at)
+"""The same as a float."""
 low_zeros = cast("Callable[[np.uint64], int]", _low_zeros)
 """How many of the lowest bits are zero; 64 for zero."""
 high_zeros = cast("Callable[[np.uint64], int]", _high_zeros)

@@ -34,7 +34,7 @@ from influxdb_backup.errors import (
     WriteError,
 )
 from influxdb_backup.influx.dialect import escape_measurement
-from influxdb_backup.influx.first_writes import FirstWrites
+from influxdb_backup.influx.first_writes import FirstLines, FirstWrites
 from influxdb_backup.influx.line_protocol import encode
 from influxdb_backup.influx.lines import Lines, join_lines
 from influxdb_backup.influx.protocol import Dialect, WriteOptions, WriteResult
@@ -125,7 +125,7 @@ class LineProtocolWriter:
         self._dialect = dialect
         self._options = options
         self._name = name
-        self._queue: Queue[Lines | None] = Queue(maxsize=max(1, options.connections))
+        self._queue: Queue[tuple[Lines, FirstLines] | None] = Queue(maxsize=max(1, options.connections))
         self._threads: list[Thread] = []
         self._first_writes = FirstWrites(shard_duration) if options.connections > 1 else None
         self._stop = Event()
@@ -223,9 +223,9 @@ class LineProtocolWriter:
             batch, self._pending = join_lines(self._pending), []
             self._given += len(batch)
             self._pending_lines = self._pending_bytes = 0
-            self._put(batch)
+            self._put((batch, self._first_writes.first_lines(batch) if self._first_writes else {}))
 
-    def _put(self, item: Lines | None) -> None:
+    def _put(self, item: tuple[Lines, FirstLines] | None) -> None:
         while True:
             self._raise_failure()
             try:
@@ -271,19 +271,19 @@ class LineProtocolWriter:
         try:
             while not self._stop.is_set() and not self._too_many():
                 try:
-                    batch = self._queue.get(timeout=0.2)
+                    item = self._queue.get(timeout=0.2)
                 except Empty:
                     continue
-                if batch is None:
+                if item is None:
                     return
-                self._deliver(batch)
+                self._deliver(*item)
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             with self._lock:
                 if self._failure is None:
                     self._failure = error
             self._stop.set()
 
-    def _deliver(self, batch: Lines) -> None:
+    def _deliver(self, batch: Lines, first_lines: FirstLines) -> None:
         """Sends a batch, after those of its lines that begin a shard group."""
         with self._lock:
             self._batches += 1
@@ -291,7 +291,7 @@ class LineProtocolWriter:
         if self._first_writes is None:
             self._settle(batch)
             return
-        with self._first_writes.before(batch) as (beginning, rest):
+        with self._first_writes.before(batch, first_lines) as (beginning, rest):
             self._settle(beginning)
         self._settle(rest)
 
