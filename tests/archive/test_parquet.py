@@ -14,7 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influxdb_backup.archive import parquet, parts
-from influxdb_backup.archive.parquet import ORDER_KEY, Normaliser, ParquetFile, described, read_batches, sliced
+from influxdb_backup.archive.parquet import (
+    ORDER_KEY,
+    ROW_GROUP_ROWS,
+    SLICE_BYTES,
+    Normaliser,
+    ParquetFile,
+    described,
+    read_batches,
+    row_bytes,
+    sliced,
+)
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import Store, open_store
 from influxdb_backup.columns import TIME, TIME_TYPE, arrow_schema, batch_columns
@@ -110,6 +120,19 @@ def test_bytes_that_are_not_utf8_round_trip(tmp_path: Path) -> None:
     assert points(read) == points([written])
     assert read[0].schema.field("s").type == pa.binary()
     assert read[0].schema.field("host").type == pa.dictionary(pa.int32(), pa.binary())
+
+
+def test_what_is_read_at_once_is_bounded(tmp_path: Path) -> None:
+    """A row group of numbers comes whole; of texts come 4 MB at a time, since hashing them needs several copies."""
+    count, field = 100_000, Column(role=Role.FIELD, name="v", type=InfluxType.FLOAT)
+    numbers = batch([field], [(number, float(number)) for number in range(count)])
+    read = list(read_batches(write(tmp_path, [numbers, numbers], "numbers.parquet"), "x"))
+    assert [one.num_rows for one in read] == [ROW_GROUP_ROWS // 8, ROW_GROUP_ROWS, 2 * count - ROW_GROUP_ROWS * 9 // 8]
+    text = Column(role=Role.FIELD, name="s", type=InfluxType.STRING)
+    texts = batch([text], [(number, f"{number:0100d}") for number in range(count)])
+    read = list(read_batches(write(tmp_path, [texts, texts], "texts.parquet"), "x"))
+    assert sum(one.num_rows for one in read) == 2 * count
+    assert max(row_bytes(one) for one in read) <= SLICE_BYTES
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
