@@ -39,6 +39,7 @@ from tests.jobs.support import (
     new_database,
     opened,
     plan,
+    rows_of,
     window,
 )
 from tests.jobs.test_round_trip import NAME_SETS, POINTS, expected_and_body
@@ -168,6 +169,58 @@ def test_columns_of_dropped_series_are_no_columns(
             assert set(batch_columns(batch.schema)) <= set(schema.columns)
             assert batch.num_rows == 1
     both(repository, server, database)
+
+
+class Unwritable(logging.Handler):
+    """A shard folder in which the server can write no cache, until a copy of it was asked for again three times."""
+
+    def __init__(self, shard: Path) -> None:
+        super().__init__()
+        self.obstacles = [shard / f"{number:09d}-000000001.tsm.tmp" for number in range(1, 100)]
+        self.refusals = 0
+        for path in self.obstacles:
+            path.mkdir()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Counts what the log of the copies tells."""
+        self.refusals += "asked for again" in record.getMessage()
+        if self.refusals == 3:
+            self.lift()
+
+    def lift(self) -> None:
+        """Lets the server write again."""
+        while self.obstacles:
+            self.obstacles.pop().rmdir()
+
+
+def test_deletions_after_a_refused_copy_are_done(
+    any_influx: RunningServer, server: Server, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A server that could not write its cache keeps a half of it where deletions do not reach, until it is copied again.
+
+    So a refused copy is asked for until the server can: no export leaves that half behind.
+    """
+    if any_influx.folder is None:
+        pytest.skip("a server whose folder is elsewhere")
+    pattern = "data/*/autogen/*" if any_influx.generation == 1 else "engine/data/*/autogen/*"
+    known = set(any_influx.folder.glob(pattern))
+    database = new_database(any_influx)
+    any_influx.write("\n".join(f"m,t={'ab'[n % 2]} v={n} {DAY.start + n}" for n in range(10)), database)
+    (shard,) = set(any_influx.folder.glob(pattern)) - known
+    unwritable = Unwritable(shard)
+    copies = logging.getLogger("influxdb_backup.influx.shard_copy")
+    copies.addHandler(unwritable)
+    try:
+        with caplog.at_level(logging.INFO, copies.name):
+            result = back_up(repository, server, plan(database, reader="shard"))
+    finally:
+        copies.removeHandler(unwritable)
+        unwritable.lift()
+    assert unwritable.refusals >= 3
+    assert (readers_of(repository, result.ref), result.rows) == ({"shard"}, 10)
+    drop(any_influx, database, "m", {"t": "a"})
+    assert rows_of(any_influx, "SELECT count(v) FROM m", database) == [[0, 5]]
 
 
 class Afterwards(Wrapped):

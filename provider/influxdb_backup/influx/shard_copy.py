@@ -19,7 +19,14 @@ from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
 from influxdb_backup.influx import shard_files
 from influxdb_backup.influx.protocol import ReadOptions, Server, ShardReport
 from influxdb_backup.influx.shard_batches import ShardFile, ShardPoints
-from influxdb_backup.influx.shard_door import ShardDoor, ShardInfo, ShardNotOpenError, Spooled, SpooledFile
+from influxdb_backup.influx.shard_door import (
+    ShardDoor,
+    ShardInfo,
+    ShardNotOpenError,
+    ShardRefusedError,
+    Spooled,
+    SpooledFile,
+)
 from influxdb_backup.influx.tsm.index import CorruptShardError
 from influxdb_backup.model import MAX_END, MIN_TIME, Column, Table, TableSchema, Window, printable
 
@@ -30,6 +37,8 @@ _REPLIES = 5
 """of the door for one shard, until two in a row are quick"""
 _PAUSES = (0.2, 1.0)
 """seconds before a reply that broke off is asked for again"""
+_REFUSED_PAUSES = (0.2, 1.0, 2.0, 4.0, 6.0)
+"""the same after a refusal: more than the ten seconds after which a server lets a shard's cache be written again"""
 _TOLD = 10
 """damaged blocks of a shard that are logged one by one"""
 _MARGIN = 10 * 10**9
@@ -166,17 +175,23 @@ def _fetched(fetch: Callable[[], Spooled], shard: ShardInfo) -> Spooled:
     """
     A whole reply, asked for again when it broke off.
 
-    A server that is just writing the shard's cache may refuse (run on 1.6.7: the connection ends; 2.9.1: status 500).
+    A server that is just writing the shard's cache may refuse (run on 1.6.7: the connection ends; 2.9.1: status 500),
+    and so does one that took the shard for idle while its first points came, until it looks again, every ten seconds.
+    It is worth the wait, since a refusal leaves the cache set aside until the next copy, and deletions pass that by
+    (run on 2.9.1 and 1.12.4: the points stay; 1.6.7: they are back after a restart).
     """
-    for pause in _PAUSES:
+    asked = 0
+    while True:
         try:
             return fetch()
         except (IncompleteReadError, ServerUnavailableError) as error:
-            if error.kind == "spool" or isinstance(error, ShardNotOpenError):
+            pauses = _REFUSED_PAUSES if isinstance(error, ShardRefusedError) else _PAUSES
+            if error.kind == "spool" or isinstance(error, ShardNotOpenError) or asked >= len(pauses):
                 raise
             logger.info("Shard %d is asked for again: %s", shard.id, error.message)
+            pause = pauses[asked]
         time.sleep(pause)
-    return fetch()
+        asked += 1
 
 
 def opened(files: Sequence[SpooledFile]) -> ShardPoints:

@@ -42,6 +42,12 @@ class ShardNotOpenError(IncompleteReadError):
         return error
 
 
+class ShardRefusedError(IncompleteReadError):
+    """The server gives no copy of a shard that it has open: mostly since it could not write the shard's cache."""
+
+    default_kind = "shard-copy"
+
+
 @dataclass(frozen=True)
 class SpooledFile:
     """A file of a shard inside of a spooled archive on this machine."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from influxdb_backup.errors import AccessError
 from influxdb_backup.influx.http import ByteStream, Http, Reply, status_error
 from influxdb_backup.influx.metadata2 import metadata_shards
-from influxdb_backup.influx.shard_door import ShardInfo, ShardNotOpenError, Spooled
+from influxdb_backup.influx.shard_door import ShardInfo, ShardNotOpenError, ShardRefusedError, Spooled
 from influxdb_backup.influx.shard_tar import archived_files, spool
 from influxdb_backup.influx.snapshot1 import BUSY_SECONDS
 from influxdb_backup.model import printable
@@ -61,7 +61,10 @@ class BackupApiDoor:
                 raise ShardNotOpenError.of(name, shard.group)
             if response.status != 200:
                 words = body.read(_LONGEST_REASON)
-                raise status_error(self._http.name, Reply(response.status, response.headers, words))
+                refusal = status_error(self._http.name, Reply(response.status, response.headers, words))
+                if response.status == 500:
+                    raise ShardRefusedError(refusal.message, hint="The server's log says why.")
+                raise refusal
             quick = time.monotonic() - began < BUSY_SECONDS
             spool(body.read, path)
         return Spooled(archived_files(path, name), quick)

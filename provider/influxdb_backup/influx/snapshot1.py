@@ -10,7 +10,7 @@ from pathlib import Path
 from influxdb_backup.errors import AccessError, ConfigError, IncompleteReadError, ServerUnavailableError
 from influxdb_backup.influx.pieces import listed_shards
 from influxdb_backup.influx.query import QueryApi
-from influxdb_backup.influx.shard_door import ShardInfo, ShardNotOpenError, Spooled
+from influxdb_backup.influx.shard_door import ShardInfo, ShardNotOpenError, ShardRefusedError, Spooled
 from influxdb_backup.influx.shard_tar import archived_files, spool
 from influxdb_backup.influx.snapshot_port1 import SnapshotPort
 from influxdb_backup.model import MIN_TIME, printable
@@ -110,10 +110,9 @@ class SnapshotDoor:
             if not first:
                 if shard.id not in port.open_shards(database):
                     raise ShardNotOpenError.of(name, shard.group)
-                raise IncompleteReadError(
+                raise ShardRefusedError(
                     f"{self._name} ends the connection without a copy of {name}.",
                     hint="The server's log says why; the shard may be gone.",
-                    kind="shard-copy",
                 )
             spool(lambda size: port.receive(stream, f"the copy of {name}", size), path, first)
         return Spooled(archived_files(path, name), quick)
