@@ -27,7 +27,7 @@ ROW_GROUP_ROWS = 131_072
 """at most; the first of a file has an eighth of them, so that encoding begins soon"""
 ROW_GROUP_BYTES = 16 << 20
 SLICE_BYTES = 4 << 20
-"""rows are hashed in slices of about this size, and those with texts are read so: hashing text needs several copies"""
+"""rows are hashed and handed on in slices of about this size: hashing text needs several copies of it"""
 _FEW_ROWS = 4096
 _SPARE_ENTRIES = 1024
 PART_KEY = b"influxdb-backup:part"
@@ -291,17 +291,17 @@ def _give_back(long: bool) -> None:
         pa.default_memory_pool().release_unused()
 
 
-def read_batches(path: Path, key: str) -> Iterator[pa.RecordBatch]:
+def read_batches(path: Path, key: str, *, large: bool = False) -> Iterator[pa.RecordBatch]:
     """
-    All rows of a part, in file order, a row group at a time, in batches of at most 131,072 rows.
+    All rows of a part, in file order, a row group at a time, in batches of at most 131,072 rows and about 4 MB.
 
-    A batch has about 16 MB at most, of texts 4 MB: each costs whoever takes it several hundred calls. The schema is
-    the one that was written. Raises FormatError naming ``key`` when this is no such Parquet file.
+    With ``large`` those without texts have 16 MB, for a taker whom each batch costs several hundred calls. The schema
+    is the one that was written. Raises FormatError naming ``key`` when this is no such Parquet file.
     """
     try:
         with pq.ParquetFile(path) as file:
             texts = any(column.type is InfluxType.STRING for column in batch_columns(file.schema_arrow))
-            most = SLICE_BYTES if texts else ROW_GROUP_BYTES
+            most = ROW_GROUP_BYTES if large and not texts else SLICE_BYTES
             for group in range(file.metadata.num_row_groups):
                 table = file.read_row_group(group)
                 long = _is_long(table)

@@ -305,18 +305,23 @@ def part_file(store: Store, part: Part) -> Iterator[Path]:
 
 
 def read_part(
-    store: Store, part: Part, *, window: Window | None = None, tags: Mapping[str, str] | None = None
+    store: Store,
+    part: Part,
+    *,
+    window: Window | None = None,
+    tags: Mapping[str, str] | None = None,
+    large: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """
     The points of a part within a half-open window and with all of the given tag values, in file order.
 
     The bytes are proved before the first batch comes. A tag value of ``""`` selects points without that tag.
-    Batches have the seam's schema and are bounded as ``read_batches`` says; empty ones are left out.
+    Batches have the seam's schema and are bounded as ``read_batches`` says (``large`` too); empty ones are left out.
     Raises IntegrityError, and FormatError when the bytes are right but cannot be decoded.
     """
     within = window if window and not (window.start <= part.min_time and part.max_time < window.end) else None
     with part_file(store, part) as path:
-        for batch in read_batches(path, part.path):
+        for batch in read_batches(path, part.path, large=large):
             mask = in_window(batch, within) if within else None
             for name, value in (tags or {}).items():
                 has = has_tag(batch, name, value)

@@ -257,10 +257,15 @@ class Repository:
         return manifest
 
     def read_part(
-        self, part: Part, *, window: Window | None = None, tags: Mapping[str, str] | None = None
+        self,
+        part: Part,
+        *,
+        window: Window | None = None,
+        tags: Mapping[str, str] | None = None,
+        large: bool = False,
     ) -> Iterator[pa.RecordBatch]:
         """See ``parts.read_part``: proved bytes, bounded batches, filtered by half-open time and tag equality."""
-        return read_part(self.store, part, window=window, tags=tags)
+        return read_part(self.store, part, window=window, tags=tags, large=large)
 
     def read_documents(self, prefix: str, kind: type[V]) -> list[tuple[str, V]]:
         """

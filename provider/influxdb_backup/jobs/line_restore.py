@@ -41,7 +41,7 @@ def restore_by_lines(
     """
     finished = {key for step in done for key in step.units}
     todo = [unit for unit in run.reads.units if unit.key not in finished]
-    points = KeptPoints(partial(batches, run))
+    points = KeptPoints(partial(batches, run, large=True))
     _check(run, todo, points)
     checked = time.monotonic()
     claim()
@@ -68,7 +68,8 @@ def restore_by_lines(
 def _written_once_more(run: RestoreRun) -> Totals:
     """Writes all points again, which changes none that is there, and proves that they are."""
     totals = Totals()
-    _Writing(run, KeptPoints(partial(batches, run)), totals, step=len(run.reads.units)).write(run.reads.units)
+    points = KeptPoints(partial(batches, run, large=True))
+    _Writing(run, points, totals, step=len(run.reads.units)).write(run.reads.units)
     # a retention's edge moves on: what is too old by now may be there from the first time
     counts_of(run, totals, exact=run.request.on_conflict == "fail" and not run.target.cutoffs).prove()
     return totals

@@ -113,7 +113,8 @@ class Outcome:
     """whether the target did not hold what it had confirmed the first time"""
 
 
-def batches(run: RestoreRun, unit: Unit) -> Iterator[pa.RecordBatch]:
-    """The points of a unit that the request asks for."""
+def batches(run: RestoreRun, unit: Unit, *, large: bool = False) -> Iterator[pa.RecordBatch]:
+    """The points of a unit that the request asks for, bounded as ``archive.parquet.read_batches`` says."""
     tags = dict(run.request.tags) or None
-    return iter(run.repository.read_part(unit.part, window=None if unit.whole else unit.window, tags=tags))
+    window = None if unit.whole else unit.window
+    return iter(run.repository.read_part(unit.part, window=window, tags=tags, large=large))
