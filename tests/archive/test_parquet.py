@@ -124,9 +124,13 @@ def test_bytes_that_are_not_utf8_round_trip(tmp_path: Path) -> None:
 
 def test_what_is_read_at_once_is_bounded(tmp_path: Path) -> None:
     """About 4 MB, or a row group of numbers for whom each batch costs much: texts never, hashing needs copies of them."""
-    count, field = 100_000, Column(role=Role.FIELD, name="v", type=InfluxType.FLOAT)
-    numbers = batch([field], [(number, float(number)) for number in range(count)])
-    read = list(read_batches(write(tmp_path, [numbers, numbers], "numbers.parquet"), "x", large=True))
+    count, fields = 100_000, [Column(role=Role.FIELD, name=f"v{n}", type=InfluxType.FLOAT) for n in range(5)]
+    numbers = batch(fields, [(number, *[float(number)] * 5) for number in range(count)])
+    path = write(tmp_path, [numbers, numbers], "numbers.parquet")
+    read = list(read_batches(path, "x"))
+    assert sum(one.num_rows for one in read) == 2 * count
+    assert max(row_bytes(one) for one in read) <= SLICE_BYTES
+    read = list(read_batches(path, "x", large=True))
     assert [one.num_rows for one in read] == [ROW_GROUP_ROWS // 8, ROW_GROUP_ROWS, 2 * count - ROW_GROUP_ROWS * 9 // 8]
     text = Column(role=Role.FIELD, name="s", type=InfluxType.STRING)
     texts = batch([text], [(number, f"{number:0100d}") for number in range(count)])

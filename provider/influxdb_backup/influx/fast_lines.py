@@ -26,6 +26,8 @@ def renderer(points: Points) -> Render:
     fields, bounds = points.in_order(), points.bounds
     runs, columns = _runs(points.runs), _columns(fields)
     words, texts = _cells(fields)
+    if any(len(array) < len(bounds) for array in words):  # the loop gets addresses, and reads what lies behind them
+        raise ValueError("a field has fewer values than there are points")
     masked = [_is_valid(field.array) for field in fields if field.array.null_count]
     present = np.vstack(masked) if masked else np.empty((0, 0), np.bool_)
     instants = points.instants
