@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from urllib.error import HTTPError
 
 import pyarrow as pa
 import pytest
@@ -461,6 +462,21 @@ def test_tag_keys_where_one_type_hides_the_others(two: Preparation) -> None:
         (table,) = server.schema(name, "rp").tables
         assert "b" in table.tags
         (batch,) = server.read(name, table, days(30000, 30001), ReadOptions())
+    assert batch.num_rows == 1
+
+
+def test_tag_keys_where_the_first_series_has_no_points(two: Preparation) -> None:
+    """A point that is refused for its field's type leaves a series in the index, which hides no tags of the others."""
+    name = fresh()
+    two.bucket(f"{name}/rp")
+    two.server.write("m,b=2 v=1 1", name, "rp")
+    for line in ('m v="x" 1', *(f'm,a={number:03} v="x" 1' for number in range(150))):
+        with pytest.raises(HTTPError):
+            two.server.write(line, name, "rp")
+    with two.opened() as server:
+        (table,) = server.schema(name, "rp").tables
+        assert "b" in table.tags
+        (batch,) = server.read(name, table, days(0, 1), ReadOptions())
     assert batch.num_rows == 1
 
 

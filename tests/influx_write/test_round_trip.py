@@ -202,6 +202,14 @@ def test_only_new_1x_versions_limit_strings() -> None:
     assert dialect_1x("unknown").max_string_bytes == 2**20
 
 
+def test_only_old_1x_versions_need_utf8_names() -> None:
+    """1.6.7 hides a shard with another measurement or field after a restart, 1.12.4 does not."""
+    assert dialect_1x("1.6.7~rc0").utf8_names
+    assert dialect_1x("1.11.8").utf8_names
+    assert not dialect_1x("1.12.4").utf8_names
+    assert not dialect_1x("unknown").utf8_names
+
+
 def test_unsigned_values_round_trip_on_2x(influx2: RunningServer) -> None:
     """2.x takes unsigned values to their limit."""
     database = new_database(influx2)

@@ -9,9 +9,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from hypothesis import Phase, assume, given, settings
@@ -169,6 +170,21 @@ def test_columns_of_dropped_series_are_no_columns(
             assert set(batch_columns(batch.schema)) <= set(schema.columns)
             assert batch.num_rows == 1
     both(repository, server, database)
+
+
+def test_a_field_named_time_stops_no_backup(
+    any_influx: RunningServer, server: Server, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What one client wrote into a field named time no query returns; the copy is backed up without it, and says so."""
+    database = new_database(any_influx)
+    any_influx.write(f"m v=1 {DAY.start}", database)
+    for line in (f"m time=5,v=2 {DAY.start + 1}", f"m time=7 {DAY.start + 2}"):
+        with suppress(HTTPError):  # a status of 400 or 422 that says what was stripped
+            any_influx.write(line, database)
+    both(repository, server, database)
+    assert server.info.version.startswith("1.6") or "of a field named time" in caplog.text
+    (table,) = manifest_of(repository, back_up(repository, server, plan(database, reader="shard")).ref).tables
+    assert table.rows == 2
 
 
 class Unwritable(logging.Handler):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pyarrow as pa
 import pytest
@@ -30,6 +31,7 @@ from influxdb_backup.errors import (
     NotVisibleError,
     ServerUnavailableError,
     TargetError,
+    UnrepresentableError,
 )
 from influxdb_backup.fingerprint import TableFingerprint
 from influxdb_backup.influx.control2 import Bucket, ControlPlane, split_bucket
@@ -145,6 +147,28 @@ def test_hostile_points(any_influx: RunningServer, server: Server, points: list,
     assert report.writer == "shard"
     second = back_up(repository, server, plan(target, name="again", reader="query"))
     assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, first.ref))
+
+
+@pytest.mark.parametrize("line", [b"m\xffq v=1", b"m v\xffq=1", b"m,t\xffq=a v=1", b"m,t=\xffq v=1"])
+@pytest.mark.parametrize("writer", ["auto", "lines"])
+def test_names_that_are_not_utf8(
+    any_influx: RunningServer, server: Server, repository: Repository, line: bytes, writer: str
+) -> None:
+    """They are restored, but not to a 1.6 that would open none of the shard's points again after a restart."""
+    database, target = new_database(any_influx), new_name("target")
+    for each in (b"ok v=2", line, line):
+        with suppress(HTTPError):  # 1.6.7 answers 500 first, and 204 when it is sent the same again
+            any_influx.write(b"%s %d" % (each, DAY.start), database)
+    first = back_up(repository, server, plan(database))
+    assert first.rows == 2
+    if server.info.version.startswith("1.6") and b"," not in line:
+        with pytest.raises(UnrepresentableError, match="is not UTF-8"):
+            restore_into(repository, server, target, refs=(first.ref,), writer=writer)
+        assert target not in server.databases()
+        return
+    assert restore_into(repository, server, target, refs=(first.ref,), writer=writer).rows == 2
+    second = back_up(memory := memory_repository(), server, plan(target, name="again", reader="query"))
+    assert fingerprints(manifest_of(memory, second.ref)) == fingerprints(manifest_of(repository, first.ref))
 
 
 def test_the_database_lives_on(any_influx: RunningServer, server: Server, repository: Repository) -> None:

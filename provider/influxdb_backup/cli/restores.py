@@ -196,7 +196,7 @@ def _named_when_it_fails(repository: Repository, restore_id: str) -> Iterator[No
         yield
     except BaseException as error:
         ours = error if isinstance(error, InfluxdbBackupError) else None
-        if ours and ours.kind in {"usage", "restore-in-progress", "not-renamed"}:
+        if ours and ours.kind in {"usage", "restore-in-progress", "not-renamed", "shard-writer"}:
             raise
         with suppress(InfluxdbBackupError):
             if repository.store.size(layout.restore_key(restore_id)) is not None:

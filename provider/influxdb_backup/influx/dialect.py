@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from influxdb_backup.influx.protocol import Conflict, Dialect, Unrepresentable, WriteOptions
-from influxdb_backup.model import Column, InfluxType, Role, encode_name
+from influxdb_backup.model import Column, InfluxType, Role, encode_name, is_utf8
 
 DIALECT_1X = Dialect(
     name="1.x",
@@ -29,6 +29,7 @@ DIALECT_2X = Dialect(
 )
 
 _FIRST_WITH_STRING_LIMIT = (1, 9, 4)
+_FIRST_WITH_ANY_NAMES = (1, 12)
 
 MAX_KEY_BYTES = 65535
 """Bytes that measurement, tags, a separator of four and a field key may have together, escaped."""
@@ -48,11 +49,16 @@ def dialect_1x(version: str) -> Dialect:
     The dialect of one 1.x version: up to 1.8 strings of any length are taken (run on 1.6.7 and 1.8.10: more than
     1 MiB).
 
-    A version that is not plain numbers counts as a new one.
+    A measurement or field key that is not UTF-8 has 1.6.7 (Debian's) hide the whole shard from its next start on: its
+    list of fields cannot be written any more. 1.12.4 has no such trouble; what lies between was not run. A version that
+    is not plain numbers counts as a new one.
     """
     found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
-    numbers = tuple(int(part or 0) for part in found.groups()) if found else _FIRST_WITH_STRING_LIMIT
-    return DIALECT_1X if numbers >= _FIRST_WITH_STRING_LIMIT else replace(DIALECT_1X, max_string_bytes=None)
+    if not found:
+        return DIALECT_1X
+    numbers = tuple(int(part or 0) for part in found.groups())
+    dialect = DIALECT_1X if numbers >= _FIRST_WITH_STRING_LIMIT else replace(DIALECT_1X, max_string_bytes=None)
+    return dialect if numbers >= _FIRST_WITH_ANY_NAMES else replace(dialect, utf8_names=True)
 
 
 def escape_measurement(name: str) -> bytes:
@@ -86,7 +92,8 @@ def name_conflicts(
             )
         elif column.role is Role.FIELD:
             found.extend(
-                Unrepresentable(Conflict.FIELD_KEY, column.name, reason) for reason in _field_key_reasons(column.name)
+                Unrepresentable(Conflict.FIELD_KEY, column.name, reason)
+                for reason in _field_key_reasons(column.name, dialect)
             )
             if column.type is InfluxType.UNSIGNED and not dialect.unsigned and not options.unsigned_as_integer:
                 reason = (
@@ -118,7 +125,7 @@ def _measurement_reasons(name: str, dialect: Dialect) -> list[str]:
         reasons.append('a backslash before a comma, space, = or " makes points that no query can read')
     if name in dialect.reserved_measurements:
         reasons.append("the name is reserved: its points could not be read back")
-    return reasons
+    return reasons + _utf8_reasons(name, dialect)
 
 
 def _tag_key_reasons(name: str, dialect: Dialect) -> list[str]:
@@ -128,7 +135,13 @@ def _tag_key_reasons(name: str, dialect: Dialect) -> list[str]:
     return reasons
 
 
-def _field_key_reasons(name: str) -> list[str]:
+def _utf8_reasons(name: str, dialect: Dialect) -> list[str]:
+    if not dialect.utf8_names or is_utf8(name):
+        return []
+    return ["it is not UTF-8, and this version would hide the whole shard from its next start on"]
+
+
+def _field_key_reasons(name: str, dialect: Dialect) -> list[str]:
     raw = encode_name(name)
     reasons = _common_reasons(raw)
     if name == "time":
@@ -137,4 +150,4 @@ def _field_key_reasons(name: str) -> list[str]:
         reasons.append("a tab or NUL at the start is stripped from the name")
     if _ODD_BACKSLASHES.search(raw):
         reasons.append("an odd number of backslashes before a comma, = or space cannot be written")
-    return reasons
+    return reasons + _utf8_reasons(name, dialect)

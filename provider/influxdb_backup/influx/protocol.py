@@ -99,6 +99,8 @@ class Dialect:
     """names that are written and then cannot be read"""
     max_string_bytes: int | None = 2**20
     """the longest string value; None where the server has no limit"""
+    utf8_names: bool = False
+    """whether measurements and field keys must be UTF-8, without which the server does not open the shard again"""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ _WITHOUT_VIRTUAL_MAPPINGS = "2.4"
 _UNRELIABLE_DOOR = "the backup API of InfluxDB 2.4 cannot be relied on (2.5 or later is needed for whole shards)"
 """run on 2.4.0: copies refused with 500, shards that read back empty, one that stayed closed after a cut restore"""
 _EVER = Window(start=MIN_TIME, end=MAX_END)
+_SERIES_ASKED = 1, 100, 10_000
+"""for the tag keys of a table, which all series with points name"""
 
 
 class Server2:
@@ -324,23 +326,30 @@ class Server2:
 
     def _tag_keys(self, database: str, schema: TableSchema) -> list[str]:
         """
-        The tag keys of one table by its first series: ``GROUP BY *`` names all keys of all shards in each series.
+        The tag keys of one table by a first series: ``GROUP BY *`` names all keys of all shards in each series.
 
         SHOW TAG KEYS (run on 2.9.1) takes the database's default bucket whatever policy it is given. A SELECT of
-        several types of a field gives points of one type only, so that, where it gives none, each type is asked.
+        several types of a field gives points of one type only, so that, where it gives none, each type is asked. And
+        SLIMIT takes its series from the index, also those without points (a line that is refused for its field's type
+        leaves one), so that more of them are asked, and at last all.
         """
         table = schema.table
         wanted = ["*", *(f"{quote_ident(column.name)}::{column.type.value}" for column in schema.fields)]
-        for what in wanted:
-            statement = (
-                f"SELECT {what} FROM {source(table.retention_policy, table.measurement)} "
-                f"WHERE {between(_EVER)} GROUP BY * LIMIT 1 SLIMIT 1"
-            )
-            answer = self._api.rows(
-                statement, database=database, retention_policy=table.retention_policy, subject=f"tag keys of {table}"
-            )
-            if answer:
-                return sorted(decode_name(key) for key in answer[0].tags)
+        for series in (*_SERIES_ASKED, None):
+            limit = f"LIMIT 1 SLIMIT {series}" if series else "LIMIT 1"
+            for what in wanted:
+                statement = (
+                    f"SELECT {what} FROM {source(table.retention_policy, table.measurement)} "
+                    f"WHERE {between(_EVER)} GROUP BY * {limit}"
+                )
+                answer = self._api.rows(
+                    statement,
+                    database=database,
+                    retention_policy=table.retention_policy,
+                    subject=f"tag keys of {table}",
+                )
+                if answer:
+                    return sorted(decode_name(key) for key in answer[0].tags)
         return []
 
     def _bucket_id(self, database: str, retention_policy: str) -> str:

@@ -7,12 +7,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from influxdb_backup.columns import arrow_schema, batch_columns, binary_columns
 from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
@@ -28,7 +29,7 @@ from influxdb_backup.influx.shard_door import (
     SpooledFile,
 )
 from influxdb_backup.influx.tsm.index import CorruptShardError
-from influxdb_backup.model import MAX_END, MIN_TIME, Column, Table, TableSchema, Window, printable
+from influxdb_backup.model import MAX_END, MIN_TIME, Column, Role, Table, TableSchema, Window, printable
 
 logger = logging.getLogger(__name__)
 
@@ -75,18 +76,54 @@ class FetchedShard:
         for points in self._points:
             unknown = set(points.tables.get(schema.table.measurement, ())) - set(schema.columns)
             batches = points.batches(schema.table.measurement, piece, options)
-            yield from (_without(batch, unknown, schema.table) for batch in batches) if unknown else batches
+            yield from _without(batches, unknown, schema.table) if unknown else batches
 
 
-def _without(batch: pa.RecordBatch, unknown: Set[Column], table: Table) -> pa.RecordBatch:
+def _without(batches: Iterator[pa.RecordBatch], unknown: Set[Column], table: Table) -> Iterator[pa.RecordBatch]:
     """
-    The batch without columns that the server does not list, since all their points are deleted.
+    The batches without columns that the server does not list, since all their points are deleted.
 
-    Files keep the keys of deleted series until a compaction. Raises IncompleteReadError when one has a value.
+    A field named time has values all the same: servers say that they strip it, and keep it where no query finds it
+    (run on 1.12.4 and 2.9.1; 1.6.7 keeps nothing). It is told.
+    """
+    values = 0
+    for batch in batches:
+        columns = enumerate(batch_columns(batch.schema), start=1)
+        stripped = [position for position, column in columns if column in unknown and _is_stripped(column)]
+        values += sum(batch.num_rows - batch.column(position).null_count for position in stripped)
+        listed = _of_listed(batch, unknown, table)
+        yield _points_of(listed) if stripped else listed
+    if values:
+        logger.warning(
+            "%s: its shard has %d values of a field named time, which no query of the server returns. They are not "
+            "backed up.",
+            table,
+            values,
+        )
+
+
+def _is_stripped(column: Column) -> bool:
+    return column.role is Role.FIELD and column.name == "time"
+
+
+def _points_of(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows that have a field."""
+    columns = enumerate(batch_columns(batch.schema), start=1)
+    fields = [batch.column(position).is_valid() for position, column in columns if column.role is Role.FIELD]
+    return batch.filter(reduce(pc.or_, fields)) if fields else batch.slice(0, 0)
+
+
+def _of_listed(batch: pa.RecordBatch, unknown: Set[Column], table: Table) -> pa.RecordBatch:
+    """
+    The batch without columns that the server does not list.
+
+    Files keep the keys of deleted series until a compaction. Raises IncompleteReadError when one has a value that a
+    query would find.
     """
     columns = batch_columns(batch.schema)
     for position, column in enumerate(columns, start=1):
-        if column in unknown and batch.column(position).null_count < batch.num_rows:
+        has_values = batch.column(position).null_count < batch.num_rows
+        if column in unknown and has_values and not _is_stripped(column):
             raise IncompleteReadError(
                 f"{table}: its shard has the {column.role.value} {printable(column.name)} "
                 f"({column.type.value}), which is not in the schema that was read.",

@@ -28,7 +28,7 @@ from influxdb_backup.influx.tsm.build_keys import distinct_rows, series_keys, ta
 from influxdb_backup.influx.tsm.format import MAX_KEY_BYTES, SEPARATOR
 from influxdb_backup.influx.tsm.keys import spelled_series
 from influxdb_backup.influx.tsm.writing import TsmWriter
-from influxdb_backup.model import Column, InfluxType, Role, Window, decode_name, encode_name, printable
+from influxdb_backup.model import Column, InfluxType, Role, Window, decode_name, encode_name, is_utf8, printable
 from influxdb_backup.windows import format_instant, format_window
 
 I64 = npt.NDArray[np.int64]
@@ -154,6 +154,13 @@ class ShardFileBuilder:
             for column in columns
             if column.role is Role.TAG and SEPARATOR in encode_name(column.name)
         ]
+        if self._dialect is DIALECT_1X:
+            names = [measurement, *(column.name for column in columns if column.role is Role.FIELD)]
+            problems += [
+                f"the name {printable(name)[:200]!r} is not UTF-8, and not every 1.x opens such a shard again"
+                for name in names
+                if not is_utf8(name)
+            ]
         if problems:
             raise _unrepresentable(measurement, "; ".join(problems[:5]))
 

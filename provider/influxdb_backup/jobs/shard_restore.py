@@ -99,7 +99,10 @@ def refuse_other_writer(run: RestoreRun, reason: str) -> None:
         return
     hint = "Restore it with writer auto or lines."
     if run.target.exists:
-        hint = "Restore into a new database (--target-database), or with writer auto or lines into this one."
+        hint = (
+            "Restore into a new database (--target-database), or with writer auto or lines into this one, under the "
+            "--restore-id that made it if a restore did."
+        )
     raise TargetError(
         f"{printable(run.target.database)} cannot be restored by shards: {reason.rstrip('.')}.", kind=WRITER, hint=hint
     )
