@@ -54,11 +54,9 @@ def dialect_1x(version: str) -> Dialect:
     is not plain numbers counts as a new one.
     """
     found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
-    if not found:
-        return DIALECT_1X
-    numbers = tuple(int(part or 0) for part in found.groups())
-    dialect = DIALECT_1X if numbers >= _FIRST_WITH_STRING_LIMIT else replace(DIALECT_1X, max_string_bytes=None)
-    return dialect if numbers >= _FIRST_WITH_ANY_NAMES else replace(dialect, utf8_names=True)
+    numbers = tuple(int(part or 0) for part in found.groups()) if found else _FIRST_WITH_ANY_NAMES
+    longest = DIALECT_1X.max_string_bytes if numbers >= _FIRST_WITH_STRING_LIMIT else None
+    return replace(DIALECT_1X, max_string_bytes=longest, utf8_names=numbers < _FIRST_WITH_ANY_NAMES)
 
 
 def escape_measurement(name: str) -> bytes:
@@ -138,7 +136,7 @@ def _tag_key_reasons(name: str, dialect: Dialect) -> list[str]:
 def _utf8_reasons(name: str, dialect: Dialect) -> list[str]:
     if not dialect.utf8_names or is_utf8(name):
         return []
-    return ["it is not UTF-8, and this version would hide the whole shard from its next start on"]
+    return ["it is not UTF-8, and versions before 1.12 can hide the whole shard from their next start on"]
 
 
 def _field_key_reasons(name: str, dialect: Dialect) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import product
 
 import pyarrow as pa
 
@@ -64,8 +65,8 @@ _WITHOUT_VIRTUAL_MAPPINGS = "2.4"
 _UNRELIABLE_DOOR = "the backup API of InfluxDB 2.4 cannot be relied on (2.5 or later is needed for whole shards)"
 """run on 2.4.0: copies refused with 500, shards that read back empty, one that stayed closed after a cut restore"""
 _EVER = Window(start=MIN_TIME, end=MAX_END)
-_SERIES_ASKED = 1, 100, 10_000
-"""for the tag keys of a table, which all series with points name"""
+_ONE_OF_SERIES = "LIMIT 1 SLIMIT 1", "LIMIT 1 SLIMIT 10000", "LIMIT 1"
+"""asked one after the other for a point of any series"""
 
 
 class Server2:
@@ -335,21 +336,16 @@ class Server2:
         """
         table = schema.table
         wanted = ["*", *(f"{quote_ident(column.name)}::{column.type.value}" for column in schema.fields)]
-        for series in (*_SERIES_ASKED, None):
-            limit = f"LIMIT 1 SLIMIT {series}" if series else "LIMIT 1"
-            for what in wanted:
-                statement = (
-                    f"SELECT {what} FROM {source(table.retention_policy, table.measurement)} "
-                    f"WHERE {between(_EVER)} GROUP BY * {limit}"
-                )
-                answer = self._api.rows(
-                    statement,
-                    database=database,
-                    retention_policy=table.retention_policy,
-                    subject=f"tag keys of {table}",
-                )
-                if answer:
-                    return sorted(decode_name(key) for key in answer[0].tags)
+        for limits, what in product(_ONE_OF_SERIES, wanted):
+            statement = (
+                f"SELECT {what} FROM {source(table.retention_policy, table.measurement)} "
+                f"WHERE {between(_EVER)} GROUP BY * {limits}"
+            )
+            answer = self._api.rows(
+                statement, database=database, retention_policy=table.retention_policy, subject=f"tag keys of {table}"
+            )
+            if answer:
+                return sorted(decode_name(key) for key in answer[0].tags)
         return []
 
     def _bucket_id(self, database: str, retention_policy: str) -> str:

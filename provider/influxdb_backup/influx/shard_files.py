@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from influxdb_backup.influx.tsm.build_keys import distinct_rows, series_keys, ta
 from influxdb_backup.influx.tsm.format import MAX_KEY_BYTES, SEPARATOR
 from influxdb_backup.influx.tsm.keys import spelled_series
 from influxdb_backup.influx.tsm.writing import TsmWriter
-from influxdb_backup.model import Column, InfluxType, Role, Window, decode_name, encode_name, is_utf8, printable
+from influxdb_backup.model import Column, InfluxType, Role, Window, decode_name, encode_name, printable
 from influxdb_backup.windows import format_instant, format_window
 
 I64 = npt.NDArray[np.int64]
@@ -61,7 +62,7 @@ class ShardFileBuilder:
             raise ValueError(f"buffer_bytes must be 1 to {_MOST_BUFFERED}: {buffer_bytes}")
         self._folder = folder
         self._group = group
-        self._dialect = DIALECT_1X if generation == 1 else DIALECT_2X
+        self._dialect = replace(DIALECT_1X, utf8_names=True) if generation == 1 else DIALECT_2X
         self._limit = buffer_bytes
         self._tables: dict[str, Table] = {}
         self._buffered = 0
@@ -154,13 +155,6 @@ class ShardFileBuilder:
             for column in columns
             if column.role is Role.TAG and SEPARATOR in encode_name(column.name)
         ]
-        if self._dialect is DIALECT_1X:
-            names = [measurement, *(column.name for column in columns if column.role is Role.FIELD)]
-            problems += [
-                f"the name {printable(name)[:200]!r} is not UTF-8, and not every 1.x opens such a shard again"
-                for name in names
-                if not is_utf8(name)
-            ]
         if problems:
             raise _unrepresentable(measurement, "; ".join(problems[:5]))
 
