@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from influxdb_backup.archive import layout
+from influxdb_backup.archive.commit import Committed
 from influxdb_backup.archive.documents import to_bytes
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import Store, open_store
@@ -26,7 +27,7 @@ from influxdb_backup.errors import (
     UsageError,
 )
 from influxdb_backup.jobs.verify import verify
-from influxdb_backup.model import PlanIdentity, VerifyLevel, Window
+from influxdb_backup.model import PlanIdentity, Table, VerifyLevel, Window
 from influxdb_backup.windows import parse_window
 from tests.archive.build import (
     COLUMNS,
@@ -80,6 +81,54 @@ def test_equal_content_makes_no_new_revision(repository: Repository) -> None:
     again = backup(repository, read_start=LATER)
     assert (again.created, again.ref) == (False, first.ref)
     assert data_objects(repository.store) == referenced(repository)
+
+
+def two_tables(repository: Repository, seeds: tuple[int, int], read_start: int) -> Committed:
+    """A backup of two tables, made from the window's last revision, as exports make it."""
+    refs = repository.refs("telemetry")
+    earlier = repository.manifest(refs[-1]) if refs else None
+    with repository.begin("telemetry", DAY, earlier) as attempt:
+        entries = [
+            write_table(
+                attempt, [batch(COLUMNS, rows(seed))], number, Table(retention_policy="autogen", measurement=name)
+            )
+            for number, (name, seed) in enumerate(zip("ab", seeds, strict=True))
+        ]
+        return attempt.commit(draft(*entries, read_start=read_start))
+
+
+def test_an_equal_table_of_the_next_revision_is_not_stored_again(store: Store) -> None:
+    """Its parts are named by both revisions, both are valid, and a third that is given up removes neither."""
+    repository = Repository.init(store)
+    first = two_tables(repository, (1, 2), 1_800_000_000 * SECOND).ref
+    second = two_tables(repository, (1, 3), LATER).ref
+    paths = [
+        [part.path for entry in repository.manifest(ref).tables for part in entry.parts] for ref in (first, second)
+    ]
+    assert paths[0][0] == paths[1][0] and paths[0][1] != paths[1][1]
+    assert second.revision == 1 and len(repository.store.list(layout.DATA)) == 3
+    again = two_tables(repository, (1, 3), LATER + 1)
+    assert (again.created, again.ref) == (False, second)
+    with repository.begin("telemetry", DAY, repository.manifest(second)) as attempt:
+        entry = write_table(attempt, [batch(COLUMNS, rows(1))], 0, Table(retention_policy="autogen", measurement="a"))
+        assert entry.parts[0].path == paths[0][0]
+        attempt.withdraw(entry.parts)
+    assert all(verify_ref(repository, ref, VerifyLevel.VALID).ok for ref in (first, second))
+    assert data_objects(store) == referenced(repository)
+
+
+def test_a_damaged_part_is_not_named_again(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
+    """The same points are stored anew, which heals the window, and the log names the damaged object."""
+    first = two_tables(repository, (1, 2), 1_800_000_000 * SECOND).ref
+    damaged = repository.manifest(first).tables[0].parts[0].path
+    path = repository.store.local_path(damaged)
+    assert path is not None
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    second = two_tables(repository, (1, 2), LATER)
+    assert second.created and damaged in caplog.text
+    assert verify_ref(repository, second.ref, VerifyLevel.VALID).ok
 
 
 def test_other_content_makes_the_next_revision(repository: Repository) -> None:

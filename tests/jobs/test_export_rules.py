@@ -163,6 +163,24 @@ def test_a_changed_value_makes_a_revision(influx1: RunningServer, server1: Serve
     assert (second.created, second.revision, second.rows) == (True, 1, 10)
 
 
+def test_a_new_measurement_without_points_in_the_window_is_no_new_content(
+    any_influx: RunningServer, any_server: Server, repository: Repository
+) -> None:
+    """No new revision, so that what was verified and drilled stays so; unchanged tables are never stored twice."""
+    database = new_database(any_influx)
+    fill(any_influx, database)
+    first = back_up(repository, any_server, plan(database))
+    stored = repository.store.list("data/")
+    any_influx.write(f"later,host=a v=1 {DAY.end}", database)
+    again = back_up(repository, any_server, plan(database))
+    assert (again.created, again.ref) == (False, first.ref)
+    any_influx.write(f"later,host=a v=1 {DAY.start}", database)
+    second = back_up(repository, any_server, plan(database))
+    assert (second.created, second.revision, second.rows) == (True, 1, 11)
+    assert set(stored) < set(repository.store.list("data/"))
+    assert len(repository.store.list("data/")) == len(stored) + 1
+
+
 # --- 30: unreadable measurements
 
 

@@ -6,7 +6,8 @@ import logging
 import secrets
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,14 +16,27 @@ import pyarrow as pa
 
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.commit import Commit, Committed, ManifestDraft
-from influxdb_backup.archive.parts import PartPlace, PartWriter
+from influxdb_backup.archive.parts import PartPlace, PartWriter, part_path
 from influxdb_backup.errors import InfluxdbBackupError, UsageError
-from influxdb_backup.model import Part, Table, Window
+from influxdb_backup.fingerprint import TableFingerprint
+from influxdb_backup.model import Column, FieldCount, Manifest, Part, Table, Window
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
 
 logger = logging.getLogger(__name__)
+
+Content = tuple[Table, Window, tuple[Column, ...], int, tuple[FieldCount, ...], str]
+"""what makes two parts equal: table, piece, columns, rows, counts and fingerprint"""
+
+
+def parts_by_content(manifest: Manifest | None) -> Mapping[Content, Part]:
+    """The manifest's parts by what they hold; none without a manifest."""
+    return {
+        (entry.table, part.piece, part.columns, part.rows, part.counts, part.fingerprint): part
+        for entry in (manifest.tables if manifest else ())
+        for part in entry.parts
+    }
 
 
 class Attempt:
@@ -33,7 +47,8 @@ class Attempt:
     commit. A killed attempt leaves objects that nothing references.
     """
 
-    def __init__(self, repository: Repository, plan: str, window: Window) -> None:
+    def __init__(self, repository: Repository, plan: str, window: Window, earlier: Manifest | None = None) -> None:
+        """``earlier`` is the manifest of the window's last revision, whose equal parts are named, not stored again."""
         self.id = secrets.token_hex(16)
         self.plan = layout.check_plan(plan)
         self.window = window
@@ -43,6 +58,8 @@ class Attempt:
         self._numbers: dict[int, int] = {}
         self._writers = 0
         self._uploaded: set[str] = set()
+        self._earlier = parts_by_content(earlier)
+        self._shared: set[str] = set()
         self._folder = tempfile.TemporaryDirectory(prefix="influxdb-backup-")
         self._published = False
 
@@ -62,6 +79,7 @@ class Attempt:
             next_key=lambda: self._next_key(number, table),
             uploaded=self._note,
             withdraw=self._withdraw,
+            find_equal=partial(self._find_equal, table, piece),
         )
         return PartWriter(self._repository.store, place, schema)
 
@@ -70,6 +88,24 @@ class Attempt:
             part = self._numbers.get(number, 0)
             self._numbers[number] = part + 1
         return layout.part_key(self._prefix, number, table.measurement, part)
+
+    def _find_equal(
+        self, table: Table, piece: Window, seen: TableFingerprint, columns: tuple[Column, ...]
+    ) -> Part | None:
+        part = self._earlier.get((table, piece, columns, seen.rows, seen.counts, seen.hexadecimal))
+        if part is None:
+            return None
+        try:
+            unharmed = self._repository.store.digest(part_path(part)) == (part.size, part.sha256)
+        except InfluxdbBackupError as error:
+            logger.warning("The part %s of the last revision is stored again: %s", part.path, error)
+            return None
+        if not unharmed:
+            logger.warning("The part %s of the last revision is damaged, and is stored again.", part.path)
+            return None
+        with self._lock:
+            self._shared.add(part.path)
+        return part
 
     def _note(self, key: str) -> None:
         with self._lock:
@@ -80,7 +116,9 @@ class Attempt:
         self._withdraw(tuple(part.path for part in parts))
 
     def _withdraw(self, keys: tuple[str, ...]) -> None:
-        for key in keys:
+        with self._lock:
+            own = [key for key in keys if key in self._uploaded]  # a shared part is the last revision's
+        for key in own:
             try:
                 self._repository.store.delete(key)
             except InfluxdbBackupError as error:
@@ -97,9 +135,9 @@ class Attempt:
         attempt.
         """
         with self._lock:
-            own = frozenset(self._uploaded)
+            own, shared = frozenset(self._uploaded), frozenset(self._shared)
         commit = Commit(self._repository, self.plan, self.window, self.id, draft)
-        commit.check_parts(own)
+        commit.check_parts(own, shared)
         standing = commit.same_as_latest()
         if standing is not None:
             return Committed(ref=standing, created=False)

@@ -19,6 +19,7 @@ from influxdb_backup.archive.verify import verify_ref
 from influxdb_backup.errors import (
     CommitStateUnknownError,
     ConflictError,
+    FormatError,
     IntegrityError,
     RepositoryError,
     StoreError,
@@ -71,21 +72,24 @@ class Commit:
         self._content_id = content_id(draft.source, draft.scope, window, draft.tables)
         self._latest: Ref | None = None
         self._next = 0
+        self._shared: frozenset[str] = frozenset()
 
-    def check_parts(self, own: frozenset[str]) -> None:
+    def check_parts(self, own: frozenset[str], shared: frozenset[str]) -> None:
         """
         Asks the store for the size of every part. Raises StoreError when one is not there as it was uploaded.
 
-        Raises UsageError for a part that this attempt did not upload.
+        ``shared`` are parts of the last revision whose digests this attempt has proved. Raises UsageError for a part
+        that is neither of those nor uploaded by this attempt.
         """
         parts = [part for entry in self._draft.tables for part in entry.parts]
         keys = [part_path(part) for part in parts]
-        foreign = sorted(set(keys) - own)
+        foreign = sorted(set(keys) - own - shared)
         if foreign or len(set(keys)) != len(keys):
             raise UsageError(f"The parts of a commit must be the attempt's own, once each: {foreign or keys}.")
         with ThreadPoolExecutor(REQUESTS) as pool:
             list(pool.map(self._check_part, parts))
-        self._store.flush(keys)
+        self._store.flush([key for key in keys if key in own])
+        self._shared = shared
 
     def _check_part(self, part: Part) -> None:
         size = self._store.size(part.path)
@@ -127,9 +131,14 @@ class Commit:
         Whether all objects of a revision have their digests, so that it can be said to hold this content.
 
         One that is damaged is backed up again while the source has the points: its sizes alone would hide a
-        changed byte, and the window could never be healed.
+        changed byte, and the window could never be healed. Digests that this attempt proved are not computed again.
         """
-        return verify_ref(self._repository, ref, VerifyLevel.COMPLETE).ok
+        try:
+            parts = {part.path for entry in self._repository.manifest(ref).tables for part in entry.parts}
+        except (IntegrityError, FormatError):
+            return False
+        level = VerifyLevel.PRESENT if parts <= self._shared else VerifyLevel.COMPLETE
+        return verify_ref(self._repository, ref, level).ok
 
     def publish(self) -> Committed:
         """Writes the manifest and the ref. Raises as Attempt.commit says."""

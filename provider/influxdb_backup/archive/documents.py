@@ -127,10 +127,12 @@ def content_id(source: Source, scope: Scope, window: Window, tables: Iterable[Ta
     ``sha256:<hex>`` of what a backup says, whoever made it, whenever, and however it was cut into parts.
 
     It covers the source's identity (database, generation, instance id, name), the scope, the window and, for each
-    table, retention policy, measurement, rows and fingerprint.
+    table with rows, retention policy, measurement, rows and fingerprint: a measurement without points in the window
+    is no content.
     """
     identity = source.model_dump(mode="json", include={"database", "generation", "instance_id", "name"})
-    ordered = sorted(tables, key=lambda e: (encode_name(e.table.retention_policy), encode_name(e.table.measurement)))
+    held = [entry for entry in tables if entry.rows]
+    ordered = sorted(held, key=lambda e: (encode_name(e.table.retention_policy), encode_name(e.table.measurement)))
     rows = []
     for entry in ordered:
         table = entry.table.model_dump(mode="json")

@@ -93,9 +93,13 @@ class Repository:
 
     # writing
 
-    def begin(self, plan: str, window: Window) -> Attempt:
-        """A new attempt to back a window up; use it as a context manager. Raises UsageError for a bad plan name."""
-        return Attempt(self, plan, window)
+    def begin(self, plan: str, window: Window, earlier: Manifest | None = None) -> Attempt:
+        """
+        A new attempt to back a window up; use it as a context manager. Raises UsageError for a bad plan name.
+
+        Parts that ``earlier``, the manifest of the window's last revision, has as well are named and not stored again.
+        """
+        return Attempt(self, plan, window, earlier)
 
     def claim_plan(self, identity: PlanIdentity) -> PlanIdentity:
         """Records what a plan's backups are backups of, unless that stands already. Returns what stands."""

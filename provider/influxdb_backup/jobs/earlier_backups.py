@@ -41,6 +41,16 @@ def last_manifest(repository: Repository, refs: Iterable[Ref]) -> Manifest | Non
     return next((manifest for _, manifest in _last_read_first(repository, refs)), None)
 
 
+def last_revision(repository: Repository, refs: Iterable[Ref], window: Window) -> Manifest | None:
+    """The manifest of the window's last revision; None when there is none, or when it cannot be read."""
+    revisions = [ref for ref in refs if ref.window == window]
+    try:
+        return repository.manifest(max(revisions, key=lambda ref: ref.revision)) if revisions else None
+    except (IntegrityError, FormatError) as error:
+        logger.warning("No part of the last revision of %s is named again, since %s", format_window(window), error)
+        return None
+
+
 def backup_with(repository: Repository, refs: Iterable[Ref], retention_policy: str, times: Window) -> Ref | None:
     """The newest readable one of the refs that has points of a policy in these times; None when none has."""
     held = [ref for ref in refs if ref.rows and intersect(ref.window, times)]

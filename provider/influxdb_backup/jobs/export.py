@@ -15,7 +15,13 @@ from influxdb_backup.errors import IncompleteReadError, SourceError
 from influxdb_backup.influx.influxql import between
 from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.coverage import coverage
-from influxdb_backup.jobs.earlier_backups import backup_with, last_manifest, refuse_shrink, sound_refs
+from influxdb_backup.jobs.earlier_backups import (
+    backup_with,
+    last_manifest,
+    last_revision,
+    refuse_shrink,
+    sound_refs,
+)
 from influxdb_backup.jobs.identity import claim, identity_of, refuse_other_source
 from influxdb_backup.jobs.piece import PieceResult
 from influxdb_backup.jobs.progress import ProgressCallback, silent
@@ -106,7 +112,7 @@ def export(
     refs = sound_refs(repository, plan, window)
     previous = last_manifest(repository, refs)
     refuse_other_source(identity, repository, server.name, previous)
-    with repository.begin(plan.name, window) as attempt:
+    with repository.begin(plan.name, window, last_revision(repository, refs, window)) as attempt:
         known = partial(backup_with, repository, refs)
         shards = ShardReading(server, plan.database, plan.reader, backup_with=known)
         with telling_last_backup(refs, window), WindowReader(plan, server, attempt, shards, progress) as reader:
