@@ -15,8 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "influxdb-backup-tests"
+import pytest
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "influxdb-backup-tests"
+DEBIANS, NEWER, TWO = "1.x of Debian", "newer 1.x", "2.x"
+"""kinds of daemons"""
+STARTED: list[str] = []
+"""product and version of each server that was started in this process, for what the suite says at its end"""
 ORGANIZATION = "tests"
 TOKEN = "tests-operator-token"
 
@@ -40,6 +47,9 @@ class RunningServer:
     folder: Path | None = None
     backup_address: str | None = None
     """1.x: where it hands out its shards"""
+    binary: str = ""
+    product: str = ""
+    """with the version, as it says itself"""
 
     def query(self, statement: str, **parameters: str) -> dict[str, object]:
         """A raw InfluxQL statement, JSON answer; for preparing and checking, never through the product's code."""
@@ -108,6 +118,29 @@ def find_newer_influxd1() -> str | None:
     return str(found[-1]) if found else None
 
 
+def daemon(kind: str) -> str:
+    """The path of a daemon of this kind; without one the test is skipped, which says what lacks."""
+    binary = {DEBIANS: find_influxd1, NEWER: find_newer_influxd1, TWO: find_influxd2}[kind]()
+    if binary is None and kind == DEBIANS:
+        pytest.skip("lacks influxd on the PATH (the Debian package influxdb): the test starts a server of its own")
+    if binary is None:
+        lacks(f"influxd-{kind[-3]}.* ({kind})" + " or INFLUXDB2_URL, INFLUXDB2_INFLUXD" * (kind == TWO))
+    return binary
+
+
+def lacks(what: str) -> NoReturn:
+    """Skips a test for want of a file of the cache folder."""
+    pytest.skip(f"lacks {what} in the cache folder {CACHE.name}")
+
+
+def product(url: str) -> str:
+    """What answers there, with its version; noted as started."""
+    with urllib.request.urlopen(url + "/ping", timeout=30) as reply:
+        found = f"InfluxDB {reply.headers.get('X-Influxdb-Version', '(of no version)').removeprefix('v')}"
+    STARTED.append(found)
+    return found
+
+
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -171,7 +204,15 @@ bind-address = "127.0.0.1:{rpc}"
     )
     url = f"http://127.0.0.1:{port}"
     with _process([binary, "-config", str(folder / "influxdb.conf")], folder, url) as pid:
-        yield RunningServer(url=url, generation=1, pid=pid, folder=folder, backup_address=f"127.0.0.1:{rpc}")
+        yield RunningServer(
+            url=url,
+            generation=1,
+            pid=pid,
+            folder=folder,
+            backup_address=f"127.0.0.1:{rpc}",
+            binary=binary,
+            product=product(url),
+        )
 
 
 @contextmanager
@@ -204,4 +245,13 @@ def start_influxdb2(folder: Path, binary: str, *options: str) -> Iterator[Runnin
         )
         if is_new:
             urllib.request.urlopen(request).close()
-        yield RunningServer(url=url, generation=2, token=TOKEN, organization=ORGANIZATION, pid=pid, folder=folder)
+        yield RunningServer(
+            url=url,
+            generation=2,
+            token=TOKEN,
+            organization=ORGANIZATION,
+            pid=pid,
+            folder=folder,
+            binary=binary,
+            product=product(url),
+        )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from influxdb_backup.archive.repository import Repository
 from influxdb_backup.errors import TargetError
 from influxdb_backup.influx.protocol import NewShards
 from influxdb_backup.jobs import shard_proof
@@ -25,7 +26,9 @@ from tests.jobs.support import (
     DAY_NS,
     Wrapped,
     back_up,
+    fingerprints,
     local_repository,
+    manifest_of,
     new_database,
     new_name,
     opened,
@@ -33,7 +36,7 @@ from tests.jobs.support import (
     restore_into,
     window,
 )
-from tests.servers import RunningServer, _wait, find_influxd1, find_newer_influxd1, start_influxdb1
+from tests.servers import DEBIANS, NEWER, RunningServer, _wait, daemon, start_influxdb1
 
 TWO_DAYS = window(DAY.start, DAY.start + 2 * DAY_NS)
 NAMES = {
@@ -73,36 +76,43 @@ def test_the_fields_that_one_shard_knows(any_influx: RunningServer) -> None:
 
 
 class Struck(Wrapped):
-    """A 1.x server that is killed with the second files of the second shard in place, before it lists their fields."""
+    """A 1.x server that is killed with all files of the second shard in place, before it lists the fields of most."""
 
     def __init__(self, server: object, running: RunningServer, restarts: list[subprocess.Popen[bytes]]) -> None:
         super().__init__(server)  # type: ignore[arg-type]
-        self.running, self.restarts, self.seen = running, restarts, 0
+        self.running, self.restarts = running, restarts
+        self.first: Sequence[Path] = ()
 
     def create_with_shards(self, *arguments: object, **named: object) -> NewShards:
         """The real shards, sent to by way of these."""
         return Struck(self.server.create_with_shards(*arguments, **named), self.running, self.restarts)  # type: ignore[return-value]
 
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
-        """The second time within the second group, as the killed server leaves it; it ends the connection in silence."""
-        self.seen += group.start == DAY.end
-        if (group.start, self.seen) != (DAY.end, 2):
+        """The second group without what introduces its fields, which is there once the server was killed."""
+        if group.start != DAY.end:
             self.server.send(retention_policy, group, files)  # type: ignore[attr-defined]
+            return
+        if not self.first:
+            self.first = files
+            self.server.send(retention_policy, group, files[1:])  # type: ignore[attr-defined]
             return
         folder, process = self.running.folder, self.running.pid
         assert folder is not None
-        (shard,) = [path.parent for path in folder.glob(f"data/*/{retention_policy}/2/000000001-*.tsm")]
+        shard = max(folder.glob(f"data/{self.database}/{retention_policy}/*"), key=lambda path: int(path.name))  # type: ignore[attr-defined]
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
-        for file in files:
-            shutil.copy(file, shard)
+        for number, file in enumerate((self.first[0], *files), 7):
+            shutil.copy(file, shard / f"{number:09d}-000000001.tsm")
         self.restarts.append(started_again(self.running))
 
 
 def test_a_restore_is_stopped_while_the_server_stands_still(influx1: RunningServer, tmp_path: Path) -> None:
     """Whoever stops it does not wait until the server goes on, and the same id ends it then."""
     repository, target = local_repository(tmp_path), new_name("target")
-    with own_server(tmp_path) as (running, _), opened(running, snapshot_address=running.backup_address) as server:
+    with (
+        own_server(tmp_path, daemon(DEBIANS)) as (running, _),
+        opened(running, snapshot_address=running.backup_address) as server,
+    ):
         database = new_database(running)
         running.write(f"m,host=a v=1 {DAY.start}", database)
         first = back_up(repository, server, plan(database), DAY)
@@ -140,21 +150,18 @@ class Standing(Wrapped):
 def started_again(running: RunningServer) -> subprocess.Popen[bytes]:
     """The server with the same settings, folder and ports."""
     assert running.folder is not None
-    binary = find_newer_influxd1() or find_influxd1()
     log = running.folder / "again.log"
     with log.open("wb") as output:
-        command = [str(binary), "-config", str(running.folder / "influxdb.conf")]
+        command = [running.binary, "-config", str(running.folder / "influxdb.conf")]
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=running.folder)
     _wait(running.url, process, log)
     return process
 
 
 @contextmanager
-def own_server(folder: Path) -> Iterator[tuple[RunningServer, list[subprocess.Popen[bytes]]]]:
+def own_server(folder: Path, binary: str) -> Iterator[tuple[RunningServer, list[subprocess.Popen[bytes]]]]:
     """A 1.x server that keeps its index on disk, and what it was started again as."""
     again: list[subprocess.Popen[bytes]] = []
-    binary = find_newer_influxd1() or find_influxd1()
-    assert binary is not None
     try:
         with start_influxdb1(folder / "influxd", binary, data_options='index-version = "tsi1"') as running:
             yield running, again
@@ -164,24 +171,60 @@ def own_server(folder: Path) -> Iterator[tuple[RunningServer, list[subprocess.Po
             process.wait()
 
 
-def test_a_server_killed_while_it_took_a_shard_in(
-    influx1: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has every byte and counts every row by its first field, and no query finds the others: nothing is restored."""
-    monkeypatch.setattr(shard_proof, "COUNTED_PER_SECOND", 1e-6)
-    monkeypatch.setattr("influxdb_backup.jobs.shard_restore._SENDERS", 1)
+@pytest.fixture(params=[DEBIANS, NEWER])
+def binary(request: pytest.FixtureRequest) -> str:
+    """Each 1.x daemon that is at hand."""
+    return daemon(request.param)
+
+
+@pytest.fixture
+def led(influx1: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Repository, str]:
+    """A backup of two days, whose table of 20 series is led by one field, and of a small table beside it."""
     monkeypatch.setattr("influxdb_backup.influx.shard_cells._LED_FROM_SERIES", 10)
-    repository, database, target = local_repository(tmp_path), new_database(influx1), new_name("target")
+    repository, database = local_repository(tmp_path), new_database(influx1)
     with opened(influx1) as source:
         policy = RetentionPolicy(name="days", duration=0, shard_duration=DAY_NS)
         source.create_database(database, [policy])
         times = [DAY.start + day * DAY_NS for day in (0, 1)]
         rows = [f"m,host=h{n:02d} a=1,b=2,c=3,d=4,e=5 {time}" for time in times for n in range(20)]
+        rows += [f"small,host=h{n:02d} late={n}i {time}" for time in times for n in range(2)]
         influx1.write("\n".join(rows), database, "days")
-        first = back_up(repository, source, plan(database, retention_policies=["days"]), TWO_DAYS)
-    with own_server(tmp_path) as (running, again), opened(running, snapshot_address=running.backup_address) as server:
+        return repository, back_up(repository, source, plan(database, retention_policies=["days"]), TWO_DAYS).ref
+
+
+@pytest.mark.parametrize("counted", [20_000_000, 1e-6])
+def test_a_server_that_keeps_its_index_on_disk_learns_all_fields(
+    led: tuple[Repository, str], binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: float
+) -> None:
+    """A table that is sent in two parts, and one that comes with the second, whatever proves them; also after a start."""
+    monkeypatch.setattr(shard_proof, "COUNTED_PER_SECOND", counted)
+    (repository, ref), target = led, new_name("target")
+    with own_server(tmp_path, binary) as (running, again):
+        with opened(running, snapshot_address=running.backup_address) as server:
+            report = restore_into(repository, server, target, refs=(ref,), writer="shard")
+            assert (report.writer, report.rows) == ("shard", 44)
+        os.kill(running.pid, signal.SIGKILL)
+        os.waitpid(running.pid, 0)
+        again.append(started_again(running))
+        with opened(running, snapshot_address=running.backup_address) as server:
+            second = back_up(repository, server, plan(target, name="again", retention_policies=["days"]), TWO_DAYS)
+        assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, ref))
+
+
+def test_a_server_killed_while_it_took_a_shard_in(
+    led: tuple[Repository, str], binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has every byte and counts every row by its first field, and no query finds the others: nothing is restored."""
+    monkeypatch.setattr(shard_proof, "COUNTED_PER_SECOND", 1e-6)
+    monkeypatch.setattr("influxdb_backup.jobs.shard_restore._SENDERS", 1)
+    (repository, ref), target = led, new_name("target")
+    with (
+        own_server(tmp_path, binary) as (running, again),
+        opened(running, snapshot_address=running.backup_address) as server,
+    ):
+        assert restore_into(repository, server, new_name("whole"), refs=(ref,), writer="shard").rows == 44
         with pytest.raises(TargetError, match="field 'b': 20 written, 0 there"):
-            restore_into(repository, Struck(server, running, again), target, refs=(first.ref,), writer="shard")  # type: ignore[arg-type]
+            restore_into(repository, Struck(server, running, again), target, refs=(ref,), writer="shard")  # type: ignore[arg-type]
         assert again
         assert target not in server.databases()
-        assert restore_into(repository, server, target, refs=(first.ref,), writer="shard").rows == 40
+        assert restore_into(repository, server, target, refs=(ref,), writer="shard").rows == 44

@@ -115,7 +115,11 @@ def test_later_points_go_to_files_of_later_generations(folder: Path) -> None:
 
 
 def test_many_series_are_introduced_by_one_field(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The field with most values gets files of its own, to be sent first; it keeps them, and later points still win."""
+    """
+    The field with most values gets files of its own, to be sent first; it keeps them, and later points still win.
+
+    Before them comes a file in which every field of every table is found.
+    """
     monkeypatch.setattr(shard_cells, "_LED_FROM_SERIES", 500)
     builder = ShardFileBuilder(folder, GROUP, generation=1, buffer_bytes=1)
     hosts = [f"h{number:05d}" for number in range(500)]
@@ -130,14 +134,21 @@ def test_many_series_are_introduced_by_one_field(folder: Path, monkeypatch: pyte
             for host, own in zip(some, values, strict=True):
                 if own is not None:
                     expected[f"m,t={host}#!~#{name}".encode()] = [(START, own)]
+        if value == 2:
+            builder.add("small", batch([START], {}, {"late": (INTEGER, [7])}))
+            expected[b"small#!~#late"] = [(START, 7)]
     files = builder.finish()
-    found: dict[bytes, list[tuple[int, int]]] = {}
-    for file in files:
+    introduction = points_of(files[0])
+    assert {key.rpartition(b"#")[2] for key in introduction} == {b"a", b"b", b"c", b"d", b"e", b"late"}
+    assert len(introduction) == 6
+    found = dict(introduction)
+    for file in files[1:]:
         points = points_of(file)
         assert {key.endswith(b"#c") for key in points} == {file in builder.leading}
         found |= points
     assert found == expected
-    assert [file in builder.leading for file in files] == [True, False, True, False, False]
+    assert [file in builder.leading for file in files] == [True, True, False, True, False, False, False]
+    assert [file.name for file in files] == [f"00000000{number}-000000001.tsm" for number in range(1, 8)]
     assert builder.keys == builder.values == sum(len(points_of(file)) for file in files)
 
 

@@ -54,7 +54,10 @@ class ShardFileBuilder:
     names and types the target can hold.
 
     Of a table with many series and several fields, one field goes into files of its own. A server that gets those
-    first has each series once in them and the later files bring no new one, which is what its index is slow at.
+    first has each series once in them and the later files bring no new one, which is what its index is slow at. With
+    them goes a file that has every field of every table once: 1.x up to 1.8 with ``index-version = "tsi1"`` learns the
+    fields of a shard from what it gets first, and of later files only those that it knows by then (run on 1.6.7; source
+    of 1.7.11 and 1.8.10).
     """
 
     def __init__(self, folder: Path, group: Window, *, generation: int, buffer_bytes: int = 128 * 2**20) -> None:
@@ -65,9 +68,12 @@ class ShardFileBuilder:
         self._dialect = replace(DIALECT_1X, utf8_names=True) if generation == 1 else DIALECT_2X
         self._limit = buffer_bytes
         self._tables: dict[str, Table] = {}
+        self._first: dict[str, Table] = {}
+        """of each table a point of every field"""
         self._buffered = 0
         self._files: list[Path] = []
         self._leading: set[Path] = set()
+        self._written = 0
         self._values = 0
         self._keys = 0
         self._failed = False
@@ -84,7 +90,7 @@ class ShardFileBuilder:
 
     @property
     def leading(self) -> frozenset[Path]:
-        """Those of the finished files that introduce series: they should be sent before the others."""
+        """Those of the finished files that introduce series and fields: they must be sent before the others."""
         return frozenset(self._leading)
 
     @property
@@ -117,6 +123,9 @@ class ShardFileBuilder:
             _check_values(measurement, column, array)
         chunk = _chunk(measurement, times, tags, fields)
         self._tables[measurement] = known
+        new = [(column, array) for column, array in fields if column.name not in known.types]
+        if new:
+            self._introduce(measurement, times, tags, new)
         known.types.update(types)
         known.chunks.append(chunk)
         self._buffered += size_of(chunk)
@@ -130,7 +139,30 @@ class ShardFileBuilder:
         Raises OSError when a file cannot be written, and TargetError when one could not be before: its points are lost.
         """
         self._spill()
+        if self._leading and self._first:
+            named = [file for file in self._files if file.suffix == ".tsm"]
+            later = self._files[len(named) :]
+            self._files = named
+            self._write(list(self._first.values()), introduces=True)
+            self._files += later
+            self._first.clear()
+        self._name()
         return tuple(self._files)
+
+    def _introduce(
+        self, measurement: str, times: I64, tags: Sequence[tuple[Column, Any]], fields: Sequence[tuple[Column, Any]]
+    ) -> None:
+        """Keeps a point of each of these fields, which the table did not have before."""
+        rows: list[int] = []
+        for _, array in fields:
+            if not any(array[row].is_valid for row in rows):
+                rows.append(pc.index(array.is_valid(), True).as_py())
+        at = np.unique(np.array(rows, np.int64))
+        few = [(column, array.take(pa.array(at))) for column, array in fields]
+        own = [(column, _decoded(array.take(pa.array(at)))) for column, array in tags]
+        first = self._first.setdefault(measurement, Table(begun=True))
+        first.types.update((column.name, column.type) for column, _ in fields)
+        first.chunks.append(_chunk(measurement, times[at], own, few))
 
     def _times(self, measurement: str, array: Any) -> I64:
         if array.null_count:
@@ -164,8 +196,11 @@ class ShardFileBuilder:
                 f"A file of this shard group could not be written to {self._folder}.", hint="Build the group anew."
             )
         tables = [table for table in self._tables.values() if table.chunks]
-        if not tables:
-            return
+        if tables:
+            self._write(tables, introduces=False)
+            self._buffered = 0
+
+    def _write(self, tables: Sequence[Table], *, introduces: bool) -> None:
         self._failed = True
         with ExitStack() as stack:
             opened = [self._open(stack, number) for number in range(4)]
@@ -174,10 +209,9 @@ class ShardFileBuilder:
             for number, (path, writer) in enumerate(opened):
                 writer.finish()
                 if writer.values:
-                    self._keep(path, writer, leading=number < 2)
+                    self._keep(path, writer, leading=introduces or number < 2)
                 else:
                     path.unlink()
-        self._buffered = 0
         self._failed = False
 
     def _open(self, stack: ExitStack, number: int) -> tuple[Path, TsmWriter]:
@@ -186,12 +220,23 @@ class ShardFileBuilder:
         return path, TsmWriter(stream, stack.enter_context(tempfile.TemporaryFile(dir=self._folder)))
 
     def _keep(self, path: Path, writer: TsmWriter, *, leading: bool) -> None:
-        kept = path.rename(self._folder / f"{len(self._files) + 1:09d}-000000001.tsm")
+        self._written += 1
+        kept = path.rename(self._folder / f"{self._written}.whole")
         self._files.append(kept)
         if leading:
             self._leading.add(kept)
         self._values += writer.values
         self._keys += writer.keys
+
+    def _name(self) -> None:
+        """Gives files that have none yet names in their order, by which a server knows what is newer."""
+        for at, file in enumerate(self._files):
+            if file.suffix == ".tsm":
+                continue
+            self._files[at] = file.rename(self._folder / f"{at + 1:09d}-000000001.tsm")
+            if file in self._leading:
+                self._leading.remove(file)
+                self._leading.add(self._files[at])
 
 
 def _unrepresentable(measurement: str, reason: str) -> UnrepresentableError:
@@ -216,6 +261,11 @@ def _merged_types(measurement: str, known: dict[str, InfluxType], fields: Sequen
 def _check_values(measurement: str, column: Column, array: Any) -> None:
     if column.type is InfluxType.FLOAT and not pc.all(pc.is_finite(array)).as_py():
         raise _unrepresentable(measurement, f"the field {printable(column.name)!r} holds NaN or an infinity")
+
+
+def _decoded(array: Any) -> Any:
+    """Without the dictionary of a large batch, of which this needs few values."""
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
 def _chunk(
