@@ -23,6 +23,7 @@ from influxdb_backup.config.load import load
 from influxdb_backup.errors import ConfigError, InfluxdbBackupError, IntegrityError, UsageError
 from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
 from influxdb_backup.hooks.repository import RepositoryHook
+from influxdb_backup.influx.protocol import LEASE, Mark, new_marked_name
 from influxdb_backup.jobs.drills import ScratchStarted
 from influxdb_backup.jobs.export import export
 from influxdb_backup.jobs.progress import Progress
@@ -351,19 +352,22 @@ def test_a_2x_backup_goes_to_1x_with_unsigned_fields_as_integers(
 
 
 def test_a_killed_drill_is_cleaned_up_by_its_own_run(config_path: str, influx1: RunningServer) -> None:
-    """The teardown drops the scratch that this run's drill recorded, and leaves another run's alone."""
+    """The teardown drops what the server shows to be this run's, leaves another run's, and believes no record."""
     repository, ref = _backup(config_path)
     names = {}
     server = InfluxdbBackupHook("influx_test").server()
+    production = f"production_{uuid4().hex[:8]}"
+    influx1.query(f'CREATE DATABASE "{production}"')
     for run_id in ("manual__1", "manual__2"):
         drill_id = f"{drill_prefix(context(ti=_task(run_id)))}1"
-        names[run_id] = f"influxdb_backup_drill_{uuid4().hex[:16]}"
-        record = ScratchStarted(
-            drill_id=drill_id, ref=ref.id, server=server.name, database=names[run_id], started_at=time.time_ns()
-        )
-        key = layout.drill_stage_key(ref.plan, ref.window, ref.revision, drill_id, "started")
-        repository.put_document(key, record)
-        server.create_scratch(names[run_id], [])
+        names[run_id] = new_marked_name("drill")
+        for database in (names[run_id], production):
+            record = ScratchStarted(
+                drill_id=drill_id, ref=ref.id, server=server.name, database=database, started_at=time.time_ns()
+            )
+            stage = layout.drill_stage_key(ref.plan, ref.window, ref.revision, f"{drill_id}.{database}", "started")
+            repository.put_document(stage, record)
+        server.create_scratch(names[run_id], [], Mark(drill_id, server.now() + LEASE))
     server.close()
     operator = DropScratchOperator(task_id="t", config_path=config_path, plan="weather")
 
@@ -372,6 +376,7 @@ def test_a_killed_drill_is_cleaned_up_by_its_own_run(config_path: str, influx1: 
     left = str(influx1.query("SHOW DATABASES"))
     assert names["manual__1"] not in left
     assert names["manual__2"] in left
+    assert production in left
 
 
 class _Log:

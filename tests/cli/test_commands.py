@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
 from influxdb_backup.config.model import Plan
 from influxdb_backup.jobs.drill import drill
 from influxdb_backup.jobs.drill_scratch import SCRATCH_PREFIX
+from influxdb_backup.jobs.drills import ScratchStarted
 from tests.cli.conftest import DAY, MIDNIGHT, NEXT_DAY, ROWS, Cli, Site
-from tests.jobs.support import new_database, opened
+from tests.jobs.support import new_database, new_name, opened
 from tests.jobs.test_drill import Undroppable
 from tests.wire import swallowing
 
@@ -251,6 +253,22 @@ def test_drill(backed_up: Site, cli: Cli) -> None:
     assert "No scratch database" in cli.ok("drill", "telemetry", "--clean").out
 
 
+def test_drill_clean_says_what_a_record_may_not_drop(backed_up: Site, cli: Cli) -> None:
+    """A record that names production drops nothing, and is told as what it is, on the page and as a document."""
+    repository = Repository.open(open_store(backed_up.repository))
+    ref = repository.ref("telemetry@latest")
+    for name in (backed_up.database, "gone\x1b[31m"):
+        record = ScratchStarted(drill_id="x", ref=ref.id, server="source", database=name, started_at=1)
+        key = layout.drill_stage_key(ref.plan, ref.window, ref.revision, new_name(), "started")
+        repository.put_document(key, record)
+    told = cli.ok("drill", "telemetry", "--clean").out
+    assert f"left {backed_up.database}: no drill calls a scratch so" in told
+    assert "not seen gone\\x1b[31m: never made, gone, or hidden from these credentials of source" in told
+    document = cli.ok("drill", "telemetry", "--clean", "--json").document
+    assert (document["dropped"], document["forged"]) == ([], [backed_up.database])
+    assert backed_up.database in str(backed_up.server.query("SHOW DATABASES"))
+
+
 def test_drill_clean_drops_what_a_killed_drill_left(backed_up: Site, cli: Cli) -> None:
     """The scratch that a drill recorded and could not drop is dropped and named, once; others stay."""
     chosen = Plan(name="telemetry", database=backed_up.database, repositories=("primary",))
@@ -262,7 +280,9 @@ def test_drill_clean_drops_what_a_killed_drill_left(backed_up: Site, cli: Cli) -
     assert cli.ok("drill", "telemetry", "--clean").out == f"dropped {left}\n"
     databases = str(backed_up.server.query("SHOW DATABASES"))
     assert (left in databases, bystander in databases, backed_up.database in databases) == (False, True, True)
-    assert cli.ok("drill", "telemetry", "--clean", "--json").document == {"dropped": []}
+    assert cli.ok("drill", "telemetry", "--clean", "--json").document == {
+        "dropped": [], "running": [], "unseen": [], "foreign": [], "forged": []
+    }  # fmt: skip
 
 
 def test_drill_with_a_check_that_fails(backed_up: Site, cli: Cli) -> None:

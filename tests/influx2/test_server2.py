@@ -22,12 +22,15 @@ from influxdb_backup.errors import (
 )
 from influxdb_backup.fingerprint import TableFingerprint
 from influxdb_backup.influx.connection import connect
-from influxdb_backup.influx.protocol import ReadOptions, ServerSettings, WriteOptions
+from influxdb_backup.influx.marks import describe
+from influxdb_backup.influx.protocol import Mark, ReadOptions, ServerSettings, WriteOptions, new_marked_name
 from influxdb_backup.model import MAX_END, MIN_TIME, InfluxType, RetentionPolicy, Window
 from tests.influx2.support import DAY, Preparation, fresh
 from tests.influx_write.support import batch_of, field, read_points, tag
 
 HOUR = 3600 * 10**9
+SECOND = 10**9
+MARK = Mark("somebody-1", 1_796_102_345 * 10**9)
 WHOLE = Window(start=0, end=40000 * DAY)
 
 
@@ -168,7 +171,7 @@ def test_created_buckets_have_mappings_on_2_4(two: Preparation) -> None:
     with two.opened(version="2.4.0") as server:
         assert "2.4" in str(server.shard_door_closed())
         server.create_database(kept, [policy("autogen"), policy("week")])
-        identity = server.create_scratch(scratch, [policy("week")])
+        identity = server.create_scratch(scratch, [policy("week")], MARK)
         for database, name in ((kept, "autogen"), (kept, "week"), (scratch, "week")):
             assert server.schema(database, name).tables == ()
         server.drop_scratch(scratch, identity)
@@ -579,15 +582,48 @@ def test_altering_the_retention(two: Preparation) -> None:
             server.alter_retention(name, "rp", 1)
 
 
+def test_scratches_show_themselves(two: Preparation) -> None:
+    """A scratch is listed with whom it was made for, until when; a bucket of that name without the words is not."""
+    name, plain = new_marked_name("drill"), new_marked_name("drill")
+    two.bucket(plain)
+    with two.opened() as server:
+        identity = server.create_scratch(name, [policy("autogen"), policy("rp")], Mark("me", server.now()))
+        assert [(s.name, set(s.scratch_id.split(","))) for s in server.scratches()] == [
+            (name, set(identity.split(",")))
+        ]
+        later = Mark("me", (server.now() + DAY) // SECOND * SECOND)
+        server.renew_scratch(name, identity, later)
+        assert [scratch.mark for scratch in server.scratches()] == [later]
+        stranger = two.bucket(f"{name}/theirs")
+        assert server.scratches() == ()
+        two.call("DELETE", f"/api/v2/buckets/{stranger}")
+        server.drop_scratch(name, identity)
+        assert server.scratches() == ()
+
+
+def test_an_unpublished_database_is_dropped_for_its_own_restore_only(two: Preparation) -> None:
+    """Buckets of a restore that ended early are found by what the server says of them, never by a name alone."""
+    left, plain = new_marked_name("restore"), new_marked_name("restore")
+    two.bucket(plain)
+    with two.opened() as server:
+        server._buckets.create(left, [policy("autogen"), policy("rp")], describe("restore", Mark("a")))
+        for owner in ("b", plain, left):
+            server.drop_unpublished(owner)
+        assert {left, plain} <= set(server.databases())
+        server.drop_unpublished("a")
+        assert left not in server.databases()
+        assert plain in server.databases()
+
+
 def test_scratch_databases(two: Preparation) -> None:
     """A scratch is new, infinite and empty, has the shard durations, and is dropped by its ids alone."""
     name = fresh()
     with two.opened() as server:
-        identity = server.create_scratch(name, [policy("autogen", 2 * HOUR, HOUR), policy("rp", DAY, DAY)])
+        identity = server.create_scratch(name, [policy("autogen", 2 * HOUR, HOUR), policy("rp", DAY, DAY)], MARK)
         found = {p.name: (p.duration, p.shard_duration) for p in server.retention_policies(name)}
         assert found == {"autogen": (0, HOUR), "rp": (0, DAY)}
         with pytest.raises(TargetError, match="exists"):
-            server.create_scratch(name, [policy("other")])
+            server.create_scratch(name, [policy("other")], MARK)
         keep = fresh()
         kept = two.bucket(keep)
         with pytest.raises(UsageError, match="nothing was dropped"):
@@ -606,7 +642,7 @@ def test_a_scratch_is_dropped_by_its_id_and_not_by_its_name(two: Preparation) ->
     """A bucket that somebody else made under the name of a scratch that is gone stays, and so do its points."""
     name = fresh()
     with two.opened() as server:
-        identity = server.create_scratch(name, [])
+        identity = server.create_scratch(name, [], MARK)
         two.call("DELETE", f"/api/v2/buckets/{identity}")
         two.bucket(name)
         two.server.write("precious v=1 1", name)
@@ -620,14 +656,14 @@ def test_a_scratch_that_is_not_empty_is_refused(two: Preparation, monkeypatch: p
     with two.opened() as server:
         create = server._buckets.create
 
-        def create_and_write(database: str, policies: list[RetentionPolicy]) -> object:
-            created = create(database, policies)
+        def create_and_write(database: str, policies: list[RetentionPolicy], description: str) -> object:
+            created = create(database, policies, description)
             two.server.write("theirs v=1 1", name)
             return created
 
         monkeypatch.setattr(server._buckets, "create", create_and_write)
         with pytest.raises(TargetError, match="not new and empty"):
-            server.create_scratch(name, [])
+            server.create_scratch(name, [], MARK)
         assert name not in server.databases()
 
 
@@ -636,7 +672,7 @@ def test_a_scratch_that_fails_leaves_nothing(two: Preparation) -> None:
     name = fresh()
     with two.opened() as server:
         with pytest.raises(TargetError):
-            server.create_scratch(name, [policy("fine"), policy('quo"te')])
+            server.create_scratch(name, [policy("fine"), policy('quo"te')], MARK)
         assert name not in server.databases()
 
 
@@ -646,7 +682,7 @@ def test_a_scratch_name_that_a_mapping_takes(two: Preparation) -> None:
     mapping = two.mapping(name, "autogen", two.bucket(other))
     try:
         with two.opened() as server, pytest.raises(TargetError, match="exists"):
-            server.create_scratch(name, [])
+            server.create_scratch(name, [], MARK)
     finally:
         two.call("DELETE", f"/api/v2/dbrps/{mapping}?orgID={two.organization_id}")
 

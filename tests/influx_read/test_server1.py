@@ -33,12 +33,21 @@ from influxdb_backup.errors import (
 )
 from influxdb_backup.influx.connection import connect
 from influxdb_backup.influx.http import Http
-from influxdb_backup.influx.protocol import ReadOptions, ServerSettings, WriteOptions
+from influxdb_backup.influx.marks import mark_policy
+from influxdb_backup.influx.protocol import (
+    Mark,
+    MarkedDatabase,
+    ReadOptions,
+    ServerSettings,
+    WriteOptions,
+    new_marked_name,
+)
 from influxdb_backup.model import RetentionPolicy, Window, decode_name
 from tests.influx_read.support import MONDAY, WEEK, WINDOW, opened, read_rows, replaying, reply, table_of
 from tests.servers import RunningServer, find_influxd1, start_influxdb1
 
 DAY = 86_400 * 1_000_000_000
+MARK = Mark("somebody-1", 1_796_102_345 * 10**9)
 HOUR = DAY // 24
 
 
@@ -152,7 +161,7 @@ def test_refused_credentials_and_missing_rights_are_access_errors(guarded: Runni
     with pytest.raises(AccessError):
         reader.select("d", None, "SHOW SHARDS")
     with pytest.raises((AccessError, NotVisibleError)):
-        reader.create_scratch("scratch", [])
+        reader.create_scratch("scratch", [], MARK)
 
 
 def fill(server: RunningServer, database: str, series: int = 20, rows: int = 1000) -> None:
@@ -227,14 +236,14 @@ def test_a_scratch_is_new_empty_and_infinite(one: RunningServer, database: str) 
         RetentionPolicy(name="hot", duration=2 * WEEK, shard_duration=HOUR * 2, default=True),
         RetentionPolicy(name='co"ld', duration=0, shard_duration=WEEK),
     ]
-    scratch = server.create_scratch(database, policies)
+    scratch = server.create_scratch(database, policies, MARK)
     found = {policy.name: policy for policy in server.retention_policies(database)}
-    assert set(found) == {"hot", 'co"ld'}
+    assert set(found) == {"hot", 'co"ld', mark_policy(MARK).name}
     assert found["hot"].default
     assert (found["hot"].duration, found["hot"].shard_duration) == (0, 2 * HOUR)
     assert found['co"ld'].shard_duration == WEEK
     with pytest.raises(TargetError):
-        server.create_scratch(database, policies)
+        server.create_scratch(database, policies, MARK)
     with pytest.raises(UsageError):
         server.drop_scratch(database, "another")
     server.drop_scratch(database, scratch)
@@ -242,12 +251,28 @@ def test_a_scratch_is_new_empty_and_infinite(one: RunningServer, database: str) 
     server.drop_scratch(database, scratch)
 
 
-@pytest.mark.parametrize("looks", [1, 2], ids=["before the first look", "after it"])
+def test_a_scratch_shows_itself(one: RunningServer, database: str) -> None:
+    """The server lists for whom it was made, and until when that one is at work; other databases are not listed."""
+    server = opened(one)
+    name, plain = new_marked_name("drill"), new_marked_name("drill")
+    one.create_database(plain)
+    server.create_scratch(database, [], MARK)  # not of a scratch's name
+    server.create_scratch(name, [], MARK)
+    assert server.scratches() == (MarkedDatabase(name, name, MARK),)
+    later = Mark(MARK.owner, server.now() + WEEK)
+    server.renew_scratch(name, name, later)
+    assert [scratch.mark for scratch in server.scratches()] == [later]
+    assert [policy.name for policy in server.retention_policies(name) if policy.default] == ["autogen"]
+    for dropped in (name, database, plain):
+        server.drop_scratch(dropped, dropped)
+    assert server.scratches() == ()
+
+
 @pytest.mark.parametrize("theirs", ["points", "policy"])
 def test_a_scratch_that_somebody_else_makes_at_the_same_moment_is_refused(
-    one: RunningServer, database: str, monkeypatch: pytest.MonkeyPatch, looks: int, theirs: str
+    one: RunningServer, database: str, monkeypatch: pytest.MonkeyPatch, theirs: str
 ) -> None:
-    """CREATE DATABASE succeeds for what exists: points or policies that are there prove that it is not ours."""
+    """A database that is there after the look is refused the mark by the server, and stays as it is."""
     server = opened(one)
     look = server.databases
     looked = 0
@@ -255,7 +280,7 @@ def test_a_scratch_that_somebody_else_makes_at_the_same_moment_is_refused(
     def look_and_be_late() -> tuple[str, ...]:
         nonlocal looked
         found, looked = look(), looked + 1
-        if looked == looks:
+        if looked == 1:
             one.create_database(database)
             if theirs == "points":
                 one.write("precious v=1 1", database)
@@ -265,7 +290,7 @@ def test_a_scratch_that_somebody_else_makes_at_the_same_moment_is_refused(
 
     monkeypatch.setattr(server, "databases", look_and_be_late)
     with pytest.raises(TargetError):
-        server.create_scratch(database, [])
+        server.create_scratch(database, [], MARK)
     assert database in look()
     assert [row["v"] for row in server.select(database, "autogen", "SELECT v FROM precious")] == (
         [1] if theirs == "points" else []

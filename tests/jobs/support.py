@@ -15,7 +15,7 @@ from influxdb_backup.archive.store import open_store
 from influxdb_backup.columns import batch_columns
 from influxdb_backup.config.model import Plan
 from influxdb_backup.influx.connection import connect
-from influxdb_backup.influx.protocol import Server, ServerSettings
+from influxdb_backup.influx.protocol import LEASE, Server, ServerSettings
 from influxdb_backup.jobs.export import ExportOptions, ExportResult, export
 from influxdb_backup.jobs.restore import restore
 from influxdb_backup.jobs.restore_documents import RestoreReport
@@ -197,6 +197,14 @@ class Wrapped:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.server, name)
+
+
+class Later(Wrapped):
+    """The server a few minutes after what happened."""
+
+    def now(self) -> int:
+        """Later than a drill that was killed is believed to be at work."""
+        return self.server.now() + LEASE + MINUTE
 
 
 def tags_of(names: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:

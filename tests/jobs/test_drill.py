@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.errors import (
     DrillError,
-    InfluxdbBackupError,
     IntegrityError,
     ServerUnavailableError,
     SourceError,
     TargetError,
 )
-from influxdb_backup.influx.protocol import ReadOptions, Server
-from influxdb_backup.jobs.drill import clean, drill, raise_unless_ok
-from influxdb_backup.jobs.drills import DrillReport, ScratchDropped, ScratchStarted, passing_drill
+from influxdb_backup.influx.protocol import LEASE, Mark, ReadOptions, Server, new_marked_name
+from influxdb_backup.jobs import drill_scratch
+from influxdb_backup.jobs.drill import Cleaned, clean, drill, drop_scratches_of, raise_unless_ok
+from influxdb_backup.jobs.drills import DrillReport, ScratchCreated, ScratchDropped, ScratchStarted, passing_drill
 from influxdb_backup.jobs.verify import raise_unless_ok as raise_unless_verified
 from influxdb_backup.jobs.verify import verify
 from influxdb_backup.model import RetentionPolicy, TableSchema, VerifyLevel, VerifyReport, Window
@@ -28,13 +31,16 @@ from tests.jobs.support import (
     DAY_NS,
     HOUR,
     MINUTE,
+    SECOND,
     WEEK,
+    Later,
     Wrapped,
     back_up,
     create_policy,
     lines,
     new_database,
     plan,
+    rows_of,
     window,
 )
 from tests.jobs.test_restore_rules import Losing, damage
@@ -280,11 +286,11 @@ def test_scratch_is_recorded_before_it_is_created(
     seen: list[str] = []
 
     class Watching(Wrapped):
-        def create_scratch(self, name: str, policies: tuple[RetentionPolicy, ...]) -> str:
+        def create_scratch(self, name: str, policies: tuple[RetentionPolicy, ...], mark: Mark) -> str:
             records = [record for _, record in repository.read_documents("drills/", ScratchStarted)]
             assert (name, self.server.name) in [(record.database, record.server) for record in records]
             seen.append(name)
-            return self.server.create_scratch(name, policies)
+            return self.server.create_scratch(name, policies, mark)
 
     empty = plan(new_database(influx1), name="nothing", allow_empty=True)
     back_up(repository, server1, empty)
@@ -305,11 +311,11 @@ def test_scratch_that_exists_is_refused_and_never_dropped(
     taken: list[str] = []
 
     class Taken(Wrapped):
-        def create_scratch(self, name: str, policies: tuple[RetentionPolicy, ...]) -> str:
+        def create_scratch(self, name: str, policies: tuple[RetentionPolicy, ...], mark: Mark) -> str:
             influx1.create_database(name)
             influx1.write(f"precious v=1 {DAY.start}", name)
             taken.append(name)
-            return self.server.create_scratch(name, policies)
+            return self.server.create_scratch(name, policies, mark)
 
     with pytest.raises(TargetError):
         drill(plan(database), repository=repository, server=Taken(server1))
@@ -334,7 +340,7 @@ def test_scratch_is_dropped_when_the_restore_is_interrupted(
         drill(plan(database), repository=repository, server=Interrupted(server1))
     assert scratches(server1) == before
     assert len(repository.read_documents("drills/telemetry/", ScratchDropped)) == 1
-    assert clean("telemetry", repository=repository, server=server1) == ()
+    assert clean("telemetry", repository=repository, server=server1) == Cleaned()
 
 
 class Undroppable(Wrapped):
@@ -358,50 +364,34 @@ def test_scratch_that_cannot_be_dropped_is_reported_and_cleaned_later(
     assert not report.scratch_dropped
     assert [(problem.kind, "not now" in problem.message) for problem in report.problems] == [("scratch", True)]
     assert report.scratch in any_server.databases()
-    assert clean("other", repository=repository, server=any_server) == ()
-    assert clean("telemetry", repository=repository, server=any_server) == (report.scratch,)
+    assert clean("other", repository=repository, server=any_server) == Cleaned()
+    assert clean("telemetry", repository=repository, server=any_server) == Cleaned(dropped=(report.scratch,))
     assert report.scratch not in any_server.databases()
-    assert clean("telemetry", repository=repository, server=any_server) == ()
+    assert clean("telemetry", repository=repository, server=any_server) == Cleaned()
     assert {database, bystander} <= set(any_server.databases())
 
 
-def test_scratch_of_a_drill_killed_before_it_was_recorded_as_created(
-    influx1: RunningServer, server1: Server, repository: Repository
+def killed_drill(repository: Repository, server: Server, ref: str, *, made: bool = True) -> str:
+    """What a drill leaves that is killed while it creates its scratch: a record and, if it was ``made``, a database."""
+    name, found = new_marked_name("drill"), repository.ref(ref)
+    record = ScratchStarted(drill_id="killed", ref=ref, server=server.name, database=name, started_at=1)
+    repository.put_document(layout.drill_stage_key(found.plan, found.window, found.revision, name, "started"), record)
+    if made:
+        server.create_scratch(
+            name, [RetentionPolicy(name="rp", duration=0, shard_duration=0)], Mark("killed", server.now() + LEASE)
+        )
+    return name
+
+
+def test_scratch_whose_making_was_never_answered_for_is_dropped(
+    any_influx: RunningServer, any_server: Server, repository: Repository
 ) -> None:
-    """Of a killed drill only the recorded name is left: what has it is dropped, and what was never created is fine."""
-    database = new_database(influx1)
-    fill(influx1, database)
-    back_up(repository, server1, plan(database))
+    """A drill that does not know whether its scratch was made asks the server, which shows whose it is."""
+    database = new_database(any_influx)
+    fill(any_influx, database)
+    back_up(repository, any_server, plan(database))
 
-    class Killed(Wrapped):
-        create: bool = True
-
-        def create_scratch(self, name: str, policies: tuple[RetentionPolicy, ...]) -> str:
-            if self.create:
-                self.server.create_scratch(name, policies)
-            raise KeyboardInterrupt
-
-    before = scratches(server1)
-    killed = Killed(server1)
-    for create in (True, False):
-        killed.create = create
-        with pytest.raises(KeyboardInterrupt):
-            drill(plan(database), repository=repository, server=killed)
-    assert len(scratches(server1)) == len(before) + 1
-    assert len(clean("telemetry", repository=repository, server=server1)) == 2
-    assert scratches(server1) == before
-
-
-@pytest.mark.parametrize("writer", ["lines", "auto"])
-def test_scratch_whose_id_was_never_recorded_is_named_on_2x(
-    influx2: RunningServer, server2: Server, repository: Repository, writer: str
-) -> None:
-    """Buckets are dropped by recorded ids only: without one the leftover is named, and not ticked off as dropped."""
-    database = new_database(influx2)
-    fill(influx2, database)
-    back_up(repository, server2, plan(database))
-
-    class Killed(Wrapped):
+    class Silent(Wrapped):
         def create_scratch(self, *arguments: object) -> str:
             self.server.create_scratch(*arguments)
             raise KeyboardInterrupt
@@ -410,15 +400,102 @@ def test_scratch_whose_id_was_never_recorded_is_named_on_2x(
             self.server.create_with_shards(*arguments, **named)
             raise KeyboardInterrupt
 
-    before = scratches(server2)
-    with pytest.raises(KeyboardInterrupt):
-        drill(plan(database, drill={"writer": writer}), repository=repository, server=Killed(server2))
-    left = [name for name in scratches(server2) if name not in before]
-    assert len(left) == 1
-    for _ in range(2):
-        with pytest.raises(InfluxdbBackupError, match=left[0]):
-            clean("telemetry", repository=repository, server=server2)
-    assert set(left) <= set(scratches(server2))
+    before = scratches(any_server)
+    for writer in ("lines", "auto"):
+        with pytest.raises(KeyboardInterrupt):
+            drill(plan(database, drill={"writer": writer}), repository=repository, server=Silent(any_server))
+    assert scratches(any_server) == before
+    assert clean("telemetry", repository=repository, server=any_server) == Cleaned()
+
+
+def test_scratch_of_a_killed_drill_is_dropped_once_it_is_no_longer_believed_at_work(
+    any_influx: RunningServer, any_server: Server, repository: Repository
+) -> None:
+    """What is there and shows itself is dropped, later; what is not seen is said to be so, and stays on the list."""
+    database = new_database(any_influx)
+    fill(any_influx, database)
+    ref = back_up(repository, any_server, plan(database)).ref
+    left, never = killed_drill(repository, any_server, ref), killed_drill(repository, any_server, ref, made=False)
+
+    assert clean("telemetry", repository=repository, server=any_server) == Cleaned(running=(left,), unseen=(never,))
+    assert left in any_server.databases()
+    for dropped in ((left,), ()):
+        found = clean("telemetry", repository=repository, server=Later(any_server))
+        assert found == Cleaned(dropped=dropped, unseen=(never,))
+    assert left not in any_server.databases()
+
+
+def test_running_drill_is_no_leftover(
+    any_influx: RunningServer, any_server: Server, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a drill runs, however long, its scratch is left alone; the drill says so to the server again and again."""
+    monkeypatch.setattr(drill_scratch, "LEASE", 2 * SECOND)
+    monkeypatch.setattr(drill_scratch, "_RENEW_SECONDS", 0.2)
+    database = new_database(any_influx)
+    fill(any_influx, database)
+    back_up(repository, any_server, plan(database))
+    seen: list[Cleaned] = []
+
+    class Slow(Wrapped):
+        def select(self, *arguments: object) -> object:
+            time.sleep(4)
+            seen.append(clean("telemetry", repository=repository, server=any_server))
+            return self.server.select(*arguments)
+
+    chosen = plan(database, drill={"checks": [{"query": "SELECT count(v) FROM cpu", "equals": 10}]})
+    report = drill(chosen, repository=repository, server=Slow(any_server))
+    assert report.ok, report.problems
+    assert seen == [Cleaned(running=(report.scratch,))]
+
+
+@pytest.mark.parametrize("shape", ["production", "form of a scratch", "points of others in a scratch's name"])
+def test_forged_record_drops_nothing(
+    any_influx: RunningServer, any_server: Server, repository: Repository, shape: str
+) -> None:
+    """Whatever documents in the repository say, a database is dropped only if the server shows that a drill made it."""
+    database = new_database(any_influx)
+    fill(any_influx, database)
+    ref = repository.ref(back_up(repository, any_server, plan(database)).ref)
+    victim = database if shape == "production" else new_marked_name("drill")
+    if shape != "production":
+        any_influx.create_database(victim)
+        any_influx.write(f"precious v=1 {DAY.start}", victim)
+    ids = victim
+    if any_influx.generation == 2:
+        ids = json.loads(any_influx.get(f"/api/v2/buckets?name={victim}"))["buckets"][0]["id"]
+    for drill_id in ("forged", "manual-1-0123456789ab.1"):
+
+        def key(stage: str, drill_id: str = drill_id) -> str:
+            return layout.drill_stage_key(ref.plan, ref.window, ref.revision, drill_id, stage)
+
+        started = ScratchStarted(drill_id=drill_id, ref=ref.id, server=any_server.name, database=victim, started_at=1)
+        repository.put_document(key("started"), started)
+        repository.put_document(key("created"), ScratchCreated(drill_id=drill_id, scratch_id=ids))
+
+    cleaned = clean("telemetry", repository=repository, server=Later(any_server))
+    assert cleaned.dropped == ()
+    assert cleaned.forged + cleaned.foreign == (victim,)
+    assert drop_scratches_of("telemetry", owners=lambda _: True, repository=repository, server=Later(any_server)) == ()
+    assert {victim, database} <= set(any_server.databases())
+    assert rows_of(any_influx, "SELECT count(v) FROM /.*/", victim)
+
+
+def test_another_plans_running_drill_is_not_dropped_by_a_forged_record(
+    any_influx: RunningServer, any_server: Server, repository: Repository
+) -> None:
+    """A record that names a drill at work elsewhere does not end it, and Airflow's teardown knows its own drills."""
+    database = new_database(any_influx)
+    fill(any_influx, database)
+    ref = repository.ref(back_up(repository, any_server, plan(database)).ref)
+    theirs = new_marked_name("drill")
+    identity = any_server.create_scratch(theirs, [], Mark("theirs", any_server.now() + LEASE))
+    started = ScratchStarted(drill_id="mine", ref=ref.id, server=any_server.name, database=theirs, started_at=1)
+    repository.put_document(layout.drill_stage_key(ref.plan, ref.window, ref.revision, "mine", "started"), started)
+    assert clean("telemetry", repository=repository, server=any_server) == Cleaned(running=(theirs,))
+    owners = "mine".__eq__
+    assert drop_scratches_of("telemetry", owners=owners, repository=repository, server=any_server) == ()
+    assert theirs in any_server.databases()
+    any_server.drop_scratch(theirs, identity)
 
 
 def test_scratch_of_another_server_is_left_alone(
@@ -433,8 +510,8 @@ def test_scratch_of_another_server_is_left_alone(
         name = "elsewhere"
 
     report = drill(plan(database), repository=repository, server=Undroppable(server1))
-    assert clean("telemetry", repository=repository, server=Elsewhere(server1)) == ()
-    assert clean("telemetry", repository=repository, server=server1) == (report.scratch,)
+    assert clean("telemetry", repository=repository, server=Elsewhere(server1)) == Cleaned()
+    assert clean("telemetry", repository=repository, server=server1) == Cleaned(dropped=(report.scratch,))
 
 
 # --- others

@@ -30,7 +30,7 @@ from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.protocol import PointWriter, ReadOptions, Server, WriteOptions
 from influxdb_backup.influx.server1 import Server1
-from influxdb_backup.jobs.drill import clean
+from influxdb_backup.jobs.drill import Cleaned, clean
 from influxdb_backup.jobs.export import ExportResult
 from influxdb_backup.jobs.verify import verify
 from influxdb_backup.model import ServerInfo, TableSchema, VerifyLevel, Window
@@ -38,6 +38,7 @@ from tests.jobs.support import (
     DAY,
     HOUR,
     SECOND,
+    Later,
     Wrapped,
     archived,
     back_up,
@@ -256,7 +257,7 @@ def test_retried_restore_continues_after_a_kill_and_another_id_meets_on_conflict
 
 
 def test_scratch_of_a_killed_drill_is_dropped_by_clean(influx1: RunningServer, server1: Server, tmp_path: Path) -> None:
-    """A drill that was killed in the middle leaves a recorded scratch, and only that is dropped afterwards."""
+    """A drill that was killed in the middle leaves a recorded scratch, and only that is dropped, minutes afterwards."""
     repository = local_repository(tmp_path)
     database = new_database(influx1)
     create_policy(influx1, database, "other", "DURATION INF REPLICATION 1")
@@ -267,7 +268,8 @@ def test_scratch_of_a_killed_drill_is_dropped_by_clean(influx1: RunningServer, s
     run_killed("drill", "writer", influx1, tmp_path, database)
     left = set(server1.databases()) - set(before)
     assert len(left) == 1
-    assert clean("telemetry", repository=repository, server=server1) == tuple(left)
+    assert clean("telemetry", repository=repository, server=server1) == Cleaned(running=tuple(left))
+    assert clean("telemetry", repository=repository, server=Later(server1)) == Cleaned(dropped=tuple(left))
     assert server1.databases() == before
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from influxdb_backup.columns import batch_columns
 from influxdb_backup.errors import AccessError, NotVisibleError, QueryError, RejectedPointsError, TargetError
-from influxdb_backup.influx.protocol import ReadOptions, Server, WriteOptions
+from influxdb_backup.influx.protocol import Mark, ReadOptions, Server, WriteOptions
 from influxdb_backup.influx.rejects import read_reject_file
 from influxdb_backup.model import InfluxType, RetentionPolicy, Window
 from tests.influx2.support import DAY, Preparation
@@ -181,10 +181,10 @@ def _mixed() -> list[tuple[int, dict[str, str], dict[str, float]]]:
 def _play_scratch(connect: Open) -> None:
     server = connect("operator", "tests")
     policies = [RetentionPolicy(name="autogen", duration=DAY, shard_duration=DAY)]
-    identity = server.create_scratch("scratch_1", policies)
+    identity = server.create_scratch("scratch_1", policies, Mark("recorded", DAY))
     assert [policy.duration for policy in server.retention_policies("scratch_1")] == [0]
     with pytest.raises(TargetError, match="exists"):
-        server.create_scratch("scratch_1", policies)
+        server.create_scratch("scratch_1", policies, Mark("recorded", DAY))
     server.drop_scratch("scratch_1", identity)
     with pytest.raises(NotVisibleError):
         server.retention_policies("scratch_1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,9 +27,11 @@ from influxdb_backup.cli.options import (
 from influxdb_backup.cli.session import RepositoryChoice, ServerChoice, Session
 from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import BackupNotFoundError, UsageError
+from influxdb_backup.model import printable
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
+    from influxdb_backup.jobs.drill import Cleaned
     from influxdb_backup.jobs.drills import DrillReport
 
 
@@ -89,7 +92,7 @@ def drill(
     )
     with session.target(target, default) as server:
         if clean:
-            _print_dropped(job.clean(plan, repository=opened, server=server), json=json)
+            _print_cleaned(job.clean(plan, repository=opened, server=server), server.name, json=json)
             return
         found = opened.ref(ref) if ref is not None else None
         with output.progress(f"drill {plan}") as tell:
@@ -109,13 +112,21 @@ def _without_file(repository: Repository, plan: str) -> Plan:
     return Plan(name=plan, database=identity.database, repositories=("repository",))
 
 
-def _print_dropped(names: tuple[str, ...], *, json: bool) -> None:
+def _print_cleaned(cleaned: Cleaned, server: str, *, json: bool) -> None:
     if json:
-        output.document({"dropped": list(names)})
+        output.document(asdict(cleaned))
         return
-    for name in names:
-        output.line(f"dropped {name}")
-    if not names:
+    fates = (
+        (cleaned.dropped, "dropped", ""),
+        (cleaned.running, "left", ": its drill is at work, or was until a few minutes ago"),
+        (cleaned.unseen, "not seen", f": never made, gone, or hidden from these credentials of {server}"),
+        (cleaned.foreign, "left", f": {server} does not show that a drill made it; look at it, and drop it by hand"),
+        (cleaned.forged, "left", ": no drill calls a scratch so, whatever the record in the repository says"),
+    )
+    for names, word, fate in fates:
+        for name in names:
+            output.line(f"{word} {printable(name)}{fate}")
+    if cleaned == type(cleaned)():
         output.line("No scratch database was left behind.")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from influxdb_backup.errors import InfluxdbBackupError, NotVisibleError, ServerError, TargetError, UsageError
 from influxdb_backup.influx.control2 import AUTOGEN, Bucket, ControlPlane, Dbrp, bucket_name
+from influxdb_backup.influx.marks import Mark, MarkedDatabase, Purpose, described_mark, has_form
 from influxdb_backup.model import RetentionPolicy, printable
 from influxdb_backup.windows import format_duration
 
@@ -172,13 +173,15 @@ class Buckets:
                     hint="Delete the mapping, or choose another target database.",
                 )
 
-    def create(self, database: str, policies: Sequence[RetentionPolicy]) -> list[Bucket]:
+    def create(
+        self, database: str, policies: Sequence[RetentionPolicy], description: str | None = None
+    ) -> list[Bucket]:
         """Creates all of these buckets or, when one fails, none."""
         created: list[Bucket] = []
         try:
             for policy in policies:
                 name = bucket_name(database, policy.name)
-                bucket = self._control.create(name, self.organization_id, policy)
+                bucket = self._control.create(name, self.organization_id, policy, description)
                 created.append(bucket)
                 if (bucket.name, bucket.organization_id) != (name, self.organization_id) or not _same_duration(
                     bucket.duration, policy.duration
@@ -204,6 +207,26 @@ class Buckets:
                 f"{self._name}: the bucket {printable(bucket.name)} keeps points for {format_duration(found)} "
                 f"after it was set to {format_duration(duration)}."
             )
+
+    def marked(self, purpose: Purpose) -> tuple[MarkedDatabase, ...]:
+        """Databases that have the form of such a name, and all of whose buckets say that they were made by us."""
+        found: dict[str, list[Bucket]] = {}
+        for bucket in self.listed():
+            if has_form(bucket.database, purpose):
+                found.setdefault(bucket.database, []).append(bucket)
+        marked = []
+        for database, buckets in sorted(found.items()):
+            marks = [described_mark(bucket.description, purpose) for bucket in buckets]
+            known = [mark for mark in marks if mark is not None]
+            if len(known) == len(marks) and len({mark.owner for mark in known}) == 1:
+                mark = Mark(known[0].owner, max(mark.until for mark in known))
+                marked.append(MarkedDatabase(database, ",".join(bucket.id for bucket in buckets), mark))
+        return tuple(marked)
+
+    def describe(self, database: str, ids: Sequence[str], description: str) -> None:
+        """Gives the buckets of a database another description. Raises UsageError as ``drop`` does."""
+        for bucket in self._of(database, ids):
+            self._control.describe(bucket, description)
 
     def taken(self, *databases: str) -> str | None:
         """The first of these names that a bucket or mapping has."""
@@ -233,7 +256,7 @@ class Buckets:
 
     def _rename(self, bucket: Bucket, to: str) -> None:
         self._proved.pop((bucket.database, bucket.policy), None)
-        renamed = self._control.rename(bucket, bucket_name(to, bucket.policy))
+        renamed = self._control.rename(bucket, bucket_name(to, bucket.policy), "")
         self._map(renamed)
         if self.proved(to, bucket.policy).id != bucket.id:
             raise ServerError(f"{self._name}: the bucket {bucket.id} is not found as {printable(renamed.name)}.")
@@ -241,7 +264,7 @@ class Buckets:
     def _rename_back(self, buckets: Sequence[Bucket], error: BaseException) -> None:
         for bucket in reversed(buckets):
             try:
-                self._control.rename(bucket, bucket.name)
+                self._control.rename(bucket, bucket.name, bucket.description)
             except InfluxdbBackupError as failure:
                 error.add_note(f"The bucket {bucket.id} could not be called {bucket.name} again: {failure.message}")
 
@@ -251,6 +274,13 @@ class Buckets:
 
         Raises UsageError, and deletes none, when one of them belongs to another database.
         """
+        found = self._of(database, ids)
+        self.delete(found)
+        left = [bucket.name for bucket in found if self._control.bucket(bucket.id) is not None]
+        if left:
+            raise ServerError(f"{self._name}: the buckets {', '.join(map(printable, left))} are still there.")
+
+    def _of(self, database: str, ids: Sequence[str]) -> list[Bucket]:
         found = [bucket for bucket in map(self._control.bucket, ids) if bucket is not None]
         for bucket in found:
             if bucket.database != database:
@@ -258,10 +288,7 @@ class Buckets:
                     f"{self._name}: the bucket {bucket.id} is {printable(bucket.name)} and does not belong to the "
                     f"scratch database {printable(database)}; nothing was dropped."
                 )
-        self.delete(found)
-        left = [bucket.name for bucket in found if self._control.bucket(bucket.id) is not None]
-        if left:
-            raise ServerError(f"{self._name}: the buckets {', '.join(map(printable, left))} are still there.")
+        return found
 
     def delete(self, buckets: Sequence[Bucket]) -> None:
         """Deletes these buckets."""

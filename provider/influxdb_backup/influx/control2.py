@@ -73,6 +73,7 @@ class Bucket:
     system: bool
     duration: int
     shard_duration: int
+    description: str = ""
 
     @property
     def database(self) -> str:
@@ -215,10 +216,12 @@ class ControlPlane:
         listed = self._call(lambda: self._authorizations.get_authorizations().authorizations or [])
         return tuple(Authorization(entry.org_id, entry.token or "", _reads_beyond(entry)) for entry in listed)
 
-    def create(self, name: str, organization_id: str, policy: RetentionPolicy) -> Bucket:
+    def create(self, name: str, organization_id: str, policy: RetentionPolicy, description: str | None) -> Bucket:
         """A new bucket. Raises TargetError when the name is taken or not allowed."""
         rules = [_rules(policy.duration, policy.shard_duration)]
-        request = _LIBRARY.PostBucketRequest(name=name, org_id=organization_id, retention_rules=rules)
+        request = _LIBRARY.PostBucketRequest(
+            name=name, org_id=organization_id, retention_rules=rules, description=description
+        )
         return _bucket(self._document(partial(self._buckets.post_buckets, post_bucket_request=request), about=name))
 
     def map(self, bucket: Bucket) -> None:
@@ -238,9 +241,14 @@ class ControlPlane:
         update = partial(self._buckets.patch_buckets_id, bucket.id, patch_bucket_request=request)
         return _bucket(self._document(update, about=bucket.name))
 
-    def rename(self, bucket: Bucket, name: str) -> Bucket:
-        """Gives the bucket another name. Raises TargetError when the name is taken or not allowed."""
-        request = _LIBRARY.PatchBucketRequest(name=name)
+    def describe(self, bucket: Bucket, description: str) -> None:
+        """Gives the bucket another description."""
+        request = _LIBRARY.PatchBucketRequest(description=description)
+        self._call(partial(self._buckets.patch_buckets_id, bucket.id, patch_bucket_request=request), about=bucket.name)
+
+    def rename(self, bucket: Bucket, name: str, description: str) -> Bucket:
+        """Gives the bucket another name and description. Raises TargetError for a name that is taken or not allowed."""
+        request = _LIBRARY.PatchBucketRequest(name=name, description=description)
         update = partial(self._buckets.patch_buckets_id, bucket.id, patch_bucket_request=request)
         return _bucket(self._document(update, about=name))
 
@@ -315,6 +323,7 @@ def _bucket(entry: Mapping[str, Any]) -> Bucket:
         system=entry.get("type") == "system",
         duration=max((rule.get("everySeconds") or 0 for rule in rules), default=0) * SECOND,
         shard_duration=max((rule.get("shardGroupDurationSeconds") or 0 for rule in rules), default=0) * SECOND,
+        description=entry.get("description") or "",
     )
 
 

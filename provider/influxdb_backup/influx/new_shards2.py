@@ -34,6 +34,8 @@ class Naming:
 
     database: str
     until_published: str
+    description: str | None = None
+    """of its buckets until then"""
 
 
 class NewShards2:
@@ -98,7 +100,8 @@ def create(
     Raises AccessError without an operator token, TargetError when a name is taken, and of the kind ``shards-refused``
     when the server makes other groups.
     """
-    made = dict(zip((p.name for p in policies), buckets.create(naming.until_published, policies), strict=True))
+    created = buckets.create(naming.until_published, policies, naming.description)
+    made = dict(zip((p.name for p in policies), created, strict=True))
     ids = {policy: bucket.id for policy, bucket in made.items()}
     try:
         for policy, windows in groups.items():

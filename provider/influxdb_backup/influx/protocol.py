@@ -18,6 +18,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from influxdb_backup.influx.marks import LEASE, Mark, MarkedDatabase, has_form, new_marked_name
 from influxdb_backup.model import (
     Column,
     FieldCount,
@@ -310,11 +311,13 @@ class Server(Protocol):
         groups: Mapping[str, Mapping[Window, bytes | None]],
         *,
         until_published: str | None = None,
+        mark: Mark | None = None,
     ) -> NewShards:
         """
         Creates a database that does not exist, with a shard in each of these groups, whose files the backup door takes.
 
-        Each group comes with one of its series as line protocol spells it (None: it can spell none).
+        Each group comes with one of its series as line protocol spells it (None: it can spell none). The ``mark`` is a
+        restore's where it has another name until it is published, else a drill's, and then it is a scratch.
 
         It has the name ``until_published`` before it is published, where that is given and the server can rename a
         database (2.x), so that nobody else uses it before it is whole. Durations of shards must be given. Raises
@@ -346,18 +349,24 @@ class Server(Protocol):
     def policies_made(self, database: str, scratch_id: str) -> frozenset[str]:
         """Policies of the database that are those which were created with this ``NewShards.scratch_id``."""
 
-    def drop_unpublished(self, name: str) -> None:
-        """Drops what was created as ``until_published`` by this name and never published; nothing there is fine."""
+    def drop_unpublished(self, owner: str) -> None:
+        """Drops what the server shows to be made for this restore and never published; nothing there is fine."""
 
     def alter_retention(self, database: str, retention_policy: str, duration: int) -> None:
         """Sets how long a policy keeps points (ns, 0 = for ever)."""
 
-    def create_scratch(self, database: str, policies: Sequence[RetentionPolicy]) -> str:
+    def create_scratch(self, database: str, policies: Sequence[RetentionPolicy], mark: Mark) -> str:
         """
         Creates a new database that must not exist, with infinite retention, and proves that it is empty.
 
-        Returns the id to drop it by. Raises TargetError when the name is taken.
+        It bears the mark from the beginning. Returns the id to drop it by. Raises TargetError when the name is taken.
         """
+
+    def scratches(self) -> tuple[MarkedDatabase, ...]:
+        """Databases that these credentials see, have a scratch's name, and show by a mark that a drill made them."""
+
+    def renew_scratch(self, database: str, scratch_id: str, mark: Mark) -> None:
+        """Sets until when the owner of a scratch is believed to be at work."""
 
     def drop_scratch(self, database: str, scratch_id: str) -> None:
         """Drops what create_scratch made, by the id it returned; a scratch that is gone already is fine."""
@@ -367,9 +376,12 @@ class Server(Protocol):
 
 
 __all__ = [
+    "LEASE",
     "Conflict",
     "Dialect",
     "FieldCount",
+    "Mark",
+    "MarkedDatabase",
     "NewShards",
     "PointWriter",
     "PolicySchema",
@@ -382,4 +394,6 @@ __all__ = [
     "Unrepresentable",
     "WriteOptions",
     "WriteResult",
+    "has_form",
+    "new_marked_name",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from unicodedata import category
 
@@ -23,6 +23,7 @@ from influxdb_backup.influx.dialect import dialect_1x
 from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.influxql import quote_ident
 from influxdb_backup.influx.line_protocol import unrepresentable
+from influxdb_backup.influx.marks import Mark, MarkedDatabase, has_form, mark_policy, policies_mark
 from influxdb_backup.influx.new_groups import Groups
 from influxdb_backup.influx.pieces import explained_boundaries, listed_groups
 from influxdb_backup.influx.protocol import (
@@ -57,6 +58,7 @@ from influxdb_backup.model import (
 from influxdb_backup.shard_groups import shard_duration
 from influxdb_backup.windows import parse_duration, tile
 
+_AUTOGEN = RetentionPolicy(name="autogen", duration=0, shard_duration=0)
 _SYSTEM_DATABASES = frozenset({"_internal"})
 
 
@@ -218,7 +220,8 @@ class Server1:
         policies: Sequence[RetentionPolicy],
         groups: Groups,
         *,
-        until_published: str | None = None,  # noqa: ARG002 - 1.x cannot rename a database
+        until_published: str | None = None,
+        mark: Mark | None = None,
     ) -> NewShards:
         """Creates the database by queries, and its shards by writes; see ``protocol.Server.create_with_shards``."""
         if database in self.databases():
@@ -228,7 +231,10 @@ class Server1:
             )
         self.check_names(database, policies)
         try:
-            self.create_database(database, policies)
+            if mark is not None and until_published is None:
+                self._create_marked(database, policies, mark)
+            else:
+                self.create_database(database, policies)
             return new_shards1.with_groups(self._door, database, groups, partial(self._sender, database), self.name)
         except BaseException as error:
             self._drop_empty(database, error)
@@ -261,7 +267,7 @@ class Server1:
             return frozenset()
         return frozenset(policy.name for policy in self.retention_policies(database))
 
-    def drop_unpublished(self, name: str) -> None:
+    def drop_unpublished(self, owner: str) -> None:
         """Nothing: on 1.x a database has its own name from the beginning."""
 
     def alter_retention(self, database: str, retention_policy: str, duration: int) -> None:
@@ -278,21 +284,60 @@ class Server1:
                 f"after it was set to {duration} ns."
             )
 
-    def create_scratch(self, database: str, policies: Sequence[RetentionPolicy]) -> str:
-        """A new database with these policies, all of infinite duration, proved to be new and empty."""
+    def create_scratch(self, database: str, policies: Sequence[RetentionPolicy], mark: Mark) -> str:
+        """A new database with these policies, all of infinite duration, and the mark, proved to be new and empty."""
         if database in self.databases():
             raise TargetError(
                 f"{self.name}: the scratch database {printable(database)} exists already.",
                 hint="A scratch needs a name that nobody uses.",
             )
-        infinite = [policy.model_copy(update={"duration": 0}) for policy in policies]
-        created = self.create_database(database, infinite)
+        self._create_marked(database, policies, mark)
         names_found = {policy.name for policy in self.retention_policies(database)}
-        expected = {policy.name for policy in infinite} or {"autogen"}
-        held = [name for name in names_found if self._schema.holds_any(database, name)]
-        if database not in created or names_found != expected or held:
-            raise TargetError(f"{self.name}: the scratch database {printable(database)} is not new and empty.")
+        if any(self._schema.holds_any(database, name) for name in names_found):
+            raise self._not_new(database)
         return database
+
+    def _create_marked(self, database: str, policies: Sequence[RetentionPolicy], mark: Mark) -> None:
+        """
+        Creates a scratch whose policies keep points for ever.
+
+        The server refuses to give an existing database the mark as the first of its policies.
+        """
+        marked = mark_policy(mark)
+        wanted = [policy.model_copy(update={"duration": 0}) for policy in policies] or [_AUTOGEN]
+        default = _default_of(wanted)
+        try:
+            self._statement(_create_database(database, marked))
+        except QueryError as error:
+            raise self._not_new(database) from error
+        for policy in wanted:
+            first = " DEFAULT" if policy == default else ""
+            self._statement(
+                f"CREATE RETENTION POLICY {quote_ident(policy.name)} ON {quote_ident(database)} {_terms(policy)}{first}"
+            )
+        self._prove_policies(database, [*wanted, marked])
+        if {policy.name for policy in self.retention_policies(database)} != {p.name for p in [*wanted, marked]}:
+            raise self._not_new(database)
+
+    def _not_new(self, database: str) -> TargetError:
+        return TargetError(f"{self.name}: the scratch database {printable(database)} is not new and empty.")
+
+    def scratches(self) -> tuple[MarkedDatabase, ...]:
+        """Those of a scratch's name that have the policy which marks it; see ``protocol.Server.scratches``."""
+        found = []
+        for name in self.databases():
+            if has_form(name, "drill"):
+                with suppress(NotVisibleError):  # dropped by its drill since it was listed
+                    if mark := policies_mark(self.retention_policies(name)):
+                        found.append(MarkedDatabase(name, name, mark))
+        return tuple(found)
+
+    def renew_scratch(self, database: str, scratch_id: str, mark: Mark) -> None:
+        """Sets the duration of the policy that marks it."""
+        if scratch_id != database:
+            raise UsageError(f"{scratch_id!r} is not the id of the scratch database {printable(database)}.")
+        marked = mark_policy(mark)
+        self.alter_retention(database, marked.name, marked.duration)
 
     def drop_scratch(self, database: str, scratch_id: str) -> None:
         """Drops the database, and proves that it is gone; on 1.x a scratch's id is its name."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import product
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from influxdb_backup.influx.dialect import DIALECT_2X
 from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.influxql import between, quote_ident, source
 from influxdb_backup.influx.line_protocol import unrepresentable
+from influxdb_backup.influx.marks import Mark, MarkedDatabase, Purpose, describe
 from influxdb_backup.influx.metadata2 import metadata_groups
 from influxdb_backup.influx.new_groups import Groups
 from influxdb_backup.influx.new_shards2 import Naming
@@ -244,30 +246,50 @@ class Server2:
         groups: Groups,
         *,
         until_published: str | None = None,
+        mark: Mark | None = None,
     ) -> NewShards:
         """Creates the buckets, and their shards by writes; see ``protocol.Server.create_with_shards``."""
         naming = Naming(database, self.name_until_published(database, until_published))
         self.check_names(database, policies)
+        purpose: Purpose = "restore" if until_published else "drill"
+        if until_published and mark is not None:
+            self._refuse_other_restore(mark.owner)
         taken = self._buckets.taken(naming.until_published, database)
-        if taken and taken == until_published:
-            raise TargetError(
-                f"{self.name}: the database {printable(until_published)} exists: another call with this restore id has "
-                "just begun.",
-                kind="restore-in-progress",
-                hint="Let it finish, or repeat it with the same --restore-id once it has ended.",
-            )
         if taken:
             raise TargetError(
                 f"{self.name}: the database {printable(taken)} exists already, as a bucket or a DBRP mapping.",
                 hint="Choose another target database, or delete the mapping (influx v1 dbrp delete).",
             )
+        naming = replace(naming, description=describe(purpose, mark) if mark else None)
         made = new_shards2.create(self._http, self._door, self._buckets, naming, policies, groups, self._sender)
+        if until_published and mark is not None:
+            self._give_way(made, mark.owner)
         found = {policy.name: policy.shard_duration for policy in self.retention_policies(made.database)}
         wanted = {policy.name: policy.shard_duration for policy in policies}
         if found != wanted:
             self.drop_scratch(made.database, made.scratch_id)
             raise ServerError(f"{self.name}: the database {printable(database)} is not as it was to be created.")
         return made
+
+    def _refuse_other_restore(self, owner: str, but: str = "") -> None:
+        other = next((found for found in self._restores(owner) if found.name != but), None)
+        if other is not None:
+            raise TargetError(
+                f"{self.name}: the database {other.name} exists: another call with this restore id has just begun.",
+                kind="restore-in-progress",
+                hint="Let it finish, or repeat it with the same --restore-id once it has ended.",
+            )
+
+    def _give_way(self, made: NewShards, owner: str) -> None:
+        """Of two calls with one id at the same moment none goes on that has seen the other."""
+        try:
+            self._refuse_other_restore(owner, but=made.database)
+        except BaseException:
+            self.drop_scratch(made.database, made.scratch_id)
+            raise
+
+    def _restores(self, owner: str) -> list[MarkedDatabase]:
+        return [found for found in self._buckets.marked("restore") if found.mark.owner == owner]
 
     def check_names(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
         """Raises TargetError for what no bucket can be."""
@@ -280,16 +302,17 @@ class Server2:
             bucket.policy for bucket in self._buckets.listed() if bucket.database == database and bucket.id in ids
         )
 
-    def drop_unpublished(self, name: str) -> None:
-        """Deletes the buckets of this name."""
-        self._buckets.drop(name, [bucket.id for bucket in self._buckets.listed() if bucket.database == name])
+    def drop_unpublished(self, owner: str) -> None:
+        """Deletes the buckets whose name and description say that they were made for this restore, by their ids."""
+        for found in self._restores(owner):
+            self.drop_scratch(found.name, found.scratch_id)
 
     def alter_retention(self, database: str, retention_policy: str, duration: int) -> None:
         """Sets how long the bucket keeps points, and proves it."""
         self._buckets.keep(database, retention_policy, duration)
 
-    def create_scratch(self, database: str, policies: Sequence[RetentionPolicy]) -> str:
-        """New buckets with these shard durations and infinite retention; the id is those of the buckets."""
+    def create_scratch(self, database: str, policies: Sequence[RetentionPolicy], mark: Mark) -> str:
+        """New buckets with these shard durations, infinite retention and the mark; the id is those of the buckets."""
         infinite = [policy.model_copy(update={"duration": 0}) for policy in policies] or [
             RetentionPolicy(name=AUTOGEN, duration=0, shard_duration=0)
         ]
@@ -299,7 +322,7 @@ class Server2:
                 f"{self.name}: the scratch database {printable(database)} exists already.",
                 hint="A scratch needs a name that nobody uses.",
             )
-        created = self._buckets.create(database, infinite)
+        created = self._buckets.create(database, infinite, describe("drill", mark))
         try:
             held = [bucket.name for bucket in created if self._holds_any(bucket)]
             kept = [bucket.name for bucket in created if bucket.duration]
@@ -310,6 +333,14 @@ class Server2:
             self._buckets.delete(created)
             raise TargetError(f"{self.name}: the scratch database {printable(database)} is not new and empty.")
         return ",".join(bucket.id for bucket in created)
+
+    def scratches(self) -> tuple[MarkedDatabase, ...]:
+        """Those of a scratch's name all of whose buckets are described so; see ``protocol.Server.scratches``."""
+        return self._buckets.marked("drill")
+
+    def renew_scratch(self, database: str, scratch_id: str, mark: Mark) -> None:
+        """Describes its buckets anew."""
+        self._buckets.describe(database, scratch_id.split(","), describe("drill", mark))
 
     def drop_scratch(self, database: str, scratch_id: str) -> None:
         """Deletes the buckets by their ids, and proves that they are gone; never one of another database."""

@@ -18,7 +18,15 @@ from influxdb_backup.config.model import Check, Plan
 from influxdb_backup.errors import DrillError, InfluxdbBackupError, IntegrityError, TargetError
 from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.drill_checks import run_check
-from influxdb_backup.jobs.drill_scratch import SCRATCH_PREFIX, DrillRun, DrillScratch, clean, new_scratch_name
+from influxdb_backup.jobs.drill_scratch import (
+    SCRATCH_PREFIX,
+    Cleaned,
+    DrillRun,
+    DrillScratch,
+    clean,
+    drop_scratches_of,
+    new_scratch_name,
+)
 from influxdb_backup.jobs.drills import (
     CheckResult,
     DrillReport,
@@ -138,7 +146,7 @@ def _with_scratch(run: DrillRun, manifest: Manifest, findings: _Findings, writer
     try:
         if not manifest.tables:
             scratch.announce()
-            scratch.created(run.server.create_scratch(run.scratch, policies))
+            scratch.created(run.server.create_scratch(run.scratch, policies, scratch.mark()))
         _prove(run, manifest, findings, scratch, policies, writer)
     except TargetError as error:
         if error.kind != WRITER:
@@ -190,7 +198,7 @@ def _prove(
                 RestoreRequest(refs=(run.ref.id,), target_database=run.scratch, allow_gaps=False, writer=writer),
                 repository=run.repository,
                 target=run.server,
-                scratch=Scratch(policies, scratch.announce, scratch.created),
+                scratch=Scratch(policies, scratch.mark, scratch.announce, scratch.created),
                 progress=run.progress,
             )
             if manifest.tables
@@ -303,4 +311,4 @@ def raise_unless_ok(report: DrillReport) -> None:
     )
 
 
-__all__ = ["DrillReport", "clean", "drill", "raise_unless_ok"]
+__all__ = ["Cleaned", "DrillReport", "clean", "drill", "drop_scratches_of", "raise_unless_ok"]

@@ -117,7 +117,7 @@ def restore(
     if is_continued(run):
         own = policies_written(run)
         refuse_conflict(request, reads, chosen, own)  # first: what is to be dropped may hold the only copy there
-        target.drop_unpublished(run.unpublished)
+        target.drop_unpublished(run.owner)
     claim_once = partial(_claim_once, run, own)
     by_shards = None if done else restore_by_shards(run, claim_once, scratch)
     if by_shards is not None and scratch is None:  # or the same call would write over what came later

@@ -11,14 +11,12 @@ import pyarrow as pa
 
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.columns import batch_columns
-from influxdb_backup.influx.protocol import WriteOptions, WriteResult
+from influxdb_backup.influx.protocol import Mark, WriteOptions, WriteResult, new_marked_name
 from influxdb_backup.jobs.progress import ProgressCallback
 from influxdb_backup.jobs.read_back import Expected
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit
 from influxdb_backup.jobs.restore_target import Target
 from influxdb_backup.model import Column, RetentionPolicy, Role, Table
-
-_UNPUBLISHED = "influxdb_backup_restore_"
 
 
 @dataclass
@@ -78,10 +76,13 @@ class RestoreRun:
     restore_id: str
     started: float
 
+    unpublished: str = field(default_factory=lambda: new_marked_name("restore"))
+    """what a new database is called until all of it is there, where the server can rename it"""
+
     @property
-    def unpublished(self) -> str:
-        """What a new database is called until all of it is there, where the server can rename it."""
-        return f"{_UNPUBLISHED}{hashlib.sha256(self.restore_id.encode()).hexdigest()[:16]}"
+    def owner(self) -> str:
+        """For whom the server shows such a database to be made, from the restore's id."""
+        return hashlib.sha256(self.restore_id.encode()).hexdigest()[:32]
 
     def cutoff(self, policy: str) -> int | None:
         """The instant before which points of a policy are left out by now: a retention's edge moves on."""
@@ -94,6 +95,8 @@ class Scratch:
     """A restore that makes its own database, of these policies."""
 
     policies: tuple[RetentionPolicy, ...]
+    mark: Callable[[], Mark]
+    """for whom the server shows it to be made, from now on"""
     announce: Callable[[], None]
     """called before anything is created"""
     created: Callable[[str], None]

@@ -22,7 +22,7 @@ from influxdb_backup.errors import (
     UnrepresentableError,
 )
 from influxdb_backup.fast import why_not_fast
-from influxdb_backup.influx.protocol import NewShards
+from influxdb_backup.influx.protocol import Mark, NewShards
 from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.jobs.restore_progress import announce_writing
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, batches
@@ -121,7 +121,9 @@ def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | Non
         claim()
         if scratch is not None:
             scratch.announce()
-        made = _created(run, built, None if scratch else run.unpublished)
+        made = _created(
+            run, built, None if scratch else run.unpublished, scratch.mark() if scratch else Mark(run.owner)
+        )
         if made.database == run.target.database:
             announce_writing(run, made.scratch_id)
         try:
@@ -239,13 +241,13 @@ def _built(run: RestoreRun, folder: Path) -> tuple[BuiltGroup, ...]:
         raise _FailedError(f"its shard files cannot be kept in {folder.parent} ({error.strerror})") from error
 
 
-def _created(run: RestoreRun, built: Sequence[BuiltGroup], until_published: str | None) -> NewShards:
+def _created(run: RestoreRun, built: Sequence[BuiltGroup], until_published: str | None, mark: Mark) -> NewShards:
     groups: dict[str, dict[Window, bytes | None]] = {}
     for group in built:
         groups.setdefault(group.policy, {})[group.window] = group.series
     try:
         return run.target.server.create_with_shards(
-            run.target.database, _policies(run), groups, until_published=until_published
+            run.target.database, _policies(run), groups, until_published=until_published, mark=mark
         )
     except TargetError as error:
         if error.kind != "shards-refused":

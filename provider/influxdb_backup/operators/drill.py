@@ -73,8 +73,9 @@ class RestoreDrillOperator(_DrillBase):
 
 class DropScratchOperator(_DrillBase):
     """
-    Drops the scratch databases that this run's drill recorded and did not drop, because it was killed.
+    Drops the scratch databases that this run's drill made and did not drop, because it was killed.
 
+    The server itself must show that this run's drill made them; no record in the repository is believed.
     Scratches of other runs and of the command line are left alone: ``influxdb-backup drill PLAN --clean`` drops them.
 
     :returns: dropped, the names of what it dropped
@@ -82,24 +83,18 @@ class DropScratchOperator(_DrillBase):
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Drops the leftovers. Raises when one cannot be dropped."""
-        from influxdb_backup.archive.layout import DRILLS, report_prefix
-        from influxdb_backup.jobs.drill import clean
-        from influxdb_backup.jobs.drills import ScratchStarted
+        from influxdb_backup.jobs.drill import drop_scratches_of
 
         with only_passing_errors_retry(self.log):
             config, plan = self.load()
             repository = self.repository(config, plan)
             prefix = drill_prefix(context)
-            records = repository.read_documents(report_prefix(DRILLS, plan.name), ScratchStarted)
-            drills = sorted({record.drill_id for _, record in records if record.drill_id.startswith(prefix)})
             with closing(self.drill_server(plan)) as server:
-                dropped = [
-                    name
-                    for drill_id in drills
-                    for name in clean(plan.name, repository=repository, server=server, drill_id=drill_id)
-                ]
-        self.log.info("Dropped: %s", ", ".join(dropped) or "nothing was left")
-        return {"dropped": dropped}
+                dropped = drop_scratches_of(
+                    plan.name, owners=lambda drill_id: drill_id.startswith(prefix), repository=repository, server=server
+                )
+        self.log.info("Dropped: %s", ", ".join(dropped) or "the server shows nothing that this run's drill left")
+        return {"dropped": list(dropped)}
 
 
 def drill_prefix(context: Mapping[str, Any]) -> str:
