@@ -34,26 +34,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from influxdb_backup.messages import mask, shown_lines
+
 
 class InfluxdbBackupError(Exception):
     """
     Root of all errors of this package.
 
     ``kind`` is a stable kebab-case word for programs (append-only), ``hint`` the next step for a person,
-    ``retryable`` whether the same call may succeed later without anybody doing anything.
+    ``retryable`` whether the same call may succeed later without anybody doing anything. Words of others that an
+    error quotes may repeat a secret of the run, so both are masked when the error is made.
     """
 
     default_kind: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str = "", kind: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = mask(message)
+        self.hint = mask(hint)
+        super().__init__(self.message)
         self.kind = kind or self.default_kind
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".rstrip() if self.hint else self.message
+        """Message and hint, safe to be put out by whoever prints an exception."""
+        return shown_lines(f"{self.message} {self.hint}".rstrip() if self.hint else self.message)
 
 
 class UsageError(InfluxdbBackupError, ValueError):
@@ -194,7 +198,7 @@ class IntegrityError(RepositoryError):
 
     def __init__(self, message: str, *, hint: str = "", kind: str | None = None, problems: Sequence[str] = ()) -> None:
         super().__init__(message, hint=hint or (self._WAY_OUT if kind in self._OF_OBJECTS else ""), kind=kind)
-        self.problems = tuple(problems)
+        self.problems = tuple(mask(problem) for problem in problems)
 
 
 class ConflictError(RepositoryError):

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from influxdb_backup.messages import printable
 from influxdb_backup.values import (
     MAX_END,
     MIN_TIME,
@@ -22,7 +23,6 @@ from influxdb_backup.values import (
     decode_name,
     encode_name,
     is_utf8,
-    printable,
 )
 
 

@@ -37,16 +37,6 @@ def is_utf8(name: str) -> bool:
     return True
 
 
-def printable(name: str) -> str:
-    """A name for messages: control characters and bytes that are not UTF-8 are shown escaped."""
-    if name.isprintable():
-        return name
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for character in name
-    )
-
-
 def _read_name(value: object) -> object:
     if isinstance(value, dict) and set(value) == {"base64"}:
         return decode_name(base64.b64decode(value["base64"], validate=True))

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import time
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,9 +29,11 @@ from influxdb_backup.jobs.drills import ScratchStarted
 from influxdb_backup.jobs.export import export
 from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.jobs.verify import verify
+from influxdb_backup.messages import MASKER
 from influxdb_backup.model import VerifyLevel
 from influxdb_backup.operators.base import (
     BackupOperator,
+    ShownLog,
     TaskStoppedError,
     flag,
     given,
@@ -678,3 +681,31 @@ class TestHooks:
         hook = RepositoryHook.of(load(config_path), "primary")
 
         assert hook.repository().url == hook.url
+
+
+def test_secrets_of_connections_are_masked_in_every_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server or a traceback repeats of a request's credentials, Airflow's log hides."""
+    from airflow.sdk.log import redact
+
+    monkeypatch.setenv("AIRFLOW_CONN_SECRETIVE", "influxdb-backup://root:top%2Fse%22cret@127.0.0.1:1")
+    with MASKER.forgetting():
+        InfluxdbBackupHook("secretive").settings()
+        basic = b64encode(b'root:top/se"cret').decode()
+        for form in ('top/se"cret', "top%2Fse%22cret", 'top/se\\"cret', basic):
+            assert redact(f"said {form}.") == "said ***."
+        assert "cret" not in str(ConfigError('said top/se"cret'))
+    with pytest.raises(ConfigError, match="where its id belongs") as caught:
+        InfluxdbBackupHook("influxdb-backup://root:topsecret@h:1").settings()
+    assert "topsecret" not in str(caught.value)
+
+
+def test_what_a_task_logs_is_escaped(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a terminal nor the page obeys what stands in a repository or a server."""
+    told: list[str] = []
+    log = ShownLog(SimpleNamespace(info=told.append, warning=told.append, error=told.append))
+    log.info("%s of %d", "a\x1b]52;c;x\x07", 3)
+    log.warning("50% \u202e")
+    log.error("%s", "\x9b2J")
+    assert told == [r"a\x1b]52;c;x\x07 of 3", r"50% \u202e", r"\x9b2J"]
+    with pytest.raises(AirflowFailException, match=r"^a\\x1b\[m \(usage\)$"), only_passing_errors_retry(log):
+        raise UsageError("a\x1b[m")

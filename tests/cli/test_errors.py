@@ -10,8 +10,6 @@ from typing import cast
 import pytest
 
 from influxdb_backup.cli import output
-from influxdb_backup.cli.main import run
-from influxdb_backup.errors import ConfigError
 from influxdb_backup.influx.http import Http
 from tests.cli.conftest import DAY, Cli, Site, fill
 from tests.servers import find_influxd1, free_port, start_influxdb1
@@ -167,9 +165,12 @@ def test_recheck_without_its_server(backed_up: Site, cli: Cli, monkeypatch: pyte
 
 
 def test_debug_shows_the_error(cli: Cli) -> None:
-    """With --debug the error itself is raised, so that its place is seen."""
-    with pytest.raises(ConfigError):
-        run(["--debug", "list"])
+    """With --debug the place where an error was raised is shown, and the message and the status stay."""
+    result = cli("--debug", "list")
+    assert (result.status, result.out) == (2, "")
+    assert "Traceback" in result.err
+    assert "session.py" in result.err
+    assert "Error: No configuration file is named." in result.err
 
 
 def test_names_that_no_terminal_shows(site: Site, cli: Cli) -> None:

@@ -22,6 +22,8 @@ from influxdb_backup.errors import ConfigError
 from influxdb_backup.influx.protocol import ServerSettings
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12)
+SECRET = st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), min_size=1, max_size=12)
+"""what login and password may be: a control character in them is refused"""
 HOST = st.from_regex(r"[a-z][a-z0-9\-]{0,10}(\.[a-z]{2,5})?", fullmatch=True)
 
 
@@ -40,11 +42,11 @@ def refused(conn_type: str = "influxdb_backup", **fields: Any) -> str:
 @given(
     host=HOST,
     port=st.none() | st.integers(1, 65535),
-    login=st.none() | TEXT,
-    password=st.none() | TEXT,
+    login=st.none() | SECRET,
+    password=st.none() | SECRET,
     schema=st.none() | TEXT,
     extra=st.dictionaries(
-        TEXT.filter(lambda key: key != "__extra__"), TEXT | st.booleans() | st.integers(), max_size=3
+        SECRET.filter(lambda key: key != "__extra__"), TEXT | st.booleans() | st.integers(), max_size=3
     ),
     protocol=st.sampled_from(["", "https://"]),
 )
@@ -159,7 +161,7 @@ def test_official_type() -> None:
     [
         ({}, "has no host"),
         ({"host": "user:topsecret@db"}, "without credentials"),
-        ({"host": "ftp://db"}, "ftp://"),
+        ({"host": "ftp://db"}, "does not start with http://"),
         ({"host": "https://db"}, "no port"),
         ({"host": "https://db", "port": 443, "extra": '{"tls": false}'}, "Switch tls on, or leave https:// out"),
         ({"host": "http://db", "port": 80, "extra": '{"tls": true}'}, "Switch tls off, or leave http:// out"),
@@ -230,7 +232,7 @@ def test_storage_options() -> None:
     [
         ("s3://b", aws(login="k"), "only one of login"),
         ("s3://b", aws(host="h"), "endpoint_url"),
-        ("s3://b", aws(extra={"role_arn": "arn:x"}), "'role_arn', which is not supported"),
+        ("s3://b", aws(extra={"role_arn": "arn:x"}), "'role_arn', which is not supported here"),
         ("s3://b", connection_values(conn_id="g", conn_type="google_cloud_platform"), "Use the type aws"),
         ("gs://b", aws(), "Use the type google_cloud_platform"),
         ("file:///x", aws(), "needs no connection"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import tempfile
 import threading
@@ -19,12 +18,13 @@ from influxdb_backup.archive.commit import Commit, Committed, ManifestDraft
 from influxdb_backup.archive.parts import PartPlace, PartWriter, part_path
 from influxdb_backup.errors import InfluxdbBackupError, UsageError
 from influxdb_backup.fingerprint import TableFingerprint
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Column, FieldCount, Manifest, Part, Table, Window
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 Content = tuple[Table, Window, tuple[Column, ...], int, tuple[FieldCount, ...], str]
 """what makes two parts equal: table, piece, columns, rows, counts and fingerprint"""

@@ -26,7 +26,8 @@ CHUNK = 1 << 20
 REMOTE_CHUNK = 8 << 20
 """bytes of one ranged read from a remote store"""
 _SPACE = {errno.ENOSPC, errno.EDQUOT}
-_WITH_PASSWORD = re.compile(r"[a-z0-9+.-]+://[^/@]*:[^/@]*@", re.IGNORECASE)
+_WITH_PASSWORD = re.compile(r"[a-z0-9+.-]+://([^/]*:|[^/@]*:.*@)", re.IGNORECASE)
+"""a secret with a slash in it reaches beyond the first one, and no bucket's name has a colon"""
 _ABSENT_IS_AN_ANSWER = {"read", "read a range of", "download", "digest", "time"}
 
 

@@ -80,7 +80,7 @@ def export(
         f"{done}: {output.counted(result.rows, 'row')} of {output.counted(result.tables, 'table')}, "
         f"{output.size(result.bytes)}, in {output.seconds(result.seconds)}{', open' if result.open else ''}."
     )
-    output.line(result.ref)
+    output.identifier(result.ref)
     if result.gaps:
         output.note(f"The plan has {output.counted(len(result.gaps), 'gap')}: see influxdb-backup coverage {plan}.")
 
@@ -111,7 +111,7 @@ def list_(
         output.document({"backups": [entry.document() for entry in found]})
     elif ids:
         for entry in found:
-            output.line(entry.ref.id)
+            output.identifier(entry.ref.id)
     elif found:
         _print(found)
     else:

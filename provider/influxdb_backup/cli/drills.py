@@ -18,11 +18,14 @@ from influxdb_backup.cli.options import (
     TargetCaFileOption,
     TargetConnectionOption,
     TargetOrganizationOption,
+    TargetPasswordFileOption,
     TargetPasswordOption,
+    TargetTokenFileOption,
     TargetTokenOption,
     TargetUrlOption,
     TargetUsernameOption,
     TargetVerifyTlsOption,
+    secret_of,
 )
 from influxdb_backup.cli.session import RepositoryChoice, ServerChoice, Session
 from influxdb_backup.config.model import Plan
@@ -54,6 +57,8 @@ def drill(
     target_token: TargetTokenOption = None,
     target_username: TargetUsernameOption = None,
     target_password: TargetPasswordOption = None,
+    target_token_file: TargetTokenFileOption = None,
+    target_password_file: TargetPasswordFileOption = None,
     target_organization: TargetOrganizationOption = None,
     target_ca_file: TargetCaFileOption = None,
     target_verify_tls: TargetVerifyTlsOption = True,
@@ -83,9 +88,9 @@ def drill(
     target = ServerChoice(
         connection=target_connection,
         url=target_url,
-        token=target_token,
+        token=secret_of(context, "target-token", target_token, target_token_file),
         username=target_username,
-        password=target_password,
+        password=secret_of(context, "target-password", target_password, target_password_file),
         organization=target_organization,
         ca_file=target_ca_file,
         verify_tls=target_verify_tls,

@@ -22,12 +22,25 @@ import typer
 
 from influxdb_backup import __version__
 from influxdb_backup.cli import backups, checks, configuration, databases, drills, repositories, restores, scrub, warm
-from influxdb_backup.cli.output import OutputError, failure, note
+from influxdb_backup.cli.output import OutputError, failure, note, trace
 from influxdb_backup.cli.session import CONFIG_VARIABLE, Session
 from influxdb_backup.errors import InfluxdbBackupError, UsageError
+from influxdb_backup.messages import MASKER, hide, shown_lines
 
 HELD, DID_NOT_HOLD, USAGE, INTERRUPTED = 0, 1, 2, 130
 _INTERRUPTED = "Interrupted. No half-made backup is visible in the repository."
+
+_SECRET_VARIABLES = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "INFLUXDB_BACKUP_TARGET_PASSWORD",
+    "INFLUXDB_BACKUP_TARGET_TOKEN",
+)
+"""what the libraries of the stores and our own options take from the environment"""
 
 app = typer.Typer(
     name="influxdb-backup",
@@ -80,14 +93,12 @@ def options(
 
 def _show_log(context: typer.Context) -> None:
     """Informational lines of the program's own log on standard error; warnings are there without it."""
-    logger, handler = logging.getLogger("influxdb_backup"), logging.StreamHandler()
+    logger = logging.getLogger("influxdb_backup")
     level = logger.level
 
     def end() -> None:
-        logger.removeHandler(handler)
         logger.setLevel(level)
 
-    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     context.call_on_close(end)
 
@@ -96,9 +107,36 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Errors are a message and a hint, never a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     _prepare_streams()
-    with _stopped_as_by_ctrl_c() as stopped:
+    with _stopped_as_by_ctrl_c() as stopped, MASKER.forgetting(), _safe_log():
+        hide(*(os.environ.get(name) for name in _SECRET_VARIABLES))
         status = _run(given)
         return 128 + stopped[0] if stopped and status == INTERRUPTED else status
+
+
+class _SafeFormatter(logging.Formatter):
+    """A line of a log, of whatever library, as it may be shown; a traceback too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown_lines(super().format(record))
+
+
+@contextmanager
+def _safe_log() -> Iterator[None]:
+    """Warnings of all libraries go to standard error; `--verbose` adds what this package tells."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_SafeFormatter())
+    root, ours = logging.getLogger(), logging.getLogger("influxdb_backup")
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        told = record.name.startswith("influxdb_backup") and ours.level == logging.INFO
+        return told or record.levelno >= logging.WARNING
+
+    handler.addFilter(is_wanted)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
 
 
 def _run(given: list[str]) -> int:
@@ -120,14 +158,14 @@ def _run(given: list[str]) -> int:
         return DID_NOT_HOLD
     except InfluxdbBackupError as error:
         if "--debug" in given:
-            raise
+            trace(error)
         failure(error.message, error.hint)
         for problem in getattr(error, "problems", ()):
             note(f"  {problem}")
         return USAGE if isinstance(error, UsageError) else DID_NOT_HOLD
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  whatever it is, a person gets a sentence and a status
         if "--debug" in given:
-            raise
+            trace(error)
         failure(f"{type(error).__name__}: {error}", "This is a defect; --debug before the command shows where.")
         return DID_NOT_HOLD
     return HELD

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from influxdb_backup.cli import output
+from influxdb_backup.errors import UsageError
+from influxdb_backup.messages import hide
 
 
 def not_empty(value: str | list[str] | None) -> str | list[str] | None:
@@ -16,6 +21,36 @@ def not_empty(value: str | list[str] | None) -> str | list[str] | None:
     if value is not None and not all([value] if isinstance(value, str) else value):
         raise typer.BadParameter("It is empty: give a value, or leave the option out.")
     return value
+
+
+def secret_of(context: typer.Context, option: str, value: str | None, file: Path | None) -> str | None:
+    """
+    A secret from its variable or file; from the command's own words only with a warning.
+
+    ``option`` is its name without the dashes. Raises UsageError for two sources, or a file that cannot be read.
+    """
+    hide(value)
+    variable = f"INFLUXDB_BACKUP_{option.upper().replace('-', '_')}"
+    source = context.get_parameter_source(option.replace("-", "_"))
+    in_words = source is not None and source.name == "COMMANDLINE"
+    if file is None:
+        if in_words:
+            output.note(
+                f"Warning: every user of this machine can read --{option} in the list of processes: "
+                f"set {variable} or use --{option}-file FILE."
+            )
+        return value
+    if in_words:
+        raise UsageError(f"Give either --{option} or --{option}-file.")
+    try:
+        text = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"The file {file} of --{option}-file cannot be read: {reason}.") from None
+    if not text:
+        raise UsageError(f"The file {file} of --{option}-file is empty.")
+    hide(text)
+    return text
 
 
 PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="Name of a plan of the configuration file.")]
@@ -68,7 +103,15 @@ TargetUrlOption = Annotated[
 ]
 TargetTokenOption = Annotated[
     str | None,
-    typer.Option("--target-token", metavar="TOKEN", envvar="INFLUXDB_BACKUP_TARGET_TOKEN", help="Its token (2.x)."),
+    typer.Option(
+        "--target-token",
+        metavar="TOKEN",
+        envvar="INFLUXDB_BACKUP_TARGET_TOKEN",
+        help="Its token (2.x); all users of this machine see it in ps: set the variable, or give the file.",
+    ),
+]
+TargetTokenFileOption = Annotated[
+    Path | None, typer.Option("--target-token-file", metavar="FILE", help="A file that holds the token.")
 ]
 TargetUsernameOption = Annotated[
     str | None,
@@ -77,8 +120,14 @@ TargetUsernameOption = Annotated[
 TargetPasswordOption = Annotated[
     str | None,
     typer.Option(
-        "--target-password", metavar="PASSWORD", envvar="INFLUXDB_BACKUP_TARGET_PASSWORD", help="The user's password."
+        "--target-password",
+        metavar="PASSWORD",
+        envvar="INFLUXDB_BACKUP_TARGET_PASSWORD",
+        help="The user's password; all users of this machine see it in ps: set the variable, or give the file.",
     ),
+]
+TargetPasswordFileOption = Annotated[
+    Path | None, typer.Option("--target-password-file", metavar="FILE", help="A file that holds the password.")
 ]
 TargetOrganizationOption = Annotated[
     str | None,

@@ -6,13 +6,14 @@ import json
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from influxdb_backup.model import printable
+from influxdb_backup.messages import printable, shown, shown_lines
 
 if TYPE_CHECKING:
     from influxdb_backup.jobs.progress import Progress as JobProgress
@@ -42,7 +43,15 @@ def document(value: BaseModel | dict[str, Any]) -> None:
     Where standard output is not UTF-8 the document is ASCII, since JSON knows no other encoding.
     """
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    line(json.dumps(_plain(value), indent=2, ensure_ascii=not is_utf8))
+    _put(_dumped(_plain(value), is_utf8=is_utf8))
+
+
+def _dumped(value: Any, *, is_utf8: bool) -> str:
+    """JSON whose control characters and direction marks, also those above ASCII, are escapes of JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=not is_utf8)
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(one if one == "\n" or one.isprintable() else f"\\u{ord(one):04x}" for one in text)
 
 
 def _plain(value: Any) -> Any:
@@ -56,7 +65,20 @@ def _plain(value: Any) -> Any:
 
 
 def line(text: str = "") -> None:
-    """One line of a result on standard output. Raises BrokenPipeError when nobody reads on, else OutputError."""
+    """
+    One line of a result on standard output, without secrets and without what a terminal obeys.
+
+    Raises BrokenPipeError when nobody reads on, else OutputError.
+    """
+    _put(shown(text))
+
+
+def identifier(text: str) -> None:
+    """As ``line``, for a name that a script uses as it is: nothing in it is masked."""
+    _put(printable(text))
+
+
+def _put(text: str) -> None:
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -68,19 +90,30 @@ def line(text: str = "") -> None:
 
 def note(text: str) -> None:
     """One line on standard error: warnings and next steps, which are no part of the result."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(shown(text) + "\n")
 
 
 def failure(message: str, hint: str = "") -> None:
     """An error for a person: what is wrong, and what to do."""
-    sys.stderr.write(f"Error: {message}\n")
+    sys.stderr.write(f"Error: {_lines(message)}\n")
     if hint:
-        sys.stderr.write(f"Hint: {hint}\n")
+        sys.stderr.write(f"Hint: {shown(hint)}\n")
+
+
+def _lines(message: str) -> str:
+    """Lines below the first are indented, so that none is taken for a line of the program's own."""
+    return "\n  ".join(shown(one) for one in message.split("\n"))
+
+
+def trace(error: BaseException) -> None:
+    """Where an error was raised and what caused it, on standard error."""
+    for text in traceback.format_exception(error):
+        sys.stderr.write(shown_lines(text))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[str] = ()) -> None:
     """A table on standard output; ``numbers`` names the columns that are aligned to the right."""
-    texts = [[printable(str(cell)) for cell in row] for row in rows]
+    texts = [[shown(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _rich_table(columns, texts, numbers)
         return
@@ -90,7 +123,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Seq
             cell.rjust(width) if column in numbers else cell.ljust(width)
             for cell, width, column in zip(row, widths, columns, strict=True)
         ]
-        line("  ".join(cells).rstrip())
+        _put("  ".join(cells).rstrip())
 
 
 def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str]) -> None:
@@ -111,7 +144,7 @@ def pairs(rows: Sequence[tuple[str, object]]) -> None:
     """Names and values, one a line."""
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        line(f"{name.ljust(width)}  {printable(str(value))}".rstrip())
+        line(f"{name.ljust(width)}  {value}".rstrip())
 
 
 def number(value: int) -> str:
@@ -176,7 +209,7 @@ class _PlainProgress:
             if now < self._next:
                 return
             self._next = now + PLAIN_SECONDS
-        note(f"{self._label}: {event.stage} {_counted(event)}, {printable(event.table)}")
+        note(f"{self._label}: {event.stage} {_counted(event)}, {event.table}")
 
 
 @contextmanager
@@ -191,19 +224,19 @@ def _bar(label: str) -> Iterator[ProgressCallback]:
         TextColumn("{task.fields[counted]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
         lock = threading.Lock()
 
         def callback(event: JobProgress) -> None:
             with lock:
                 if event.stage not in tasks:
-                    tasks[event.stage] = shown.add_task(escape(f"{label}: {event.stage}"), total=None, counted="")
-                shown.update(
+                    tasks[event.stage] = bar.add_task(escape(shown(f"{label}: {event.stage}")), total=None, counted="")
+                bar.update(
                     tasks[event.stage],
                     completed=event.done,
                     total=event.total or None,
-                    counted=f"{_counted(event)} {escape(printable(event.table))}",
+                    counted=f"{_counted(event)} {escape(shown(event.table))}",
                 )
 
         yield callback

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from influxdb_backup.config.fields import check_repository_url
 from influxdb_backup.config.load import load
 from influxdb_backup.config.model import Config, Plan
 from influxdb_backup.config.names import listed
 from influxdb_backup.errors import BackupNotFoundError, ConfigError, UsageError
+from influxdb_backup.messages import hide
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
@@ -71,8 +73,14 @@ class Session:
 
     def connection(self, conn_id: str, example: str) -> ConnectionValues:
         """A connection of the environment. Raises ConfigError that says which variable to set."""
-        from influxdb_backup.config.connections import connection_from_environment, environment_names
+        from influxdb_backup.config.connections import (
+            check_connection_id,
+            connection_from_environment,
+            environment_names,
+            secrets_of,
+        )
 
+        check_connection_id(conn_id)
         values = connection_from_environment(conn_id, self.environ)
         if values is None:
             own, airflow = environment_names(conn_id)
@@ -80,6 +88,7 @@ class Session:
                 f"There is no connection {conn_id!r}: neither {own} nor {airflow} is set.",
                 hint=f"Set {own} to a URI such as {example}, or to Airflow's JSON of the connection.",
             )
+        hide(*secrets_of(values))
         return values
 
     @contextmanager
@@ -179,7 +188,7 @@ def _opened(settings: ServerSettings) -> Iterator[Server]:
 
 
 def _settings(choice: ServerChoice) -> ServerSettings:
-    from influxdb_backup.config.connections import CONN_TYPE, connection_values, server_settings
+    from influxdb_backup.config.connections import CONN_TYPE, connection_values, secrets_of, server_settings
 
     extra: dict[str, object] = {"verify_tls": choice.verify_tls}
     for key in ("token", "organization", "ca_file"):
@@ -198,5 +207,7 @@ def _settings(choice: ServerChoice) -> ServerSettings:
         password=choice.password,
         extra=extra,
     )
+    hide(*secrets_of(values))
     settings = server_settings("--target-url", values)
-    return replace(settings, name=settings.url)
+    parts = urlsplit(settings.url)  # a path may be a secret of the proxy's
+    return replace(settings, name=f"{parts.scheme}://{parts.netloc}")

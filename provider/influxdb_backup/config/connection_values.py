@@ -2,23 +2,29 @@
 Connections as values: parsed as Airflow parses them, and turned into settings of a server or options of a store.
 
 Everything here is pure; nothing reads the process's environment by itself. Secrets never stand in a ``repr`` or in a
-message.
+message: what is not understood may be a part of one, so it is named by its place and never quoted.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from influxdb_backup.config.names import suggestion
 from influxdb_backup.errors import ConfigError
 
 CONN_TYPE = "influxdb_backup"
 OFFICIAL_CONN_TYPE = "influxdb"
+_ENCODE = "Percent-encode the special characters of user and password (/ is %2F, @ is %40), or use JSON."
+_SECRET_WORDS = ("key", "secret", "token", "password", "credential", "sas", "connection_string")
+_PUBLIC = frozenset({"key_path", "aws_access_key_id"})
+_HEADERS = frozenset({"token", "aws_access_key_id", "aws_secret_access_key", "aws_session_token", "sas_token"})
+"""extras that requests carry as they are"""
 _FIELDS = ("conn_type", "description", "host", "login", "password", "schema", "port", "extra")
 
 
@@ -49,9 +55,18 @@ def connection_values(
     schema: str | None = None,
     extra: str | Mapping[str, object] | None = None,
 ) -> ConnectionValues:
-    """Values from the fields of a connection; ``extra`` as JSON or as a mapping. Raises ConfigError."""
+    """
+    Values from the fields of a connection; ``extra`` as JSON or as a mapping. Raises ConfigError.
+
+    A line end behind a secret, as one that was read from a file has it, is no part of it; a control character within
+    is an error.
+    """
     if not conn_type:
         raise ConfigError(f"The connection {conn_id!r} has no type.", hint=f"Use the type {CONN_TYPE}.")
+    extras = _extra(conn_id, extra)
+    for key in sorted(_HEADERS & set(extras)):
+        extras[key] = _credential(conn_id, f"extra {key}", extras[key])
+    login, password = _credential(conn_id, "login", login), _credential(conn_id, "password", password)
     return ConnectionValues(
         conn_type=_normal_type(conn_type),
         host=host or None,
@@ -59,7 +74,78 @@ def connection_values(
         login=login or None,
         password=password or None,
         schema=schema or None,
-        extra=MappingProxyType(_extra(conn_id, extra)),
+        extra=MappingProxyType(extras),
+    )
+
+
+def _credential(conn_id: str, what: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    bare = value.rstrip("\r\n")
+    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in bare):
+        raise ConfigError(
+            f"The {what} of the connection {conn_id!r} holds a control character (an end of line?).",
+            hint="Write it again as one line; nothing of it is shown here.",
+        )
+    return bare
+
+
+def check_connection_id(conn_id: str) -> str:
+    """
+    The id of a connection itself. Raises ConfigError, without the text, when a whole connection is written there.
+
+    Ids may hold ``/`` and ``:`` as Airflow's may, so only what can be no id is told apart.
+    """
+    if "://" in conn_id or conn_id.lstrip().startswith("{") or re.search(r"[@?=&%]", conn_id):
+        raise ConfigError(
+            "A connection's URI or JSON stands where its id belongs.",
+            hint="Write an id such as influxdb_prod, and put the URI into INFLUXDB_BACKUP_CONN_INFLUXDB_PROD or into "
+            "Airflow's connection of that id. If the text held a secret, change it: files and lists of processes "
+            "are read by others.",
+        )
+    return conn_id
+
+
+def secrets_of(values: ConnectionValues) -> tuple[str, ...]:
+    """Every text of a connection that no message may show, alone and as a request joins it with others."""
+    found = [values.password or "", *_secrets_in(values.extra)]
+    if values.conn_type != "aws" and values.login and values.password:
+        found += [f"{values.login}:{values.password}"]
+    found += [text.partition(":")[2] for text in found if ":" in text and "\n" not in text]  # a token of 1.x
+    found += [part.partition("=")[2] for text in found if ";" in text for part in text.split(";")]
+    return tuple(text for text in found if text)
+
+
+def _secrets_in(extra: Mapping[str, object]) -> Iterator[str]:
+    for name, value in extra.items():
+        parsed = _parsed(value)
+        if isinstance(parsed, Mapping):
+            yield from _secrets_in(parsed)
+        elif isinstance(value, str) and name not in _PUBLIC and any(word in name.lower() for word in _SECRET_WORDS):
+            yield value
+
+
+def _parsed(value: object) -> object:
+    """Google's key file is JSON in a text."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def unknown_name(what: str, name: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+    """
+    Says that a key is unknown: by its name when that is near a known one or stands in ``elsewhere``, else not.
+
+    A secret with a special character ends up in keys when its URI or JSON was not encoded.
+    """
+    if name in elsewhere:
+        return f"the {what} {name!r}, which is not supported here."
+    near = suggestion(name, known)
+    return (
+        f"the unknown {what} {name!r}.{near}" if near else f"an unknown {what} (not shown: it may be a secret's part)."
     )
 
 
@@ -92,12 +178,14 @@ def connection_from_json(text: str, conn_id: str = "") -> ConnectionValues:
         fields = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"The connection {conn_id!r} is not valid JSON: {error.msg} at {error.pos}.") from None
+    except RecursionError:
+        raise ConfigError(f"The connection {conn_id!r} is not valid JSON: it is nested too deeply.") from None
     if not isinstance(fields, dict):
         raise ConfigError(f"The connection {conn_id!r} is not a JSON object.")
     unknown = sorted(set(fields) - set(_FIELDS) - {"conn_id", "id"})
     if unknown:
         raise ConfigError(
-            f"The connection {conn_id!r} has the unknown field {unknown[0]!r}.",
+            f"The connection {conn_id!r} has {unknown_name('field', unknown[0], _FIELDS)}",
             hint=f"Fields: {', '.join(_FIELDS)}; other settings belong into extra.",
         )
     for name in ("conn_type", "host", "login", "password", "schema"):
@@ -116,6 +204,9 @@ def connection_from_uri(uri: str, conn_id: str = "") -> ConnectionValues:
 
     Raises ConfigError, never with a part of the URI in the message, since any part may hold the secret.
     """
+    uri = uri.strip()
+    if any(ord(character) < 32 or ord(character) == 127 for character in uri):
+        raise ConfigError(f"The connection {conn_id!r} is no URI: it holds a control character.", hint=_ENCODE)
     scheme, separator, rest = uri.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.\-]*", scheme):
         underscore = "_" in scheme and separator
@@ -132,8 +223,13 @@ def connection_from_uri(uri: str, conn_id: str = "") -> ConnectionValues:
     except ValueError:
         raise ConfigError(
             f"The connection {conn_id!r} is no valid URI: its host or port cannot be read.",
-            hint="Percent-encode the special characters of user and password, or use JSON.",
+            hint=_ENCODE,
         ) from None
+    if parts.fragment or "@" in parts.path or ("@" in parts.query and "@" not in parts.netloc):
+        raise ConfigError(
+            f"The connection {conn_id!r} is no valid URI: a special character of its user or password ends its host.",
+            hint=_ENCODE,
+        )
     host = _host(parts.netloc)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     return connection_values(

@@ -4,11 +4,13 @@ from influxdb_backup.config.connection_values import (
     CONN_TYPE,
     OFFICIAL_CONN_TYPE,
     ConnectionValues,
+    check_connection_id,
     connection_from_environment,
     connection_from_json,
     connection_from_uri,
     connection_values,
     environment_names,
+    secrets_of,
 )
 from influxdb_backup.config.server_settings import server_settings
 from influxdb_backup.config.storage import storage_options
@@ -17,11 +19,13 @@ __all__ = [
     "CONN_TYPE",
     "OFFICIAL_CONN_TYPE",
     "ConnectionValues",
+    "check_connection_id",
     "connection_from_environment",
     "connection_from_json",
     "connection_from_uri",
     "connection_values",
     "environment_names",
+    "secrets_of",
     "server_settings",
     "storage_options",
 ]

@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from influxdb_backup.config.connection_values import check_connection_id
 from influxdb_backup.config.cron import PRESETS, check_cron
 from influxdb_backup.config.names import suggestion
+from influxdb_backup.errors import ConfigError
 from influxdb_backup.model import Name, VerifyLevel, printable
 from influxdb_backup.windows import parse_duration, parse_instant
 
@@ -80,6 +82,16 @@ def _instant(value: object) -> int:
     return parse_instant(_written_text(value))
 
 
+def _connection_id(value: str) -> str:
+    try:
+        check_connection_id(value)
+    except ConfigError as error:
+        raise ValueError(f"{error.message} {error.hint}") from None
+    if not re.fullmatch(CONNECTION_ID, value):
+        raise ValueError("is no connection id: letters, digits and #!()-_.:/\\ are allowed.")
+    return value
+
+
 def _pattern(pattern: str, explanation: str) -> AfterValidator:
     compiled = re.compile(pattern)
 
@@ -103,8 +115,11 @@ def check_repository_url(url: str) -> str:
             f"must start with one of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
             + ("; a folder is file:// and its absolute path." if url[:1] in "/.~" else ".")
         )
-    user, at, _ = parts.netloc.rpartition("@")
-    if parts.query or parts.fragment or (at and (":" in user or not parts.scheme.startswith("abfs"))):
+    _, at, _ = parts.netloc.rpartition("@")
+    is_bucket = parts.scheme not in ("file", "memory")
+    # A secret key often holds a slash, so that the rest of it is taken for the path.
+    hidden = is_bucket and (":" in parts.netloc or re.search(r":[^/]*(/.*)?@", parts.netloc + parts.path) is not None)
+    if parts.query or parts.fragment or hidden or (at and not parts.scheme.startswith("abfs")):
         raise ValueError(
             "holds credentials or options: a repository's URL is only the store, the bucket and the folder. "
             "Put credentials into a connection and name it with connection:."
@@ -150,7 +165,7 @@ PlanName = Annotated[
 ]
 ConnectionId = Annotated[
     Text,
-    _pattern(CONNECTION_ID, "is no connection id: letters, digits and #!()-_.:/\\ are allowed."),
+    AfterValidator(_connection_id),
     WithJsonSchema({"type": "string", "pattern": f"^{CONNECTION_ID}$"}),
 ]
 RepositoryUrl = Annotated[

@@ -7,8 +7,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from influxdb_backup.config.connection_values import CONN_TYPE, OFFICIAL_CONN_TYPE, ConnectionValues
-from influxdb_backup.config.names import suggestion
+from influxdb_backup.config.connection_values import CONN_TYPE, OFFICIAL_CONN_TYPE, ConnectionValues, unknown_name
 from influxdb_backup.errors import ConfigError
 from influxdb_backup.influx.protocol import ServerSettings
 
@@ -37,13 +36,14 @@ def _own(conn_id: str, values: ConnectionValues) -> ServerSettings:
     extra = values.extra
     for key in sorted(set(extra) - set(_EXTRAS)):
         raise ConfigError(
-            f"The connection {conn_id!r} has the unknown extra {key!r}.{suggestion(key, _EXTRAS)}",
+            f"The connection {conn_id!r} has {unknown_name('extra', key, _EXTRAS)}",
             hint=f"Extras: {', '.join(_EXTRAS)}.",
         )
     if values.schema:
         raise ConfigError(
-            f"The connection {conn_id!r} has the schema {values.schema!r}, which means nothing here.",
-            hint="The plan names the database; TLS is switched on with the extra tls.",
+            f"The connection {conn_id!r} has a schema, which means nothing here.",
+            hint="The plan names the database; TLS is switched on with the extra tls. Percent-encode the special "
+            "characters of user and password in a URI.",
         )
     tls = _flag(conn_id, extra, "tls")
     scheme, host, port, path = _address(conn_id, values)
@@ -83,11 +83,12 @@ def _official(conn_id: str, values: ConnectionValues) -> ServerSettings:
     extra = values.extra
     scheme, host, port, path = _address(conn_id, values)
     if scheme is not None and values.schema not in (None, scheme):
-        raise ConfigError(f"The connection {conn_id!r} says {scheme}:// in its host and {values.schema} as schema.")
+        raise ConfigError(f"The connection {conn_id!r} says {scheme}:// in its host and something else as schema.")
     scheme = scheme or values.schema or "https"
     if scheme not in ("http", "https"):
         raise ConfigError(
-            f"The schema of the connection {conn_id!r} is {scheme!r}.", hint="Write http or https as its schema."
+            f"The schema of the connection {conn_id!r} is neither http nor https.",
+            hint="Write http or https as its schema.",
         )
     token = _text(conn_id, extra, "token")
     verify = _flag(conn_id, extra, "verify_ssl")
@@ -106,6 +107,11 @@ def _official(conn_id: str, values: ConnectionValues) -> ServerSettings:
 
 def _credentials(conn_id: str, values: ConnectionValues) -> tuple[str | None, str | None, str | None]:
     token = _text(conn_id, values.extra, "token")
+    if not (token or (values.password if not values.login else None) or "").isascii():
+        raise ConfigError(
+            f"The token of the connection {conn_id!r} holds characters that no request can carry.",
+            hint="A token is plain ASCII: copy it again.",
+        )
     if token and (values.login or values.password):
         raise ConfigError(
             f"The connection {conn_id!r} has a token and also a login or password.", hint="Keep only one of them."
@@ -127,12 +133,12 @@ def _address(conn_id: str, values: ConnectionValues) -> tuple[str | None, str, i
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port, parts = None, None, urlsplit("")
-    if not host or "@" in parts.netloc or parts.query or parts.fragment or re.search(r"\s", written):
+    if not host or "@" in parts.netloc + parts.path or parts.query or parts.fragment or re.search(r"\s", written):
         raise ConfigError(
             f"The host of the connection {conn_id!r} is not a host name, an address or a URL without credentials."
         )
     if parts.scheme not in ("", "http", "https"):
-        raise ConfigError(f"The host of the connection {conn_id!r} starts with {parts.scheme}://, not with https://.")
+        raise ConfigError(f"The host of the connection {conn_id!r} does not start with http:// or https://.")
     if port is not None and values.port not in (None, port):
         raise ConfigError(f"The connection {conn_id!r} has two ports: {port} in its host, and {values.port}.")
     return parts.scheme or None, host, port or values.port, parts.path.rstrip("/")
@@ -178,7 +184,7 @@ def _snapshot_address(conn_id: str, extra: Mapping[str, object]) -> str | None:
     host, _, port = value.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536 or "/" in value or (":" in host) != ("[" in host):
         raise ConfigError(
-            f"The extra snapshot_address of the connection {conn_id!r} is {value!r}, not host:port.",
+            f"The extra snapshot_address of the connection {conn_id!r} is not host:port.",
             hint="Write for example localhost:8088. It is the bind-address of an InfluxDB 1.x server.",
         )
     return value

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from influxdb_backup.config.connection_values import ConnectionValues
-from influxdb_backup.config.names import suggestion
+from influxdb_backup.config.connection_values import ConnectionValues, unknown_name
 from influxdb_backup.errors import ConfigError
 
 _S3_EXTRAS = (
@@ -23,6 +22,19 @@ _S3_EXTRAS = (
 )
 _GCS_EXTRAS = ("key_path", "keyfile_dict", "num_retries", "project", "scope")
 _AZURE_EXTRAS = ("account_name", "connection_string", "sas_token", "tenant_id")
+_ELSEWHERE = (
+    "assume_role_kwargs",
+    "assume_role_method",
+    "credential_config_file",
+    "external_id",
+    "impersonation_chain",
+    "key_secret_name",
+    "managed_identity_client_id",
+    "role_arn",
+    "session_kwargs",
+    "workload_identity_tenant_id",
+)
+"""extras of Airflow's own hooks, which choose an identity in a way of theirs"""
 
 
 def storage_options(url: str, values: ConnectionValues | None, *, name: str = "") -> dict[str, object]:
@@ -122,9 +134,9 @@ def _check(name: str, values: ConnectionValues, types: tuple[str, ...], extras: 
         )
     for key in sorted(set(values.extra) - set(extras)):
         raise ConfigError(
-            f"The connection {name!r} has the extra {key!r}, which is not supported for repositories."
-            f"{suggestion(key, extras)}",
-            hint=f"Extras: {', '.join(extras)}. Without a connection the environment's own credentials are used.",
+            f"The connection {name!r} has {unknown_name('extra', key, extras, _ELSEWHERE)}",
+            hint=f"Extras for repositories: {', '.join(extras)}. Without a connection the environment's own "
+            "credentials are used.",
         )
 
 

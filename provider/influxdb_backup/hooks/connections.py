@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import mask_secret
 
-from influxdb_backup.config.connections import ConnectionValues, connection_values
+from influxdb_backup.config.connections import ConnectionValues, check_connection_id, connection_values, secrets_of
 from influxdb_backup.errors import ConfigError
+from influxdb_backup.messages import forms, hide
 
 
 def airflow_connection(conn_id: str) -> ConnectionValues:
     """
     The connection from wherever Airflow keeps it: environment, secrets backend or its database.
 
-    Raises ConfigError when there is no such connection, it has no type, or its extra is not a JSON object.
+    Its secrets are hidden in this package's messages and in Airflow's log from now on. Raises ConfigError when there
+    is no such connection, it has no type, or its extra is not a JSON object.
     """
+    check_connection_id(conn_id)
     try:
         connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
@@ -22,7 +28,7 @@ def airflow_connection(conn_id: str) -> ConnectionValues:
             f"There is no Airflow connection {conn_id!r}.",
             hint=f"Create it under Admin, Connections, or set AIRFLOW_CONN_{conn_id.upper()}.",
         ) from None
-    return connection_values(
+    values = connection_values(
         conn_id=conn_id,
         conn_type=connection.conn_type,
         host=connection.host,
@@ -32,3 +38,12 @@ def airflow_connection(conn_id: str) -> ConnectionValues:
         schema=connection.schema,
         extra=connection.extra,
     )
+    _hide(secrets_of(values))
+    return values
+
+
+def _hide(secrets: Sequence[str]) -> None:
+    """Airflow's log masks them as well, in every form in which a request, a reply or a traceback may show them."""
+    hide(*secrets)
+    for form in sorted({form for secret in secrets for form in forms(secret)}):
+        mask_secret(form)

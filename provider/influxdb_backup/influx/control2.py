@@ -31,6 +31,7 @@ from influxdb_backup.influx.http import (
     words_of,
 )
 from influxdb_backup.influx.protocol import ServerSettings
+from influxdb_backup.messages import quoted
 from influxdb_backup.model import RetentionPolicy, printable
 
 AUTOGEN = "autogen"
@@ -274,7 +275,7 @@ class ControlPlane:
             document: dict[str, Any] = dict(json.loads(body))
         except (ValueError, TypeError) as error:
             raise ServerError(
-                f"{self._name} does not answer in JSON: {printable(body[:100].decode('utf-8', 'replace'))}.",
+                f"{self._name} does not answer in JSON: {quoted(body[:10_000].decode('utf-8', 'replace'), 100)}.",
                 hint="Check that the connection's URL is that of an InfluxDB server.",
             ) from error
         return document
@@ -304,7 +305,7 @@ class ControlPlane:
                 hint="Choose another name or duration.",
             )
         if reply.status == 0:
-            return ServerError(f"{self._name}: {printable(str(error.reason))[:300]}.")
+            return ServerError(f"{self._name}: {quoted(str(error.reason), 300)}.")
         return status_error(self._name, reply)
 
 

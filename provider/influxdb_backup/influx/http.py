@@ -10,7 +10,6 @@ saved a fifth of the bytes, which pays only on links below some 14 MB/s.
 from __future__ import annotations
 
 import json
-import logging
 import random
 import time
 from base64 import b64encode
@@ -44,9 +43,10 @@ from influxdb_backup.errors import (
 )
 from influxdb_backup.influx.http_pool import connection_pool
 from influxdb_backup.influx.protocol import ServerSettings
-from influxdb_backup.model import encode_name, printable
+from influxdb_backup.messages import logger_of, quoted
+from influxdb_backup.model import encode_name
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
 RETRY_SECONDS = 30.0
@@ -95,7 +95,7 @@ def reason_of(body: bytes, headers: Mapping[str, str]) -> str:
     if isinstance(found, dict):
         words = str(found.get("error") or found.get("message") or "")
     words = words or headers.get("X-Influxdb-Error", "") or body.decode("utf-8", "replace").strip()
-    return printable(words[:_LONGEST_REASON])
+    return quoted(words, _LONGEST_REASON)
 
 
 def date_of(headers: Mapping[str, str]) -> int | None:
@@ -135,7 +135,7 @@ def words_of(error: BaseException) -> str:
     while (inner := _within(error)) is not None:
         error = inner
     text = str(error) or type(error).__name__
-    return printable(text.rsplit(">: ", 1)[-1][:_LONGEST_REASON])
+    return quoted(text.rsplit(">: ", 1)[-1], _LONGEST_REASON)
 
 
 def _within(error: BaseException) -> BaseException | None:
@@ -313,7 +313,8 @@ class Http:
 
     def _where(self) -> str:
         """The connection's name and its address, so that a wrong one is seen."""
-        return self.name if self.name == self._root else f"{self.name} ({self._root})"
+        address = self._root.removesuffix(urlsplit(self._root).path)  # a path may be a secret of the proxy's
+        return self.name if self.name == self._root else f"{self.name} ({address})"
 
     def now(self) -> int:
         """The server's clock, ns (whole seconds), from a fresh reply's ``Date`` header."""

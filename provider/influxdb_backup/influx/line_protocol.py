@@ -9,7 +9,6 @@ are the same as absent ones to InfluxDB and are left out.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -36,9 +35,10 @@ from influxdb_backup.influx.dialect import (
 )
 from influxdb_backup.influx.lines import FieldValues, Lines, Points, Render, Runs
 from influxdb_backup.influx.protocol import Conflict, Dialect, Unrepresentable, WriteOptions
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Column, InfluxType, Role, encode_name, printable
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _SUFFIXES = {InfluxType.INTEGER: b"i", InfluxType.UNSIGNED: b"u", InfluxType.STRING: b'"'}
 _NO_BYTES = pa.scalar(b"", pa.binary())

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from influxdb_backup.errors import ServerError, ServerUnavailableError, TargetError
 from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.influx.writer import Send, Verdict, judge
+from influxdb_backup.messages import quoted
 from influxdb_backup.model import Window, printable
 from influxdb_backup.windows import format_window
 
@@ -40,7 +41,7 @@ def open_groups(send: Send, lines: Sequence[bytes], name: str) -> None:
         if verdict is Verdict.WRITTEN:
             raise ServerError(f"{name} says that it stored points which were to be dropped, to make shard groups.")
         if _DROPPED not in answer.reason:
-            raise _refused(f"{name} makes no shard groups: {printable(answer.reason)[:300]}")
+            raise _refused(f"{name} makes no shard groups: {quoted(answer.reason, 300)}")
 
 
 def numbers_of(wanted: Groups, found: Mapping[str, Sequence[ShardInfo]], name: str) -> Mapping[tuple[str, Window], int]:

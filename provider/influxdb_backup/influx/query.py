@@ -28,6 +28,7 @@ from influxdb_backup.errors import (
     UnsupportedServerError,
 )
 from influxdb_backup.influx.http import ByteStream, Http, Reply, ReplyTimeoutError, form, status_error
+from influxdb_backup.messages import quoted
 from influxdb_backup.model import printable
 
 MSGPACK = "application/x-msgpack"
@@ -236,7 +237,7 @@ def query_error(subject: str, words: str, *, began: bool = False) -> ServerError
 
     What a shorter piece may avoid is an IncompleteReadError of kind ``read-limit``.
     """
-    text = f"{subject}: {printable(words[:500])}."
+    text = f"{subject}: {quoted(words, 500)}."
     lowered = words.lower()
     if any(limit in lowered for limit in _LIMITS):
         return IncompleteReadError(text, hint="A shorter piece may succeed, or a higher limit.", kind="read-limit")

@@ -8,7 +8,6 @@ a value in the piece stays as a column of nulls.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +25,7 @@ from influxdb_backup.influx.merged_series import may_be_merged, merged
 from influxdb_backup.influx.protocol import ReadOptions
 from influxdb_backup.influx.query import QueryApi, ResultStream, Rows, Series
 from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import (
     Column,
     InfluxType,
@@ -39,7 +39,7 @@ from influxdb_backup.model import (
 )
 from influxdb_backup.windows import format_window
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 Walk = Callable[[bytes, int, int], plain_rows.Rows | None]
 """finds whole rows: ``rows.walk`` or ``fast_rows.walk``"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -29,9 +28,10 @@ from influxdb_backup.influx.shard_door import (
     SpooledFile,
 )
 from influxdb_backup.influx.tsm.index import CorruptShardError
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import MAX_END, MIN_TIME, Column, Role, Table, TableSchema, Window, printable
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _EVER = Window(start=MIN_TIME, end=MAX_END)
 _REPLIES = 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import secrets
 import time
@@ -43,6 +42,7 @@ from influxdb_backup.jobs.restore_run import Scratch
 from influxdb_backup.jobs.restored_reading import RestoredReader, Seen, content
 from influxdb_backup.jobs.shard_restore import WRITER
 from influxdb_backup.jobs.type_changes import separating_duration
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import (
     InfluxType,
     Manifest,
@@ -53,7 +53,7 @@ from influxdb_backup.model import (
     printable,
 )
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 @dataclass

@@ -8,7 +8,6 @@ work.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ from influxdb_backup.errors import InfluxdbBackupError
 from influxdb_backup.influx.protocol import LEASE, Mark, MarkedDatabase, Server, has_form, new_marked_name
 from influxdb_backup.jobs.drills import ScratchCreated, ScratchDropped, ScratchStarted
 from influxdb_backup.jobs.progress import ProgressCallback
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Ref
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 SCRATCH_PREFIX = "influxdb_backup_drill_"
 _RENEW_SECONDS = LEASE / 4 / 10**9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 
 from influxdb_backup.archive.commit import ManifestDraft
@@ -11,10 +10,11 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import FormatError, InfluxdbBackupError, IntegrityError, SourceError
 from influxdb_backup.jobs.scope import contains, table_in_scope
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Manifest, Ref, Window
 from influxdb_backup.windows import format_window, intersect
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 def sound_refs(repository: Repository, plan: Plan, window: Window) -> tuple[Ref, ...]:

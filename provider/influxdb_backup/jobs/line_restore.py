@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +21,10 @@ from influxdb_backup.jobs.restore_progress import absorb_progress, announce_writ
 from influxdb_backup.jobs.restore_request import Reads, Unit
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, batches
 from influxdb_backup.jobs.restore_target import Target, prepare
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Table, printable
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _GROUP_ROWS = 4_000_000
 """rows after which the progress of a restore is kept, so that a retry does not begin again"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,10 +15,11 @@ from influxdb_backup.archive.parts import PartWriter
 from influxdb_backup.errors import IncompleteReadError
 from influxdb_backup.influx.protocol import ReadOptions, Server
 from influxdb_backup.jobs.ahead import ahead
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Column, Part, SourceCount, TableSchema, Window, printable
 from influxdb_backup.windows import format_window, halve
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _ATTEMPTS = 4
 """reads of one piece before it fails"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Sequence
@@ -33,10 +32,11 @@ from influxdb_backup.jobs.restore_request import RestoreRequest, decide_reads
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals
 from influxdb_backup.jobs.restore_target import choose_target, refuse_change, refuse_conflict
 from influxdb_backup.jobs.shard_restore import refuse_other_writer, restore_by_shards, why_not_shards
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Scope, Table, printable
 from influxdb_backup.windows import format_instant
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 def plan_restore(

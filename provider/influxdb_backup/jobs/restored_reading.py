@@ -8,7 +8,6 @@ part of the proof. Everything else is read by query.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,10 +18,11 @@ from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy
 from influxdb_backup.jobs.ahead import ahead
 from influxdb_backup.jobs.piece import read_whole
 from influxdb_backup.jobs.shard_reading import ShardReading
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Table, TableSchema, Window
 from influxdb_backup.windows import format_window
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 SAMPLE_ROWS = 10_000
 """about so many rows of each table and shard group are asked by query too"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,10 @@ from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Server, ShardReport
 from influxdb_backup.influx.shard_door import ShardNotOpenError
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import MAX_END, MIN_TIME, Window, printable
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _EVER = Window(start=MIN_TIME, end=MAX_END)
 

@@ -9,7 +9,6 @@ a table without such a field is counted in every field.
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import ThreadPoolExecutor
 
 from influxdb_backup.errors import ServerError
@@ -17,10 +16,11 @@ from influxdb_backup.influx.protocol import NewShards
 from influxdb_backup.jobs.read_back import Expected, ReadBack
 from influxdb_backup.jobs.restore_run import RestoreRun
 from influxdb_backup.jobs.shard_building import BuiltGroup
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import MAX_END, MIN_TIME, TableSchema, Window, printable
 from influxdb_backup.windows import format_window, intersect
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _EVER = Window(start=MIN_TIME, end=MAX_END)
 COUNTED_PER_SECOND = 20_000_000

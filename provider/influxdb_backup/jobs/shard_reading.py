@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -10,10 +9,11 @@ from influxdb_backup.errors import ServerError, SourceError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Server, ShardCopy
 from influxdb_backup.influx.shard_door import ShardNotOpenError
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Ref, Window, printable
 from influxdb_backup.windows import format_instant, format_window, intersect
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 LEAST_SHARE = 1 / 20
 """of a shard's duration: a piece that covers less is read by queries, since a copy brings the whole shard"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 import time
@@ -28,11 +27,12 @@ from influxdb_backup.jobs.restore_progress import announce_writing
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, batches
 from influxdb_backup.jobs.shard_building import BuiltGroup, GroupBuilder, needed_groups
 from influxdb_backup.jobs.shard_proof import others_points, prove
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import RetentionPolicy, Window, printable
 from influxdb_backup.shard_groups import shard_duration
 from influxdb_backup.windows import format_window
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _ROOM = 2
 """free bytes for each byte of parts: shard files are a little larger than Parquet"""

@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from influxdb_backup.errors import InfluxdbBackupError, IntegrityError, UsageError
+from influxdb_backup.messages import shown
 from influxdb_backup.operators.links import BackupLink
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def only_passing_errors_retry(log: Any) -> Iterator[None]:
                 log.error("%s", problem)  # noqa: TRY400
         if error.retryable:
             raise
-        raise AirflowFailException(f"{error} ({error.kind})") from error
+        raise AirflowFailException(f"{error} ({shown(error.kind)})") from error
 
 
 @contextmanager
@@ -61,7 +62,38 @@ def log_group(log: Any, title: str) -> Iterator[None]:
         log.info("::endgroup::")
 
 
-class BackupOperator(BaseOperator):
+class ShownLog:
+    """A task's logger whose lines hold no secret and nothing that a terminal or the page obeys."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+
+    def info(self, text: str, *values: object) -> None:
+        """One line."""
+        self._log.info(shown(text % values if values else text))
+
+    def warning(self, text: str, *values: object) -> None:
+        """One line."""
+        self._log.warning(shown(text % values if values else text))
+
+    def error(self, text: str, *values: object) -> None:
+        """One line."""
+        self._log.error(shown(text % values if values else text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
+class SafeLog:
+    """Makes ``log`` of an operator or a sensor safe for what stands in servers and repositories."""
+
+    @property
+    def log(self) -> Any:
+        """See ShownLog."""
+        return ShownLog(super().log)  # type: ignore[misc]
+
+
+class BackupOperator(SafeLog, BaseOperator):
     """
     Base of the operators: works on one plan of one configuration file.
 

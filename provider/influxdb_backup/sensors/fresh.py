@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from influxdb_backup.operators.base import PLAN_LABEL, only_passing_errors_retry
+from influxdb_backup.operators.base import PLAN_LABEL, SafeLog, only_passing_errors_retry
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
     from influxdb_backup.model import Ref, VerifyLevel
 
 
-class BackupFreshSensor(BaseSensorOperator):
+class BackupFreshSensor(SafeLog, BaseSensorOperator):
     """
     Succeeds when the plan is covered up to ``max_age`` ago by backups that were proved at a level.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from influxdb_backup.operators.base import PLAN_LABEL, flag, only_passing_errors_retry
+from influxdb_backup.operators.base import PLAN_LABEL, SafeLog, flag, only_passing_errors_retry
 from influxdb_backup.operators.guard import refuse_unknown_conf
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ CERTAIN = 86_400 * 10**9
 """ns by which a worker's clock may be wrong: windows that were due longer ago need no question to the server"""
 
 
-class WindowSettledSensor(BaseSensorOperator):
+class WindowSettledSensor(SafeLog, BaseSensorOperator):
     """
     Succeeds once the run's window ended at least the plan's ``settle`` time ago.
 
