@@ -15,7 +15,7 @@ from typing import Any
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parents[1] / "provider"))
 
-from influxdb_backup.archive.documents import RepositoryDocument  # noqa: E402
+from influxdb_backup.archive.documents import DIGEST, RepositoryDocument  # noqa: E402
 from influxdb_backup.archive.verify import DrillVerdict  # noqa: E402
 from influxdb_backup.model import Manifest, PlanIdentity, Ref, Value, VerifyReport  # noqa: E402
 
@@ -40,6 +40,8 @@ def document_schemas() -> dict[str, dict[str, Any]]:
         for field, value in fixed.items():
             if field in schema["properties"]:
                 schema["properties"][field]["const"] = value
+        if kind is not Manifest:
+            schema["properties"][DIGEST] = {"type": "string", "pattern": "^[0-9a-f]{64}$", "title": "Digest"}
         always = [
             field for field in ("media_type", "format_version", "features_required") if field in schema["properties"]
         ]

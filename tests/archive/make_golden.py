@@ -20,6 +20,8 @@ from influxdb_backup.archive.parts import table_entry
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
 from influxdb_backup.archive.verify import verify_ref
+from influxdb_backup.jobs.drills import DrillReport, TableResult
+from influxdb_backup.jobs.restore_documents import RestoreIdentity
 from influxdb_backup.model import (
     MAX_END,
     MIN_TIME,
@@ -215,6 +217,39 @@ def main(folder: Path) -> None:
     ref = repository.ref("telemetry@latest")
     report = verify_ref(repository, ref, VerifyLevel.VALID)
     repository.put_document(layout.check_report_key("telemetry", ref.window, ref.revision, t, "0123abcd"), report)
+    manifest = repository.manifest(ref)
+    drill = DrillReport(
+        drill_id="0123abcd",
+        ref=ref.id,
+        manifest=ref.manifest,
+        window=ref.window,
+        server="scratch",
+        ok=True,
+        problems=(),
+        tables=tuple(
+            TableResult(table=str(entry.table), ok=True, rows=entry.rows, fingerprint=entry.fingerprint)
+            for entry in manifest.tables
+        ),
+        checks=(),
+        rows=ref.rows,
+        values=0,
+        bytes=ref.bytes,
+        seconds_restore=0.5,
+        seconds_read_back=0.5,
+        seconds_total=1.5,
+        scratch="influxdb_backup_drill_0123abcd",
+        scratch_dropped=True,
+        started_at=t,
+    )
+    repository.put_document(layout.drill_key("telemetry", ref.window, ref.revision, t, "0123abcd"), drill)
+    restore = RestoreIdentity(
+        restore_id="golden",
+        request="sha256:" + "0" * 64,
+        target_server="target",
+        target_database="telemetry",
+        started_at=t,
+    )
+    repository.put_document(layout.restore_key("golden"), restore)
     (folder / "expected.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
 
 

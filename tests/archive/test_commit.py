@@ -11,7 +11,7 @@ import pytest
 
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.commit import Committed
-from influxdb_backup.archive.documents import to_bytes
+from influxdb_backup.archive.documents import load, seal, to_bytes
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import Store, open_store
 from influxdb_backup.archive.verify import verify_ref
@@ -426,11 +426,12 @@ def test_opening_what_is_no_repository(local_store: Store) -> None:
     with pytest.raises(BackupNotFoundError, match="repo init"):
         Repository.open(local_store)
     Repository.init(local_store)
-    good = local_store.read(layout.REPOSITORY)
+    good = load(local_store.read(layout.REPOSITORY), layout.REPOSITORY)
+    newer = str(good["media_type"]).replace(".v1+json", ".v2+json")
     for bad, reason in [
-        (good.replace(b".v1+json", b".v2+json"), "another version"),
-        (good.replace(b'"format_version":1', b'"format_version":2'), "format version 2"),
-        (good.replace(b'"features_required":[]', b'"features_required":["encryption"]'), "encryption"),
+        (seal({**good, "media_type": newer}), "another version"),
+        (seal({**good, "format_version": 2}), "format version 2"),
+        (seal({**good, "features_required": ["encryption"]}), "encryption"),
         (b"\xff", "not a JSON document"),
         (b"[]", "not a JSON object"),
         (b"{}", "another kind"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import json
 import re
@@ -76,9 +77,17 @@ def test_the_schemas_are_current(generator: ModuleType) -> None:
 
 def test_the_examples_validate() -> None:
     """Each example of the page, against the schema that it names."""
-    assert set(EXAMPLES) == {"repository", "plan", "ref", "manifest", "check"}
+    assert set(EXAMPLES) == {"repository", "plan", "ref", "manifest", "check", "drill"}
     for kind, example in EXAMPLES.items():
         jsonschema.validate(example, schema(kind))
+
+
+@pytest.mark.parametrize("kind", sorted(set(EXAMPLES) - {"manifest"}))
+def test_the_examples_prove_themselves(kind: str) -> None:
+    """Written canonically each has the digest of itself that it holds, computed here from the page's words alone."""
+    data = canonical(EXAMPLES[kind])
+    said = EXAMPLES[kind]["digest"].encode()
+    assert hashlib.sha256(data.replace(said, b"0" * 64)).hexdigest().encode() == said
 
 
 def test_the_examples_are_one_backup() -> None:
@@ -116,10 +125,11 @@ def test_scope_hash_and_content_id_are_as_the_page_says() -> None:
 
 def golden_documents() -> Iterator[tuple[str, Path]]:
     """Every document of every golden repository, with the name of its schema."""
-    kinds = {"refs": "ref", "manifests": "manifest", "plans": "plan", "checks": "check"}
+    kinds = {"refs": "ref", "manifests": "manifest", "plans": "plan", "checks": "check", "drills": "drill"}
     for path in GOLDEN.glob("*/repository/**/*.json"):
         folder = path.relative_to(GOLDEN).parts[2]
-        yield ("repository" if folder == "repository.json" else kinds[folder]), path
+        if folder != "restores":
+            yield ("repository" if folder == "repository.json" else kinds[folder]), path
 
 
 def test_stored_documents_validate_and_are_canonical() -> None:
@@ -213,8 +223,8 @@ def test_the_definition_is_the_code_s() -> None:
 @pytest.mark.parametrize("text", [SPEC, readme_text()], ids=["spec", "README.txt"])
 def test_the_shell_commands_work(text: str, tmp_path: Path) -> None:
     """What the page and the README tell a person to type, on a golden repository, with sha256sum, cut and sed for jq."""
-    commands = re.findall(r"^ *(ref=.*|manifest=.*|echo .*sha256sum -c)$", text, re.MULTILINE)
-    assert len(commands) == 3
+    commands = re.findall(r"^ *(ref=.*|ref_digest=.*|grep -q .*|manifest=.*|echo .*sha256sum -c)$", text, re.MULTILINE)
+    assert len(commands) == 5
     script = "\n".join(commands).replace(
         "<start>_<end>/000000.json", "20260101T000000.000000000Z_20260102T000000.000000000Z/000000.json"
     )
@@ -230,4 +240,4 @@ def test_the_shell_commands_work(text: str, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0 and ": OK" in done.stdout, done.stderr
+    assert done.returncode == 0 and done.stdout.count(": OK") == 2, done.stderr

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 import influxdb_backup
 from influxdb_backup.archive import layout
-from influxdb_backup.archive.documents import content_id, parse, scope_hash, sha256, to_bytes
+from influxdb_backup.archive.documents import content_id, ref_of, sha256, to_bytes
 from influxdb_backup.archive.encoding import CODEC
 from influxdb_backup.archive.parts import part_path
 from influxdb_backup.archive.verify import verify_ref
@@ -146,12 +146,12 @@ class Commit:
         data = to_bytes(manifest)
         digest = sha256(data)
         self._create_manifest(layout.manifest_key(digest), data)
-        ref = self._ref(manifest, digest, len(data))
+        ref = ref_of(manifest, digest, len(data), revision=self._next, write_id=secrets.token_hex(16))
         key = layout.ref_key(self._plan, self._window, ref.revision)
         try:
             self._store.create(key, to_bytes(ref))
         except (FileExistsError, StoreError) as error:
-            return self._resolve(ref, key, error)
+            return self._resolve(ref, error)
         return Committed(ref=ref, created=True)
 
     def _create_manifest(self, key: str, data: bytes) -> None:
@@ -161,14 +161,14 @@ class Commit:
             if self._store.read(key) != data:
                 raise IntegrityError(f"{self._store.url} holds other bytes under {key}.") from None
 
-    def _resolve(self, ref: Ref, key: str, error: Exception) -> Committed:
+    def _resolve(self, ref: Ref, error: Exception) -> Committed:
         """
         The ref was refused, or the reply was lost: what stands at its key decides.
 
         An object that exists is never replaced, so another writer's ref there means that ours did not land.
         """
         try:
-            standing = parse(self._store.read(key), Ref, key)
+            standing = self._repository.read_ref(self._plan, self._window, ref.revision)
         except RepositoryError as unreadable:
             raise CommitStateUnknownError(
                 f"Whether {ref.id} was committed to {self._store.url} is not known: {error} "
@@ -207,32 +207,3 @@ class Commit:
             previous_revision=self._latest.revision if self._latest else None,
             annotations=draft.annotations,
         )
-
-    def _ref(self, manifest: Manifest, digest: str, size: int) -> Ref:
-        evidence = manifest.evidence
-        return Ref(
-            plan=self._plan,
-            window=self._window,
-            revision=self._next,
-            write_id=secrets.token_hex(16),
-            manifest=digest,
-            manifest_size=size,
-            content_id=self._content_id,
-            scope=manifest.scope,
-            scope_hash=scope_hash(manifest.scope),
-            read_start=evidence.read_start,
-            read_end=evidence.read_end,
-            settle=evidence.settle,
-            rows=manifest.rows,
-            bytes=manifest.bytes,
-            open=evidence.open,
-            unreadable=len(evidence.unreadable),
-            retention_policies=_looked_at(manifest),
-        )
-
-
-def _looked_at(manifest: Manifest) -> tuple[str, ...]:
-    """The policies that the source had and the scope includes, also those without tables."""
-    asked = manifest.scope.retention_policies
-    had = [policy.name for policy in manifest.source.retention_policies if asked is None or policy.name in asked]
-    return tuple(dict.fromkeys([*had, *(entry.table.retention_policy for entry in manifest.tables)]))

@@ -1,7 +1,8 @@
 """
 Documents as bytes: JSON with sorted keys, UTF-8, no spaces, one newline at the end; and reading them back.
 
-Digests are always of the bytes as stored, never of a document written again.
+Digests are always of the bytes as stored, never of a document written again. A manifest's digest is its name; every
+other document holds its own, of its bytes with zeros in the digest's place, so that each proves itself.
 """
 
 from __future__ import annotations
@@ -14,14 +15,30 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from influxdb_backup.errors import FormatError
-from influxdb_backup.model import REPOSITORY_MEDIA_TYPE, Scope, Source, TableEntry, Value, Window, encode_name
+from influxdb_backup.errors import FormatError, IntegrityError
+from influxdb_backup.model import (
+    MANIFEST_MEDIA_TYPE,
+    REPOSITORY_MEDIA_TYPE,
+    Manifest,
+    Ref,
+    Scope,
+    Source,
+    TableEntry,
+    Value,
+    Window,
+    encode_name,
+)
 
 V = TypeVar("V", bound=Value)
 
 FORMAT_VERSION = 1
 _NEWER = "Use a newer release."
 KNOWN_FEATURES: frozenset[str] = frozenset()
+DIGEST = "digest"
+"""the field in which a document holds the digest of itself"""
+NO_DIGEST = "0" * 64
+"""what stands in its place while it is computed"""
+_OWN_DIGEST = re.compile(rb'"digest"[ \t\r\n]*:[ \t\r\n]*"([0-9a-f]{64})"')
 _MEDIA_TYPE = re.compile(r"(application/vnd\.influxdb-backup\.[a-z-]+)\.v([0-9]+)\+json\Z")
 
 
@@ -34,6 +51,8 @@ class RepositoryDocument(Value):
     repository_id: str
     created_at: str
     """RFC 3339, UTC; for people"""
+    self_proving: bool = False
+    """every document but manifests holds its own digest; False in repositories that were made before there was one"""
 
 
 def sha256(data: bytes) -> str:
@@ -48,8 +67,35 @@ def canonical(document: Any) -> bytes:
 
 
 def to_bytes(document: Value) -> bytes:
-    """The bytes under which a document is stored."""
-    return canonical(document.model_dump(mode="json"))
+    """The bytes under which a document is stored: with its own digest, unless that is its name."""
+    value = document.model_dump(mode="json")
+    return canonical(value) if _media_type(type(document)) == MANIFEST_MEDIA_TYPE else seal(value)
+
+
+def seal(document: dict[str, Any]) -> bytes:
+    """The canonical bytes of a JSON object that holds the digest of itself."""
+    blank = canonical({**document, DIGEST: NO_DIGEST})
+    return blank.replace(_written(NO_DIGEST), _written(hashlib.sha256(blank).hexdigest()))
+
+
+def _written(digest: str) -> bytes:
+    return f'"{DIGEST}":"{digest}"'.encode()
+
+
+def prove(data: bytes, key: str) -> bool:
+    """
+    Whether a document holds its own digest. Raises IntegrityError when that is not the digest of these bytes.
+
+    Within strings of JSON a quotation mark is escaped, so what is found is a field, and there must be one.
+    """
+    found = list(_OWN_DIGEST.finditer(data))
+    if not found:
+        return False
+    first, last = found[0].span(1)
+    digest = hashlib.sha256(data[:first] + NO_DIGEST.encode() + data[last:]).hexdigest()
+    if len(found) > 1 or found[0][1] != digest.encode():
+        raise IntegrityError(f"{key} was changed: the digest of itself that it holds is not its own.", kind="digest")
+    return True
 
 
 def _media_type(kind: type[Value]) -> str:
@@ -65,6 +111,15 @@ def load(data: bytes, key: str) -> dict[str, Any]:
         raise FormatError(f"{key} is not a JSON document: {error}.") from None
     if not isinstance(document, dict):
         raise FormatError(f"{key} is not a JSON object.")
+    return document
+
+
+def load_proved(data: bytes, key: str, *, self_proving: bool) -> dict[str, Any]:
+    """The JSON object in ``data``, proved by the digest that it holds; ``parse`` says what is raised."""
+    has_digest = prove(data, key)
+    document = load(data, key)
+    if not has_digest and (self_proving or document.get("self_proving") is True):
+        raise IntegrityError(f"{key} does not hold the digest of itself, as all documents here do.", kind="digest")
     return document
 
 
@@ -101,9 +156,16 @@ def parse_document(document: dict[str, Any], kind: type[V], key: str) -> V:
         raise FormatError(f"{key} is damaged: {place or 'document'}: {first['msg']}.") from None
 
 
-def parse(data: bytes, kind: type[V], key: str) -> V:
-    """Does load and parse_document in one step."""
-    return parse_document(load(data, key), kind, key)
+def parse(data: bytes, kind: type[V], key: str, *, self_proving: bool = False) -> V:
+    """
+    The typed value of a stored document: its own digest proved, then as load and parse_document say.
+
+    Raises IntegrityError when it does not prove itself; with ``self_proving`` (the repository says that its documents
+    do, or the document is one that says it) also when it holds no digest.
+    """
+    by_name = _media_type(kind) == MANIFEST_MEDIA_TYPE
+    document = load(data, key) if by_name else load_proved(data, key, self_proving=self_proving)
+    return parse_document(document, kind, key)
 
 
 def _scope_value(scope: Scope) -> dict[str, Any]:
@@ -147,3 +209,37 @@ def content_id(source: Source, scope: Scope, window: Window, tables: Iterable[Ta
             }
         )
     )
+
+
+def ref_of(manifest: Manifest, digest: str, size: int, *, revision: int, write_id: str) -> Ref:
+    """
+    The ref of a manifest that is stored with this digest and size: what a ref says beside number and id is the
+    manifest's, so that a reader compares the two by making it again.
+    """
+    evidence = manifest.evidence
+    return Ref(
+        plan=manifest.plan,
+        window=manifest.window,
+        revision=revision,
+        write_id=write_id,
+        manifest=digest,
+        manifest_size=size,
+        content_id=manifest.content_id,
+        scope=manifest.scope,
+        scope_hash=scope_hash(manifest.scope),
+        read_start=evidence.read_start,
+        read_end=evidence.read_end,
+        settle=evidence.settle,
+        rows=manifest.rows,
+        bytes=manifest.bytes,
+        open=evidence.open,
+        unreadable=len(evidence.unreadable),
+        retention_policies=_looked_at(manifest),
+    )
+
+
+def _looked_at(manifest: Manifest) -> tuple[str, ...]:
+    """The policies that the source had and the scope includes, also those without tables."""
+    asked = manifest.scope.retention_policies
+    had = [policy.name for policy in manifest.source.retention_policies if asked is None or policy.name in asked]
+    return tuple(dict.fromkeys([*had, *(entry.table.retention_policy for entry in manifest.tables)]))

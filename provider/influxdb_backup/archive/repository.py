@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +19,11 @@ from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.documents import (
     RepositoryDocument,
     is_a,
-    load,
+    load_proved,
     parse,
     parse_document,
+    ref_of,
+    scope_hash,
     sha256,
     to_bytes,
 )
@@ -28,8 +31,10 @@ from influxdb_backup.archive.parts import read_part
 from influxdb_backup.archive.readme_text import readme_text
 from influxdb_backup.archive.store import Store
 from influxdb_backup.errors import BackupNotFoundError, FormatError, InfluxdbBackupError, IntegrityError, UsageError
-from influxdb_backup.model import Manifest, Part, PlanIdentity, Ref, Value, Window
+from influxdb_backup.model import Manifest, Part, PlanIdentity, Ref, Value, Window, printable
 from influxdb_backup.windows import format_window, intersect
+
+logger = logging.getLogger(__name__)
 
 V = TypeVar("V", bound=Value)
 A = TypeVar("A")
@@ -65,31 +70,39 @@ class Repository:
         self.store = store
         self.repository_id = document.repository_id
         self.url = store.url
+        self.self_proving = document.self_proving
+        """whether every document but manifests holds the digest of itself"""
 
     @classmethod
     def init(cls, store: Store) -> Repository:
         """Makes the place a repository; one that is there already is opened. Raises StoreError, FormatError."""
         document = RepositoryDocument(
-            repository_id=secrets.token_hex(16), created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            repository_id=secrets.token_hex(16),
+            created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            self_proving=True,
         )
         try:
             store.create(layout.REPOSITORY, to_bytes(document))
         except FileExistsError:
-            document = _parse_marker(store.read(layout.REPOSITORY))
+            document = _parse_marker(store.read(layout.REPOSITORY), store.url)
         with suppress(FileExistsError):
             store.create(layout.README, readme_text().encode())
         return cls(store, document)
 
     @classmethod
     def open(cls, store: Store) -> Repository:
-        """Raises BackupNotFoundError when there is none, FormatError for one of another version."""
+        """
+        Raises BackupNotFoundError when there is none, FormatError for one of another version.
+
+        One that was made before documents proved themselves is opened with a warning.
+        """
         try:
             data = store.read(layout.REPOSITORY)
         except BackupNotFoundError:
             raise BackupNotFoundError(
                 f"There is no repository at {store.url}.", hint="Create it with influxdb-backup repo init."
             ) from None
-        return cls(store, _parse_marker(data))
+        return cls(store, _parse_marker(data, store.url))
 
     # writing
 
@@ -107,8 +120,7 @@ class Repository:
         try:
             self.store.create(key, to_bytes(identity))
         except FileExistsError:
-            with _way_out(_BAD_PLAN):
-                return parse(self.store.read(key), PlanIdentity, key)
+            return self.plan_identity(identity.plan) or identity
         return identity
 
     def put_document(self, key: str, document: Value) -> None:
@@ -133,13 +145,21 @@ class Repository:
 
     def plan_identity(self, plan: str) -> PlanIdentity | None:
         """What the plan's backups are backups of; None before its first export."""
+        key = layout.plan_key(plan)
         with _way_out(_BAD_PLAN):
-            return self.document(layout.plan_key(plan), PlanIdentity)
+            identity = self.document(key, PlanIdentity)
+            if identity is not None and identity.plan != plan:
+                raise IntegrityError(f"{key} holds the identity of {printable(identity.plan)}.", kind="foreign")
+        return identity
 
     def document(self, key: str, kind: type[V]) -> V | None:
-        """One document; None when there is none. Raises FormatError for one of another kind or version."""
+        """
+        One document; None when there is none.
+
+        Raises FormatError for one of another kind or version, IntegrityError for one that does not prove itself.
+        """
         try:
-            return parse(self.store.read(key), kind, key)
+            return parse(self.store.read(key), kind, key, self_proving=self.self_proving)
         except BackupNotFoundError:
             return None
 
@@ -153,9 +173,11 @@ class Repository:
         key = layout.ref_key(plan, window, revision)
         data = self.store.read(key)
         with _way_out(_BAD_REF):
-            ref = parse(data, Ref, key)
-        if (ref.plan, ref.window, ref.revision) != (plan, window, revision):
-            raise IntegrityError(f"{key} holds the ref {ref.id}.", hint=_BAD_REF, kind="foreign")
+            ref = parse(data, Ref, key, self_proving=self.self_proving)
+            if (ref.plan, ref.window, ref.revision) != (plan, window, revision):
+                raise IntegrityError(f"{key} holds the ref {ref.id}.", kind="foreign")
+            if scope_hash(ref.scope) != ref.scope_hash:
+                raise IntegrityError(f"{key} has a scope_hash that is not the one of its scope.", kind="digest")
         return ref
 
     def refs(self, plan: str, within: Window | None = None, on_damage: OnDamage | None = None) -> tuple[Ref, ...]:
@@ -249,12 +271,20 @@ class Repository:
         manifest = parse(data, Manifest, key)
         if (manifest.plan, manifest.window, manifest.content_id) != (ref.plan, ref.window, ref.content_id):
             raise IntegrityError(
-                f"{key} is the manifest of {manifest.plan}, {format_window(manifest.window)}, and not of {ref.id}.",
+                f"{key} is the manifest of {printable(manifest.plan)}, {format_window(manifest.window)}, "
+                f"and not of {ref.id}.",
                 kind="foreign",
+            )
+        made = ref_of(manifest, ref.manifest, ref.manifest_size, revision=ref.revision, write_id=ref.write_id)
+        if made != ref:
+            differ = [name for name in Ref.model_fields if getattr(made, name) != getattr(ref, name)]
+            raise IntegrityError(
+                f"The ref {ref.id} and its manifest {key} do not agree on {', '.join(differ)}.", kind="foreign"
             )
         if manifest.repository_id != self.repository_id:
             raise IntegrityError(
-                f"{key} was written for the repository {manifest.repository_id}; {self.url} is {self.repository_id}.",
+                f"{key} was written for the repository {printable(manifest.repository_id)}; "
+                f"{self.url} is {self.repository_id}.",
                 hint="A copy of a repository needs the original's repository.json.",
                 kind="foreign",
             )
@@ -275,13 +305,24 @@ class Repository:
         """
         Key and value of all documents of one kind below a prefix of ``layout``, sorted by key.
 
-        Documents of other kinds are left out. Raises FormatError for what is not JSON, or of another version.
+        Documents of other kinds are left out. Raises FormatError for what is not JSON, or of another version, and
+        IntegrityError for what does not prove itself or stands under another backup's key.
         """
         keys = [key for key, _ in self.store.list(prefix) if key.endswith(".json")]
         found = zip(keys, at_once(self.store.read, keys), strict=True)
         with _way_out(_BAD_REPORT):
-            loaded = [(key, load(data, key)) for key, data in found]
-            return [(key, parse_document(document, kind, key)) for key, document in loaded if is_a(document, kind)]
+            loaded = [(key, load_proved(data, key, self_proving=self.self_proving)) for key, data in found]
+            documents = [(key, parse_document(one, kind, key)) for key, one in loaded if is_a(one, kind)]
+            for key, document in documents:
+                _refuse_foreign_report(key, document)
+        return documents
+
+
+def _refuse_foreign_report(key: str, document: Value) -> None:
+    """A report that names a backup counts for that one only."""
+    ref = getattr(document, "ref", None)
+    if isinstance(ref, str) and not any(key.startswith(f"{root}{ref}/") for root in (layout.CHECKS, layout.DRILLS)):
+        raise IntegrityError(f"{key} holds a report of {printable(ref)}.", kind="foreign")
 
 
 @contextmanager
@@ -291,11 +332,20 @@ def _way_out(hint: str) -> Iterator[None]:
         yield
     except FormatError as error:
         raise FormatError(error.message, hint=error.hint or hint) from None
+    except IntegrityError as error:
+        raise IntegrityError(error.message, hint=hint, kind=error.kind) from None
 
 
-def _parse_marker(data: bytes) -> RepositoryDocument:
+def _parse_marker(data: bytes, url: str) -> RepositoryDocument:
     with _way_out(_BAD_REPOSITORY):
-        return parse(data, RepositoryDocument, layout.REPOSITORY)
+        document = parse(data, RepositoryDocument, layout.REPOSITORY)
+    if not document.self_proving:
+        logger.warning(
+            "The repository %s was made by an earlier release: changed bytes in refs and reports of that time are not "
+            "found. A new repository (`influxdb-backup repo init`) holds documents that prove themselves.",
+            url,
+        )
+    return document
 
 
 def _by_time(name: layout.RefName) -> tuple[int, int, int, bool]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from influxdb_backup.archive import layout
-from influxdb_backup.archive.documents import is_a, load
 from influxdb_backup.archive.parquet import read_batches
 from influxdb_backup.archive.parts import part_file, part_path, table_entry
 from influxdb_backup.columns import batch_columns
@@ -17,6 +16,8 @@ from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, Int
 from influxdb_backup.fingerprint import TableFingerprint
 from influxdb_backup.model import (
     DRILL_MEDIA_TYPE,
+    Fingerprint,
+    Int64,
     Manifest,
     Part,
     Problem,
@@ -49,12 +50,31 @@ class VerifyProgress:
     table: str
 
 
+class TableVerdict(Value):
+    """What a drill read back of one table."""
+
+    table: str
+    """as messages name it"""
+    ok: bool
+    rows: Int64
+    fingerprint: Fingerprint
+
+
 class DrillVerdict(Value):
     """What of a drill's report matters here."""
 
     media_type: str = DRILL_MEDIA_TYPE
+    ref: str
     manifest: str
     ok: bool
+    problems: tuple[Problem, ...]
+    tables: tuple[TableVerdict, ...]
+
+    def proves(self, manifest: Manifest) -> bool:
+        """Whether every table of the manifest came back, and nothing was wrong."""
+        wanted = sorted((str(entry.table), entry.rows, entry.fingerprint) for entry in manifest.tables)
+        came = sorted((one.table, one.rows, one.fingerprint) for one in self.tables)
+        return self.ok and not self.problems and all(one.ok for one in self.tables) and came == wanted
 
 
 def verify_ref(
@@ -77,7 +97,7 @@ def verify_ref(
         problems += _check_tables(manifest)
         problems += _check_parts(repository, manifest, level, progress)
     if level is VerifyLevel.RESTORABLE:
-        problems += _drilled(repository, ref)
+        problems += _drilled(repository, ref, manifest)
     return VerifyReport(
         ref=ref.id,
         manifest=ref.manifest,
@@ -186,15 +206,6 @@ def _check_documents(repository: Repository, ref: Ref) -> tuple[list[Problem], M
         manifest = repository.manifest(ref)
     except InfluxdbBackupError as error:
         return [*problems, _problem(layout.manifest_key(ref.manifest), error)], None
-    if (manifest.rows, manifest.bytes) != (ref.rows, ref.bytes):
-        problems.append(
-            Problem(
-                kind="rows",
-                object=ref.id,
-                message=f"The ref says {ref.rows} rows and {ref.bytes} bytes, "
-                f"its manifest {manifest.rows} and {manifest.bytes}.",
-            )
-        )
     return problems, manifest
 
 
@@ -269,15 +280,14 @@ def _valid(repository: Repository, entry: TableEntry, part: Part) -> Iterator[Pr
             yield Problem(kind=kind, object=part.path, message=message)
 
 
-def _drilled(repository: Repository, ref: Ref) -> list[Problem]:
+def _drilled(repository: Repository, ref: Ref, manifest: Manifest | None) -> list[Problem]:
     prefix = layout.report_prefix(layout.DRILLS, ref.plan, ref.window, ref.revision)
     try:
-        for key, _ in repository.store.list(prefix):
-            document = load(repository.store.read(key), key)
-            if is_a(document, DrillVerdict) and document.get("manifest") == ref.manifest and document.get("ok") is True:
-                return []
+        drills = [drill for _, drill in repository.read_documents(prefix, DrillVerdict)]
     except InfluxdbBackupError as error:
         return [_problem(prefix, error)]
+    if manifest is not None and any(one.manifest == ref.manifest and one.proves(manifest) for one in drills):
+        return []
     message = f"No drill of {ref.id} passed."
     return [
         Problem(kind="drill", object=ref.id, message=f"{message} Run influxdb-backup drill {ref.plan} --ref {ref.id}.")
