@@ -121,7 +121,7 @@ class SourceError(InfluxdbBackupError):
     The source is not what the plan's backups say it was, or cannot give the whole window.
 
     Kinds: ``open-window``, ``expired-window``, ``shrunk-window``, ``missing-at-source``, ``identity-mismatch``,
-    ``empty-selection``, ``unreadable``.
+    ``empty-selection``, ``unreadable``, ``overlapping-groups``, ``source-damaged``, ``shard-reader``.
     """
 
     default_kind = "source"

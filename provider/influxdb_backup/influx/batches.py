@@ -16,6 +16,14 @@ _JOINED_BYTES = 1 << 20
 """walked rows are converted when they have grown to this size: what is larger gains nothing from being joined"""
 
 
+class NotAscendingError(ValueError):
+    """A series has two rows of one time, or one that is earlier than the row before it; ``time`` is the second's."""
+
+    def __init__(self, time: int) -> None:
+        super().__init__(f"a row of the time {time} is not behind the one before it")
+        self.time = time
+
+
 class _TagColumn:
     """The values of one tag, a run of rows each."""
 
@@ -64,6 +72,8 @@ class BatchBuilder:
         self._binary = binary
         self._tags = [_TagColumn(tag, binary=tag in binary) for tag in tags]
         self._lengths: list[int] = []
+        self._last: int | None = None
+        """the time of the last row of a series that goes on"""
         self._pending: list[tuple[object, ...]] = []
         self._walked: list[Rows] = []
         self._walked_bytes = 0
@@ -126,11 +136,17 @@ class BatchBuilder:
                 raise OtherTypeError(position, "values that the probe did not see")
 
     def finish(self) -> pa.RecordBatch:
-        """What was gathered, as one batch; the present series goes on. Raises OtherTypeError and NotUtf8Error."""
+        """
+        What was gathered, as one batch; the present series goes on.
+
+        Raises OtherTypeError, NotUtf8Error and NotAscendingError.
+        """
         self._convert_walked()
         self._convert_pending()
         lengths = np.array(self._lengths, np.int64)
-        arrays = [pa.concat_arrays(self._times).cast(TIME_TYPE)]
+        times = pa.concat_arrays(self._times)
+        self._prove_order(times.to_numpy(), lengths)
+        arrays = [times.cast(TIME_TYPE)]
         for tag in self._tags:
             try:
                 arrays.append(tag.finish(lengths))
@@ -139,6 +155,16 @@ class BatchBuilder:
         arrays.extend(pa.concat_arrays(chunks) for chunks in self._values)
         self._times = []
         self._values = [[] for _ in self._fields]
+        self._last = times[-1].as_py() if self._lengths[-1] else None
         self._lengths = [0]
         self.rows = 0
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _prove_order(self, times: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:
+        begins = np.cumsum(lengths) - lengths
+        if self._last is not None and lengths[0] and times[0] <= self._last:
+            raise NotAscendingError(int(times[0]))
+        falls = np.flatnonzero(times[1:] <= times[:-1]) + 1
+        wrong = falls[~np.isin(falls, begins)] if len(falls) else falls
+        if len(wrong):
+            raise NotAscendingError(int(times[wrong[0]]))

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from influxdb_backup.influx.influxql import INDEX_FIELDS
 from influxdb_backup.influx.protocol import Conflict, Dialect, Unrepresentable, WriteOptions
 from influxdb_backup.model import Column, InfluxType, Role, encode_name, is_utf8
 
@@ -20,12 +21,14 @@ DIALECT_1X = Dialect(
     unsigned=False,
     reserved_tag_keys=frozenset({"time"}),
     reserved_measurements=frozenset({"_series", "_fieldKeys", "_tagKeys"}),
+    index_fields=INDEX_FIELDS,
 )
 DIALECT_2X = Dialect(
     name="2.x",
     unsigned=True,
     reserved_tag_keys=frozenset({"time", "_field", "_measurement", "\x00", "\udcff"}),
     reserved_measurements=DIALECT_1X.reserved_measurements,
+    index_fields=INDEX_FIELDS,
 )
 
 _FIRST_WITH_STRING_LIMIT = (1, 9, 4)

@@ -9,7 +9,7 @@ another in the next one, which makes the boundaries matter.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from influxdb_backup.errors import QueryError
@@ -17,6 +17,7 @@ from influxdb_backup.influx.influxql import between, every_source
 from influxdb_backup.influx.query import QueryApi
 from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.model import MAX_END, MIN_TIME, Window, decode_name, printable
+from influxdb_backup.windows import format_window, intersect, tile
 
 _SECOND = 1_000_000_000
 _STAMP = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?Z\Z")
@@ -70,6 +71,28 @@ def listed_shards(api: QueryApi) -> dict[str, dict[str, tuple[ShardInfo, ...]]]:
                 policy = _text(entry, b"retention_policy")
                 policies[policy] = (*policies.get(policy, ()), shard)
     return found
+
+
+def overlaps(shards: Iterable[ShardInfo], window: Window) -> dict[Window, tuple[ShardInfo, ...]]:
+    """
+    The stretches of the window that more than one shard holds, with those shards in the order of their numbers.
+
+    Servers of 1.x before 1.9 make such groups when a policy's shard duration becomes no multiple of what it was: a new
+    group ends inside of an old one. Newer servers keep what they find so (1.12.4, and 2.9.1 after an upgrade or a
+    restore of metadata), and a group that was truncated still seems to go on to its end.
+    """
+    shards = sorted(shards, key=lambda shard: shard.id)
+    found = {}
+    for piece in tile(window, [shard.group for shard in shards]):
+        held = tuple(shard for shard in shards if intersect(shard.group, piece))
+        if len(held) > 1:
+            found[piece] = held
+    return found
+
+
+def named(shards: Sequence[ShardInfo]) -> str:
+    """Shards with their groups' times, in words."""
+    return ", ".join(f"{shard.id} ({format_window(shard.group)})" for shard in shards)
 
 
 def _text(entry: Mapping[bytes, object], key: bytes) -> str:

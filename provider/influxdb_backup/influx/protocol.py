@@ -98,6 +98,11 @@ class Dialect:
     """keys that the server refuses although the syntax can carry them"""
     reserved_measurements: frozenset[str]
     """names that are written and then cannot be read"""
+    index_fields: frozenset[str] = frozenset()
+    """
+    fields that are written as any other, and that queries answer from the index at time 0: their values stand in the
+    shards' files alone
+    """
     max_string_bytes: int | None = 2**20
     """the longest string value; None where the server has no limit"""
     utf8_names: bool = False
@@ -193,12 +198,27 @@ class ShardCopy(Protocol):
     def scrub(self) -> ShardReport:
         """Reads everything."""
 
+    def measurements(self) -> frozenset[str]:
+        """Measurements that its files have series of, also those whose points are all deleted."""
+
+    def holds(self, measurement: str, piece: Window) -> bool:
+        """Whether it has a point of the measurement in the piece."""
+
+    def stored(self, schema: TableSchema, piece: Window) -> Mapping[str, int] | None:
+        """
+        The values of each field in all of its shards, where several shards hold the piece; None where one does.
+
+        They can be more than ``read`` gives, since that gives a point once. A query counts no other number of a field
+        that has one type, and no more of one that has several.
+        """
+
     def read(self, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """
         As ``Server.read``. Thread-safe.
 
         Raises IncompleteReadError of kind ``schema-changed`` for a tag or field that ``schema`` does not know and that
-        has points in the piece.
+        has points in the piece, and SourceError (``overlapping-groups``) when the shards of the piece contradict each
+        other.
         """
 
 
@@ -266,6 +286,13 @@ class Server(Protocol):
 
     def pieces(self, database: str, retention_policy: str, window: Window) -> tuple[Window, ...]:
         """Tiles the window so that no piece crosses a shard group, also where no group is known."""
+
+    def overlaps(self, database: str, retention_policy: str, window: Window) -> Mapping[Window, str]:
+        """
+        The stretches of the window that several shards hold, with the names of these shards in words.
+
+        Empty too where the credentials may not list shards.
+        """
 
     def counts(
         self, database: str, retention_policy: str, measurement: str, window: Window, fields: Sequence[str]

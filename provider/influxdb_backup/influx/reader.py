@@ -15,16 +15,27 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from influxdb_backup.errors import IncompleteReadError, QueryError
+from influxdb_backup.errors import IncompleteReadError, InfluxdbBackupError, QueryError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx import rows as plain_rows
-from influxdb_backup.influx.batches import BatchBuilder
+from influxdb_backup.influx.batches import BatchBuilder, NotAscendingError
 from influxdb_backup.influx.dialect import escape_tag
-from influxdb_backup.influx.influxql import between, call_all, call_one, explain_fields, quote_ident, select_all, source
+from influxdb_backup.influx.influxql import (
+    INDEX_FIELDS,
+    between,
+    call_all,
+    call_one,
+    explain_fields,
+    quote_ident,
+    select_all,
+    source,
+)
 from influxdb_backup.influx.merged_series import may_be_merged, merged
+from influxdb_backup.influx.overlap import doubled_points, mixed_types
 from influxdb_backup.influx.protocol import ReadOptions
 from influxdb_backup.influx.query import QueryApi, ResultStream, Rows, Series
 from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError
+from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import (
     Column,
@@ -37,7 +48,7 @@ from influxdb_backup.model import (
     encode_name,
     printable,
 )
-from influxdb_backup.windows import format_window
+from influxdb_backup.windows import format_instant, format_window
 
 logger = logger_of(__name__)
 
@@ -51,6 +62,7 @@ _WALKED_BYTES = 4 * 2**20
 _FEW_ROWS = 64
 _MISSES = 8
 _FIELDS = b"AUXILIARY FIELDS: "
+_SHARDS = b"NUMBER OF SHARDS: "
 
 
 @dataclass
@@ -94,8 +106,12 @@ class _Walker:
 class Reader:
     """Reads and counts points through a QueryApi; the same for every generation that speaks InfluxQL."""
 
-    def __init__(self, api: QueryApi) -> None:
+    def __init__(
+        self, api: QueryApi, shards: Callable[[str, str, Window], Sequence[ShardInfo]] = lambda *_: ()
+    ) -> None:
+        """``shards`` lists those of a database and policy that overlap in a window, as far as that may be listed."""
         self._api = api
+        self._shards = shards
         self._binary: set[tuple[str, Table, Column]] = set()
 
     @cached_property
@@ -112,13 +128,14 @@ class Reader:
         """
         ``count(*)`` by field, also of fields that a caller did not ask for; fields without points are left out.
 
-        The window must not cross a shard group: the server counts only the points of one type.
+        The window must not cross a shard group: the server counts only the points of one type. Fields that a query
+        answers from the index are left out.
         """
         statement = call_all("count", table.retention_policy, table.measurement, window)
         row = self._one_row(database, table, window, statement, b"count_")
         counts = {}
         for name, value in row.items():
-            if value is None:
+            if value is None or name in INDEX_FIELDS:
                 continue
             if type(value) is not int:
                 raise QueryError(f"{self._about(table, window)}: the count of {printable(name)} is no number.")
@@ -136,28 +153,43 @@ class Reader:
 
     def has_fields(self, database: str, table: Table, window: Window, fields: Collection[Column]) -> bool:
         """See ``Server.has_fields``."""
+        lines = self._explained(database, table, window)
+        listed = next((line[len(_FIELDS) :] for line in lines if line.startswith(_FIELDS)), b"")
+        among = f", {decode_name(listed)}, "
+        return all(
+            field.name in INDEX_FIELDS
+            or any(f", {name}::{field.type.value}, " in among for name in (field.name, quote_ident(field.name)))
+            for field in fields
+        )
+
+    def _explained(self, database: str, table: Table, window: Window) -> list[bytes]:
         answer = self._api.rows(
             explain_fields(table.retention_policy, table.measurement, window),
             database=database,
             retention_policy=table.retention_policy,
             subject=self._about(table, window),
         )
-        lines = [value for series in answer for row in series.values for value in row if isinstance(value, bytes)]
-        listed = next((line[len(_FIELDS) :] for line in lines if line.startswith(_FIELDS)), b"")
-        among = f", {decode_name(listed)}, "
-        return all(
-            any(f", {name}::{field.type.value}, " in among for name in (field.name, quote_ident(field.name)))
-            for field in fields
-        )
+        return [value for series in answer for row in series.values for value in row if isinstance(value, bytes)]
+
+    def _is_shared(self, database: str, table: Table, window: Window) -> bool:
+        """Whether more than one shard that has the table holds times of the window."""
+        counts = [line[len(_SHARDS) :] for line in self._explained(database, table, window) if line.startswith(_SHARDS)]
+        if not all(count.isdigit() for count in counts):
+            raise QueryError(f"{self._about(table, window)}: the number of shards is no number.")
+        return sum(map(int, counts)) > 1
 
     def read(self, database: str, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """The batches of one table in one piece; see ``Server.read``."""
         table = schema.table
         about = self._about(table, piece)
+        fields = sorted({column.name for column in schema.fields} - INDEX_FIELDS)
+        by_name = len(fields) < len({column.name for column in schema.fields})
+        if by_name and not fields:
+            return
         types = self._types(database, schema, piece)
         texts = sum(1 for column in schema.fields if column.type is InfluxType.STRING)
         with self._api.stream(
-            select_all(table.retention_policy, table.measurement, piece),
+            select_all(table.retention_policy, table.measurement, piece, fields if by_name else None),
             database=database,
             retention_policy=table.retention_policy,
             chunk_size=max(16, TEXT_CHUNK // texts) if texts else NUMERIC_CHUNK,
@@ -205,11 +237,28 @@ class Reader:
                         began = stream.consumed
                 except (OtherTypeError, NotUtf8Error) as error:
                     raise self._changed(about, database, schema, shape, error) from error
+                except NotAscendingError as error:
+                    raise self._doubled(about, database, schema.table, piece, error) from error
         if shape is not None and builder is not None and builder.rows:
             try:
                 yield _in_piece(about, builder.finish(), piece)
             except (OtherTypeError, NotUtf8Error) as error:
                 raise self._changed(about, database, schema, shape, error) from error
+            except NotAscendingError as error:
+                raise self._doubled(about, database, schema.table, piece, error) from error
+
+    def _doubled(
+        self, about: str, database: str, table: Table, piece: Window, error: NotAscendingError
+    ) -> InfluxdbBackupError:
+        instant = format_instant(error.time)
+        if self._is_shared(database, table, piece):
+            shards = self._shards(database, table.retention_policy, piece)
+            return doubled_points(table, piece, shards, f"a query gives a point of {instant} twice")
+        return QueryError(
+            f"{about}: the server gives a point of {instant} twice, or behind a later one of its series.",
+            hint="No backup of it could be restored. Look for what wrote files into the server's folder; deleting "
+            "that time of the measurement and writing it again makes it right.",
+        )
 
     def _refuse_merged(self, database: str, table: Table, piece: Window, shape: _Shape) -> None:
         """Raises QueryError when the answer's tags may be those of another series."""
@@ -255,10 +304,18 @@ class Reader:
         for column in schema.fields:
             known.setdefault(column.name, []).append(column.type)
         types: dict[str, InfluxType | None] = {name: kinds[0] for name, kinds in known.items()}
-        mixed = {name: kinds for name, kinds in known.items() if len(kinds) > 1}
+        mixed = {name: kinds for name, kinds in known.items() if len(kinds) > 1 and name not in INDEX_FIELDS}
         if not mixed:
             return types
         table = schema.table
+        if self._is_shared(database, table, piece):
+            name = printable(next(iter(mixed)))
+            raise mixed_types(
+                table,
+                piece,
+                self._shards(database, table.retention_policy, piece),
+                f"its field {name} has several types, of which a query gives one and hides the others",
+            )
         statement = call_all("first", table.retention_policy, table.measurement, piece)
         row = self._one_row(database, table, piece, statement, b"first_")
         for name, kinds in mixed.items():

@@ -25,7 +25,7 @@ from influxdb_backup.influx.influxql import quote_ident
 from influxdb_backup.influx.line_protocol import unrepresentable
 from influxdb_backup.influx.marks import Mark, MarkedDatabase, has_form, mark_policy, policies_mark
 from influxdb_backup.influx.new_groups import Groups
-from influxdb_backup.influx.pieces import explained_boundaries, listed_groups
+from influxdb_backup.influx.pieces import explained_boundaries, listed_groups, listed_shards, named, overlaps
 from influxdb_backup.influx.protocol import (
     Dialect,
     NewShards,
@@ -42,6 +42,7 @@ from influxdb_backup.influx.reader import Reader
 from influxdb_backup.influx.schema import SchemaReader, names
 from influxdb_backup.influx.selects import select_rows
 from influxdb_backup.influx.sending import compresses, http_sender
+from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.influx.snapshot1 import SnapshotDoor
 from influxdb_backup.influx.snapshot_port1 import SnapshotPort
 from influxdb_backup.influx.writer import LineProtocolWriter, Send
@@ -71,7 +72,7 @@ class Server1:
         self._info = info
         self._dialect = dialect_1x(info.version)
         self._api = QueryApi(http)
-        self._reader = Reader(self._api)
+        self._reader = Reader(self._api, self._shared_shards)
         self._schema = SchemaReader(self._api)
         address = settings.snapshot_address
         port = SnapshotPort(address, settings.timeout, http.name) if address else None
@@ -130,6 +131,21 @@ class Server1:
             edges = explained_boundaries(self._api, database, retention_policy, window)
         inner = [edge for edge in edges if window.start < edge < window.end]
         return tile(window, [Window(start=edge, end=window.end) for edge in inner])
+
+    def overlaps(self, database: str, retention_policy: str, window: Window) -> Mapping[Window, str]:
+        """By SHOW SHARDS; see ``protocol.Server.overlaps``."""
+        return {piece: named(shards) for piece, shards in self._overlaps(database, retention_policy, window).items()}
+
+    def _overlaps(self, database: str, retention_policy: str, window: Window) -> Mapping[Window, tuple[ShardInfo, ...]]:
+        try:
+            shards = listed_shards(self._api).get(database, {}).get(retention_policy, ())
+        except AccessError:
+            return {}
+        return overlaps(shards, window)
+
+    def _shared_shards(self, database: str, retention_policy: str, window: Window) -> tuple[ShardInfo, ...]:
+        found = self._overlaps(database, retention_policy, window).values()
+        return tuple(dict.fromkeys(shard for shards in found for shard in shards))
 
     def counts(
         self,

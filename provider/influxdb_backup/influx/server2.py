@@ -24,11 +24,11 @@ from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.influxql import between, quote_ident, source
 from influxdb_backup.influx.line_protocol import unrepresentable
 from influxdb_backup.influx.marks import Mark, MarkedDatabase, Purpose, describe
-from influxdb_backup.influx.metadata2 import metadata_groups
+from influxdb_backup.influx.metadata2 import metadata_groups, metadata_shards
 from influxdb_backup.influx.new_groups import Groups
 from influxdb_backup.influx.new_shards2 import Naming
 from influxdb_backup.influx.organization2 import own_organization
-from influxdb_backup.influx.pieces import explained_boundaries
+from influxdb_backup.influx.pieces import explained_boundaries, named, overlaps
 from influxdb_backup.influx.protocol import (
     Dialect,
     NewShards,
@@ -45,6 +45,7 @@ from influxdb_backup.influx.reader import Reader
 from influxdb_backup.influx.schema import SchemaReader, names
 from influxdb_backup.influx.selects import select_rows
 from influxdb_backup.influx.sending import compresses, http_sender
+from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.influx.shards2 import BackupApiDoor
 from influxdb_backup.influx.writer import LineProtocolWriter, Send
 from influxdb_backup.model import (
@@ -78,7 +79,7 @@ class Server2:
         """Finds out the token's organisation; raises AccessError when it is not the configured one."""
         self._http = http
         self._api = QueryApi(http)
-        self._reader = Reader(self._api)
+        self._reader = Reader(self._api, self._shared_shards)
         self._schema = SchemaReader(self._api)
         self._url = settings.url
         self._control = ControlPlane(settings)
@@ -147,6 +148,25 @@ class Server2:
                     return tile(window, groups)
         edges = explained_boundaries(self._api, database, retention_policy, window)
         return tile(window, [Window(start=edge, end=window.end) for edge in edges if window.start < edge < window.end])
+
+    def overlaps(self, database: str, retention_policy: str, window: Window) -> Mapping[Window, str]:
+        """By the backup metadata; see ``protocol.Server.overlaps``."""
+        return {piece: named(shards) for piece, shards in self._overlaps(database, retention_policy, window).items()}
+
+    def _overlaps(self, database: str, retention_policy: str, window: Window) -> Mapping[Window, tuple[ShardInfo, ...]]:
+        bucket = self._buckets.proved_before(database, retention_policy)
+        if not self._reads_metadata:
+            return {}
+        try:
+            shards = metadata_shards(self._http).get(bucket.id, ())
+        except AccessError:
+            self._reads_metadata = False
+            return {}
+        return overlaps(shards, window)
+
+    def _shared_shards(self, database: str, retention_policy: str, window: Window) -> tuple[ShardInfo, ...]:
+        found = self._overlaps(database, retention_policy, window).values()
+        return tuple(dict.fromkeys(shard for shards in found for shard in shards))
 
     # --- points out
 

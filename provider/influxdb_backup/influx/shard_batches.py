@@ -41,6 +41,8 @@ class ShardFile:
     name: str
     data: U8
     tombstone: bytes | U8 | None = None
+    rank: int = 0
+    """of its shard among others of the same times: the points of a higher one win"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class ShardPoints:
     """
 
     def __init__(self, files: Sequence[ShardFile]) -> None:
-        ordered = sorted(files, key=lambda file: _generation(file.name))
+        ordered = sorted(files, key=lambda file: (file.rank, _generation(file.name)))
+        self.sources = tuple(ordered)
         self._files = [open_file(file.name, file.data) for file in ordered]
         self._deleted = [_deleted(file, opened) for file, opened in zip(ordered, self._files, strict=True)]
         self._chunks = chunked(self._files)

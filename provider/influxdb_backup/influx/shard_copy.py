@@ -6,7 +6,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from functools import partial, reduce
+from dataclasses import replace
+from functools import cache, partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ import pyarrow.compute as pc
 from influxdb_backup.columns import arrow_schema, batch_columns, binary_columns
 from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
 from influxdb_backup.influx import shard_files
-from influxdb_backup.influx.protocol import ReadOptions, Server, ShardReport
+from influxdb_backup.influx.overlap import OverlappingShards
+from influxdb_backup.influx.pieces import overlaps
+from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy, ShardReport
 from influxdb_backup.influx.shard_batches import ShardFile, ShardPoints
 from influxdb_backup.influx.shard_door import (
     ShardDoor,
@@ -71,6 +74,22 @@ class FetchedShard:
                     damages[error.message] = None
         return ShardReport(rows, tuple(damages))
 
+    def measurements(self) -> frozenset[str]:
+        """See ``ShardCopy.measurements``."""
+        return frozenset(name for points in self._points for name in points.tables)
+
+    def holds(self, measurement: str, piece: Window) -> bool:
+        """See ``ShardCopy.holds``."""
+        return any(
+            _points_of(batch).num_rows
+            for points in self._points
+            for batch in points.batches(measurement, piece, ReadOptions())
+        )
+
+    def stored(self, schema: TableSchema, piece: Window) -> None:  # noqa: ARG002 - one shard holds each value once
+        """See ``ShardCopy.stored``."""
+        return
+
     def read(self, schema: TableSchema, piece: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """See ``ShardCopy.read``."""
         for points in self._points:
@@ -107,9 +126,13 @@ def _is_stripped(column: Column) -> bool:
 
 
 def _points_of(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows that have a field."""
+    """The rows that have a field which queries find."""
     columns = enumerate(batch_columns(batch.schema), start=1)
-    fields = [batch.column(position).is_valid() for position, column in columns if column.role is Role.FIELD]
+    fields = [
+        batch.column(position).is_valid()
+        for position, column in columns
+        if column.role is Role.FIELD and not _is_stripped(column)
+    ]
     return batch.filter(reduce(pc.or_, fields)) if fields else batch.slice(0, 0)
 
 
@@ -139,14 +162,17 @@ def _of_listed(batch: pa.RecordBatch, unknown: Set[Column], table: Table) -> pa.
 @contextmanager
 def copied(
     server: Server, door: ShardDoor, database: str, retention_policy: str, piece: Window, least_share: float
-) -> Iterator[FetchedShard | None]:
+) -> Iterator[ShardCopy | None]:
     """See ``Server.copy_shard``. The files are removed when the context ends."""
     shards = [
         shard
         for shard in door.shards(database, retention_policy)
         if shard.group.start < piece.end and piece.start < shard.group.end
     ]
-    if any(piece.end - piece.start < least_share * (shard.group.end - shard.group.start) for shard in shards):
+    shared = overlaps(shards, piece)
+    if not shared and any(
+        piece.end - piece.start < least_share * (shard.group.end - shard.group.start) for shard in shards
+    ):
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="influxdb-backup-shard-") as folder:
@@ -156,7 +182,18 @@ def copied(
             own.mkdir()
             return opened(fetch_settled(door, database, retention_policy, shard, server.now, own))
 
-        yield FetchedShard([_sound(fetched, shard, piece) for shard in shards])
+        points = [_sound(fetched, shard, piece) for shard in shards]
+        yield _overlapping(shards, points) if shared else FetchedShard(points)
+
+
+def _overlapping(shards: Sequence[ShardInfo], points: Sequence[ShardPoints]) -> OverlappingShards:
+    def joined(last: int) -> FetchedShard:
+        ranks = {shard: (shard == last, shard) for shard in range(len(points))}
+        order = sorted(ranks, key=lambda shard: ranks[shard])
+        files = [replace(file, rank=rank) for rank, shard in enumerate(order) for file in points[shard].sources]
+        return FetchedShard([ShardPoints(files)])
+
+    return OverlappingShards(shards, [FetchedShard([own]) for own in points], cache(joined))
 
 
 def _sound(fetched: Callable[[ShardInfo, int], ShardPoints], shard: ShardInfo, piece: Window) -> ShardPoints:

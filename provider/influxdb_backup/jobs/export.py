@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,7 @@ from influxdb_backup.model import (
     UnreadableTable,
     Value,
     Window,
+    printable,
 )
 from influxdb_backup.windows import format_duration, format_instant, format_window
 
@@ -117,6 +119,7 @@ def export(
         shards = ShardReading(server, plan.database, plan.reader, backup_with=known)
         with telling_last_backup(refs, window), WindowReader(plan, server, attempt, shards, progress) as reader:
             reading = _read_everything(reader, previous, read_start, options)
+            _refuse_unreadable(plan, _unreadable(reader, reading.selection))
         draft = _draft(reader, reading, read_start, is_open, options)
         if not options.accept_shrink:
             refuse_shrink(draft, repository, [ref for ref in refs if ref.window == window])
@@ -188,6 +191,7 @@ def _read_everything(
             reader.withdraw(stale)
         missing = {key: schema for key, schema in wanted.items() if key not in reader.results}
         if not missing:
+            _refuse_unlisted(reader, reading.selection)
             return reading
         reader.read(missing)
     raise IncompleteReadError(
@@ -206,6 +210,49 @@ def _refuse_vanished(reader: WindowReader, selection: Selection) -> None:
             f"{' and more' if len(gone) > 5 else ''}.",
             kind="missing-at-source",
             hint="Check the connection's rights; if it was dropped on purpose, export again.",
+        )
+
+
+def _refuse_unlisted(reader: WindowReader, selection: Selection) -> None:
+    hidden = sorted((str(table), piece) for table, piece in reader.unlisted.items() if table not in selection.tables)
+    if hidden:
+        name, piece = hidden[0]
+        raise IncompleteReadError(
+            f"The files of {reader.server.name} hold points of {name} in {format_window(piece)}, and the server lists "
+            f"no such measurement{f' ({len(hidden) - 1} more are like it)' if len(hidden) > 1 else ''}.",
+            kind="hidden-values",
+            hint="If it was dropped just now, run it again. If not, queries do not find it, though it is there: look "
+            "at the server's log. With reader: query the plan backs up what queries find.",
+        )
+
+
+def _unreadable(reader: WindowReader, selection: Selection) -> tuple[UnreadableTable, ...]:
+    """Of which tables the backup has not all that the server stores: none of it, or some fields in some pieces."""
+    left_out: dict[Table, set[str]] = {}
+    for (table, _), result in reader.results.items():
+        if result.left_out:
+            left_out.setdefault(table, set()).update(result.left_out)
+    return (
+        *selection.unreadable,
+        *(
+            UnreadableTable(
+                table=table,
+                reason=f"Queries answer its field {' and '.join(printable(name) for name in sorted(names))} from the "
+                "server's index, so where it was read by queries the field is left out; a copy of its shard has the "
+                "values (reader: shard).",
+            )
+            for table, names in sorted(left_out.items(), key=lambda item: str(item[0]))
+        ),
+    )
+
+
+def _refuse_unreadable(plan: Plan, unreadable: Sequence[UnreadableTable]) -> None:
+    if unreadable and plan.unreadable == "fail":
+        first = unreadable[0]
+        raise SourceError(
+            f"The measurement {first.table} cannot be read: {first.reason}",
+            kind="unreadable",
+            hint="Set unreadable: warn in the plan to back everything else up and have it reported.",
         )
 
 
@@ -229,13 +276,8 @@ def _list(reader: WindowReader, previous: Manifest | None, read_start: int, opti
             kind="missing-at-source",
             hint="Check the connection's rights; if it was dropped on purpose, export once with --accept-missing.",
         )
-    if selection.unreadable and plan.unreadable == "fail":
-        first = selection.unreadable[0]
-        raise SourceError(
-            f"The measurement {first.table} cannot be read: {first.reason}",
-            kind="unreadable",
-            hint="Set unreadable: warn in the plan to back everything else up and have it reported.",
-        )
+    _refuse_unreadable(plan, selection.unreadable)
+    reader.unreadable = frozenset(entry.table for entry in selection.unreadable)
     for table in selection.tables:
         reader.number(table)
     return _Reading(policies=policies, selection=selection, pieces=listed.result())
@@ -271,7 +313,7 @@ def _draft(
                 for piece in pieces
             ),
             counts=tuple(count for results in by_table.values() for result in results for count in result.counts),
-            unreadable=reading.selection.unreadable,
+            unreadable=_unreadable(reader, reading.selection),
         ),
         tables=tuple(
             table_entry(

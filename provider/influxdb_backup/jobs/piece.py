@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,10 +14,10 @@ import pyarrow as pa
 from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.parts import PartWriter
 from influxdb_backup.errors import IncompleteReadError
-from influxdb_backup.influx.protocol import ReadOptions, Server
+from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy
 from influxdb_backup.jobs.ahead import ahead
 from influxdb_backup.messages import logger_of
-from influxdb_backup.model import Column, Part, SourceCount, TableSchema, Window, printable
+from influxdb_backup.model import Column, Part, Role, SourceCount, Table, TableSchema, Window, printable
 from influxdb_backup.windows import format_window, halve
 
 logger = logger_of(__name__)
@@ -29,8 +30,6 @@ _WORTH_A_THREAD = 100_000
 T = TypeVar("T")
 Refresh = Callable[[], TableSchema]
 """reads the table's schema again"""
-ReadBatches = Callable[[TableSchema, Window, ReadOptions], Iterator[pa.RecordBatch]]
-"""the points of one table in one piece, as ``Server.read`` gives them"""
 
 
 def read_whole(
@@ -69,6 +68,10 @@ class PieceResult:
     counts: tuple[SourceCount, ...]
     columns: frozenset[Column]
     """tags and fields that the server listed when it was read"""
+    left_out: frozenset[str] = frozenset()
+    """fields that no query reads, where it was read by queries"""
+    is_shared: bool = False
+    """whether several shards hold the piece, of whose values a query may count a part"""
 
 
 @dataclass
@@ -99,16 +102,19 @@ class PieceReader:
     """called with rows and bytes of each batch"""
     on_read: Callable[[], None] = lambda: None
     """called when the server is no longer needed, before the last points are encoded and uploaded"""
-    read_shard: ReadBatches | None = None
-    """reads from a copy of the piece's shard, which is tried once; None where there is none"""
+    copy: ShardCopy | None = None
+    """a copy of the piece's shard, which is read once; None where there is none"""
+    has_hidden_series: bool = False
+    """whether the server is known to hide some series of the table from queries, which the backup names"""
     options: ReadOptions = field(default_factory=ReadOptions)
 
     def read(self, piece: Window) -> PieceResult:
         """
         The piece's parts, committed to nothing yet.
 
-        A copy of the shard whose counts differ from the server's is left for queries. Counts that differ there are read
-        again. Raises IncompleteReadError when they keep differing.
+        A copy of the shard that has fewer values than the server counts is left for queries. Counts that differ there
+        are read again. Raises IncompleteReadError when they keep differing, and, of kind ``hidden-values``, when the
+        server counts fewer values than the copy has: that is never taken for all there is.
         """
         reads: list[_Read] = []
 
@@ -125,29 +131,39 @@ class PieceReader:
             for read in reads:
                 _discard(read.writer)
             raise
-        return PieceResult(parts, tuple(read.count for read in reads), frozenset(schema.columns))
+        by_query = any(read.count.reader == "query" for read in reads)
+        left_out = self._index_fields(schema) if by_query else frozenset[str]()
+        is_shared = not by_query and self.copy is not None and self.copy.stored(schema, piece) is not None
+        return PieceResult(
+            parts, tuple(read.count for read in reads), frozenset(schema.columns), left_out, is_shared=is_shared
+        )
+
+    def _index_fields(self, schema: TableSchema) -> frozenset[str]:
+        return frozenset(column.name for column in schema.fields) & self.server.dialect.index_fields
 
     def _read_proved(self, schema: TableSchema, piece: Window) -> _Read:
         before = None
         difference = ""
         for attempt in range(_ATTEMPTS):
-            from_shard = self.read_shard is not None and attempt == 0
+            from_shard = self.copy is not None and attempt == 0
             writer, after = (self._read_and_count if from_shard else self._read_then_count)(schema, piece)
-            read = writer.totals if writer else {}
+            read = self._countable(writer.totals if writer else {})
             moved = before is not None and _between(before, read, after)
-            if read == after or moved:
+            stored = self._stored(schema, piece) if from_shard else None
+            if (read == after or moved) if stored is None else _explains(stored, after, schema):
                 counts = tuple((name, after[name]) for name in sorted(after))
                 source = SourceCount(
                     table=schema.table,
                     window=piece,
                     counts=counts,
-                    moved=read != after,
+                    moved=read != after and stored is None,
                     reader="shard" if from_shard else "query",
                 )
                 return _Read(source, writer)
             _discard(writer)
-            difference = _difference(read, after)
+            difference = _difference(stored or read, after)
             if from_shard:
+                self._refuse_hidden(schema.table, piece, stored or read, after)
                 logger.warning(
                     "%s in %s is read by queries, since its shard's copy differs from the server's counts: %s",
                     schema.table,
@@ -160,6 +176,26 @@ class PieceReader:
             f"{difference}",
             hint="If the window is still being written, wait for it to settle; otherwise look at the server's log.",
         )
+
+    def _countable(self, totals: Mapping[str, int]) -> dict[str, int]:
+        """The values that the server's counts tell of."""
+        return {name: count for name, count in totals.items() if name not in self.server.dialect.index_fields}
+
+    def _stored(self, schema: TableSchema, piece: Window) -> dict[str, int] | None:
+        stored = self.copy.stored(schema, piece) if self.copy else None
+        return None if stored is None else self._countable(stored)
+
+    def _refuse_hidden(self, table: Table, piece: Window, held: Mapping[str, int], counted: Mapping[str, int]) -> None:
+        hidden = {name: count for name, count in held.items() if counted.get(name, 0) < count}
+        if hidden and not self.has_hidden_series:
+            counts = {name: counted.get(name, 0) for name in hidden}
+            raise IncompleteReadError(
+                f"The files of {table} on {self.server.name} hold more values in {format_window(piece)} than the "
+                f"server counts: {_difference(hidden, counts, 'in the files')}",
+                kind="hidden-values",
+                hint="If they were deleted just now, run it again. If not, queries do not find them, though they are "
+                "there: look at the server's log. With reader: query the plan backs up what queries find.",
+            )
 
     def _read_then_count(self, schema: TableSchema, piece: Window) -> tuple[PartWriter | None, dict[str, int]]:
         writer = self._read_once(schema, piece, from_shard=False)
@@ -186,12 +222,24 @@ class PieceReader:
                 raise
 
     def is_still_true(self, result: PieceResult) -> bool:
-        """Whether the server counts what it counted when the piece was read, after a new tag or field appeared."""
+        """
+        Whether the server counts what it counted when the piece was read, after a new tag or field appeared.
+
+        Where counts do not tell of all values, it is not: several shards hold the piece, a field has one more type, or
+        the new field is one that queries answer from the index.
+        """
+        new = frozenset(self.schema.columns) - result.columns
+        before = {column.name for column in result.columns if column.role is Role.FIELD}
+        if result.is_shared or any(
+            column.role is Role.FIELD and (column.name in before or column.name in self.server.dialect.index_fields)
+            for column in new
+        ):
+            return False
         return all(self._counts(self.schema, count.window) == dict(count.counts) for count in result.counts)
 
     def _batches(self, schema: TableSchema, piece: Window, *, from_shard: bool) -> Iterator[pa.RecordBatch]:
-        if from_shard and self.read_shard is not None:
-            return self.read_shard(schema, piece, self.options)
+        if from_shard and self.copy is not None:
+            return self.copy.read(schema, piece, self.options)
         return self.server.read(self.database, schema, piece, self.options)
 
     def _read_once(self, schema: TableSchema, piece: Window, *, from_shard: bool) -> PartWriter | None:
@@ -227,9 +275,25 @@ def _between(before: Mapping[str, int], read: Mapping[str, int], after: Mapping[
     return all(before.get(name, 0) <= read.get(name, 0) <= after.get(name, 0) for name in {*before, *read, *after})
 
 
-def _difference(read: Mapping[str, int], counted: Mapping[str, int]) -> str:
+def _explains(stored: Mapping[str, int], counted: Mapping[str, int], schema: TableSchema) -> bool:
+    """
+    Whether a server that holds these values in several shards counts so many.
+
+    Of a field with one type it counts all of them. Of one that has several it may count those of one type alone; that
+    the values themselves have one type was proved when they were read.
+    """
+    types = Counter(column.name for column in schema.fields)
+    return all(
+        counted.get(name, 0) == stored.get(name, 0)
+        if types[name] == 1
+        else counted.get(name, 0) in (0, stored.get(name, 0))
+        for name in {*stored, *counted}
+    )
+
+
+def _difference(read: Mapping[str, int], counted: Mapping[str, int], how: str = "read") -> str:
     names = [name for name in sorted({*read, *counted}) if read.get(name, 0) != counted.get(name, 0)]
     shown = ", ".join(
-        f"field {printable(name)!r}: {read.get(name, 0)} read, {counted.get(name, 0)} counted" for name in names[:3]
+        f"field {printable(name)!r}: {read.get(name, 0)} {how}, {counted.get(name, 0)} counted" for name in names[:3]
     )
     return f"{shown}{' and others' if len(names) > 3 else ''}."

@@ -91,6 +91,13 @@ class _Listing:
     """those of which no query reads anything, with the reason"""
     pieces: Mapping[str, tuple[Window, ...]]
     """by policy, along its shard groups"""
+    overlaps: Mapping[str, Mapping[Window, str]]
+    """by policy the stretches that several shards hold, with these"""
+
+    def shared(self, retention_policy: str, window: Window) -> str | None:
+        """The shards that overlap somewhere in the window; None when none do."""
+        overlaps = self.overlaps.get(retention_policy, {})
+        return next((shards for piece, shards in overlaps.items() if intersect(piece, window)), None)
 
     def cut(self, retention_policy: str, window: Window) -> Iterator[Window]:
         """The window in stretches that cross no shard group, since a field has one type within a group only."""
@@ -120,6 +127,7 @@ def _list(plan: Plan, server: Server, whole: Window) -> _Listing:
             if table not in shown and table_in_scope(plan.scope, table)
         },
         pieces={name: server.pieces(plan.database, name, whole) for name in policies},
+        overlaps={name: server.overlaps(plan.database, name, whole) for name in policies},
     )
 
 
@@ -218,8 +226,20 @@ class _Comparison:
             yield _Question(backup.ref.window, table, rest)
 
     def _differences(self, question: _Question) -> list[Change]:
+        shared = self.listing.shared(question.table.retention_policy, question.piece)
+        if shared is not None:
+            return self._cannot_judge(
+                question,
+                f"The shards {shared} of the retention policy {printable(question.table.retention_policy)!r} overlap: "
+                "a count there leaves out values of another type and has a point of two shards twice.",
+            )
         backed_up = self._backed_up(question)
         counted = self._counted(question, sorted(backed_up))
+        for name in self.server.dialect.index_fields & set(backed_up):
+            del backed_up[name]
+            self._cannot_judge(
+                question, f"Queries answer the field {printable(name)} of {question.table} from the server's index."
+            )
         return [
             Change(
                 window=question.window,
@@ -233,6 +253,10 @@ class _Comparison:
             for name in sorted({*backed_up, *counted})
             if counted[name] != backed_up[name]
         ]
+
+    def _cannot_judge(self, question: _Question, reason: str) -> list[Change]:
+        self.unjudged.setdefault(reason, []).append(question.piece)
+        return []
 
     def _backed_up(self, question: _Question) -> Counter[str]:
         """

@@ -55,9 +55,13 @@ class ShardReading:
         return why_not_fast() or self._server.shard_door_closed()
 
     @contextmanager
-    def opened(self, retention_policy: str, piece: Window) -> Iterator[ShardCopy | None]:
+    def opened(
+        self, retention_policy: str, piece: Window, *, however_small: bool = False
+    ) -> Iterator[ShardCopy | None]:
         """
         The copy of the shard that holds the piece, None where the piece is read by queries.
+
+        ``however_small``: also when the piece is a small part of its shard, since queries cannot read all of it.
 
         Raises SourceError (``source-damaged``) for a shard that is not open and of which a backup has points.
         """
@@ -68,7 +72,9 @@ class ShardReading:
             copy = None
             try:
                 copy = stack.enter_context(
-                    self._server.copy_shard(self._database, retention_policy, piece, self._least_share)
+                    self._server.copy_shard(
+                        self._database, retention_policy, piece, 0 if however_small else self._least_share
+                    )
                 )
             except ServerError as error:
                 if isinstance(error, ShardNotOpenError):

@@ -14,6 +14,7 @@ from influxdb_backup.errors import IncompleteReadError
 from influxdb_backup.influx.protocol import Server, ShardCopy
 from influxdb_backup.jobs.piece import PieceReader, PieceResult
 from influxdb_backup.jobs.progress import Progress, ProgressCallback
+from influxdb_backup.jobs.scope import table_in_scope
 from influxdb_backup.jobs.shard_reading import ShardReading
 from influxdb_backup.model import Table, TableSchema, Window
 
@@ -36,6 +37,10 @@ class WindowReader:
         self.server = server
         self.window = attempt.window
         self.results: dict[Key, PieceResult] = {}
+        self.unreadable: frozenset[Table] = frozenset()
+        """tables that the server lists and of which queries read nothing, or not all; set by each listing"""
+        self.unlisted: dict[Table, Window] = {}
+        """tables of the plan's scope that a copy has points of and the server did not list then, with such a piece"""
         self._attempt = attempt
         self._shards = shards
         self._progress = progress
@@ -77,9 +82,20 @@ class WindowReader:
             self._read_together(missing, None)
             return
         for (retention_policy, piece), keys in groups.items():
-            with self._shards.opened(retention_policy, piece) as copy:
+            index_fields = self.server.dialect.index_fields
+            needed = any(column.name in index_fields for schema in keys.values() for column in schema.fields)
+            with self._shards.opened(retention_policy, piece, however_small=needed) as copy:
                 self.finish()
+                if copy is not None:
+                    self._look_for_unlisted(copy, retention_policy, piece)
                 self._read_together(keys, copy)
+
+    def _look_for_unlisted(self, copy: ShardCopy, retention_policy: str, piece: Window) -> None:
+        for measurement in sorted(copy.measurements()):
+            table = Table(retention_policy=retention_policy, measurement=measurement)
+            is_known = table in self._numbers or table in self.unreadable
+            if not is_known and table_in_scope(self.plan.scope, table) and copy.holds(measurement, piece):
+                self.unlisted.setdefault(table, piece)
 
     def finish(self) -> None:
         """Waits until every piece that was read has its result. Raises the first error."""
@@ -154,7 +170,8 @@ class WindowReader:
             refresh=lambda: self._refreshed(table),
             on_batch=on_batch,
             on_read=on_read,
-            read_shard=copy.read if copy else None,
+            copy=copy,
+            has_hidden_series=table in self.unreadable,
         )
 
     def _refreshed(self, table: Table) -> TableSchema:
