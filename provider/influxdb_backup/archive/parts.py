@@ -21,6 +21,7 @@ from influxdb_backup.archive.parquet import (
     read_batches,
     sliced,
 )
+from influxdb_backup.archive.salvage import LostRows, describe_damage, read_salvaged
 from influxdb_backup.archive.store import Store, file_digest, is_disk_full
 from influxdb_backup.errors import BackupNotFoundError, IntegrityError, StoreError, UsageError
 from influxdb_backup.fingerprint import TableFingerprint, add_fingerprints
@@ -306,7 +307,9 @@ def part_file(store: Store, part: Part) -> Iterator[Path]:
         if size != part.size:
             raise IntegrityError(f"{key} has {size} bytes instead of {part.size}.", kind="size")
         if digest != part.sha256:
-            raise IntegrityError(f"{key} has the digest {digest} instead of {part.sha256}.", kind="digest")
+            raise IntegrityError(
+                f"{key} has the digest {digest} instead of {part.sha256}. {describe_damage(local, part)}", kind="digest"
+            )
         yield local
 
 
@@ -325,13 +328,60 @@ def read_part(
     Batches have the seam's schema and are bounded as ``read_batches`` says (``large`` too); empty ones are left out.
     Raises IntegrityError, and FormatError when the bytes are right but cannot be decoded.
     """
-    within = window if window and not (window.start <= part.min_time and part.max_time < window.end) else None
     with part_file(store, part) as path:
-        for batch in read_batches(path, part.path, large=large):
-            mask = in_window(batch, within) if within else None
-            for name, value in (tags or {}).items():
-                has = has_tag(batch, name, value)
-                mask = has if mask is None else pc.and_(mask, has)
-            selected = batch if mask is None else batch.filter(mask)
-            if selected.num_rows:
-                yield selected
+        yield from _select(read_batches(path, part.path, large=large), part, window, tags)
+
+
+def read_part_salvaged(
+    store: Store,
+    part: Part,
+    measurement: str,
+    on_lost: Callable[[LostRows], None],
+    *,
+    window: Window | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """
+    As ``read_part``, but of a damaged part what is whole: ``on_lost`` is told of each stretch of rows that is not.
+
+    That happens before the first batch, also for stretches outside of ``window``; of a part that is missing, cut or
+    cannot be judged all rows are lost. Raises the store's errors: what cannot be reached is not lost.
+    """
+    with tempfile.TemporaryDirectory(prefix="influxdb-backup-") as folder:
+        copy = Path(folder) / "part.parquet"
+        try:
+            store.download(part_path(part), copy)
+            whole = file_digest(copy) == (part.size, part.sha256)
+            batches = (
+                read_batches(copy, part.path)
+                if whole
+                else read_salvaged(copy, part, measurement, Path(folder) / "mended.parquet", on_lost)
+            )
+            yield from _select(batches, part, window, tags)
+        except (BackupNotFoundError, IntegrityError) as error:
+            on_lost(
+                LostRows(
+                    path=part.path,
+                    first_row=0,
+                    rows=part.rows,
+                    min_time=part.min_time,
+                    max_time=part.max_time,
+                    column=None,
+                    reason=error.message,
+                )
+            )
+
+
+def _select(
+    batches: Iterator[pa.RecordBatch], part: Part, window: Window | None, tags: Mapping[str, str] | None
+) -> Iterator[pa.RecordBatch]:
+    """The rows in the window and with the tag values; empty batches are left out."""
+    within = window if window and not (window.start <= part.min_time and part.max_time < window.end) else None
+    for batch in batches:
+        mask = in_window(batch, within) if within else None
+        for name, value in (tags or {}).items():
+            has = has_tag(batch, name, value)
+            mask = has if mask is None else pc.and_(mask, has)
+        selected = batch if mask is None else batch.filter(mask)
+        if selected.num_rows:
+            yield selected

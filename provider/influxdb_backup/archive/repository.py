@@ -27,8 +27,9 @@ from influxdb_backup.archive.documents import (
     sha256,
     to_bytes,
 )
-from influxdb_backup.archive.parts import read_part
+from influxdb_backup.archive.parts import read_part, read_part_salvaged
 from influxdb_backup.archive.readme_text import readme_text
+from influxdb_backup.archive.salvage import LostRows
 from influxdb_backup.archive.store import Store
 from influxdb_backup.errors import BackupNotFoundError, FormatError, InfluxdbBackupError, IntegrityError, UsageError
 from influxdb_backup.model import Manifest, Part, PlanIdentity, Ref, Value, Window, printable
@@ -300,6 +301,18 @@ class Repository:
     ) -> Iterator[pa.RecordBatch]:
         """See ``parts.read_part``: proved bytes, bounded batches, filtered by half-open time and tag equality."""
         return read_part(self.store, part, window=window, tags=tags, large=large)
+
+    def read_part_salvaged(
+        self,
+        part: Part,
+        measurement: str,
+        on_lost: Callable[[LostRows], None],
+        *,
+        window: Window | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """See ``parts.read_part_salvaged``: what is whole of a damaged part, and which rows are not."""
+        return read_part_salvaged(self.store, part, measurement, on_lost, window=window, tags=tags)
 
     def read_documents(self, prefix: str, kind: type[V]) -> list[tuple[str, V]]:
         """
