@@ -128,7 +128,10 @@ class BatchBuilder:
         self._pending = []
         if set(map(type, columns[0])) != {int}:
             raise OtherTypeError(0, "no time")
-        self._times.append(pa.array(columns[0], pa.int64()))
+        try:
+            self._times.append(pa.array(columns[0], pa.int64()))
+        except (OverflowError, pa.ArrowInvalid):
+            raise OtherTypeError(0, "no time") from None
         for (field, position), arrays in zip(self._fields, self._values, strict=True):
             arrays.append(value_array(columns[position], position, field.type, binary=field in self._binary))
         for position in self._empty:

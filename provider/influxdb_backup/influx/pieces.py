@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from influxdb_backup.errors import QueryError
 from influxdb_backup.influx.influxql import between, every_source
-from influxdb_backup.influx.query import QueryApi
+from influxdb_backup.influx.query import QueryApi, entries
 from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.model import MAX_END, MIN_TIME, Window, decode_name, printable
 from influxdb_backup.windows import format_window, intersect, tile
@@ -35,7 +35,11 @@ def bound_of(text: str) -> int:
     found = _STAMP.match(text)
     if not found:
         raise QueryError(f"{printable(text)!r} is no time of a shard group.")
-    delta = datetime.fromisoformat(found[1]).replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    try:
+        moment = datetime.fromisoformat(found[1])
+    except ValueError:
+        raise QueryError(f"{printable(text)!r} is no time of a shard group.") from None
+    delta = moment.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     seconds = delta.days * 86400 + delta.seconds
     if seconds >= _LAST_SECOND:
         return MAX_END
@@ -60,16 +64,18 @@ def listed_shards(api: QueryApi) -> dict[str, dict[str, tuple[ShardInfo, ...]]]:
     Raises AccessError without administrator rights.
     """
     found: dict[str, dict[str, tuple[ShardInfo, ...]]] = {}
-    for series in api.rows("SHOW SHARDS", subject="shards"):
+    answer = api.rows("SHOW SHARDS", subject="shards")
+    for series in answer:
         found.setdefault(decode_name(series.name), {})
-        for row in series.values:
-            entry = dict(zip(series.columns, row, strict=True))
-            group = group_window(_text(entry, b"start_time"), _text(entry, b"end_time"))
-            if group is not None:
-                policies = found.setdefault(_text(entry, b"database"), {})
-                shard = ShardInfo(int(_text(entry, b"id")), group)
-                policy = _text(entry, b"retention_policy")
-                policies[policy] = (*policies.get(policy, ()), shard)
+    for entry in entries(answer, b"id", b"database", b"retention_policy", b"start_time", b"end_time"):
+        group = group_window(_text(entry, b"start_time"), _text(entry, b"end_time"))
+        number = entry[b"id"]
+        if type(number) is not int:
+            raise QueryError(f"The server lists a shard whose number is none: {printable(str(number))[:100]}.")
+        if group is not None:
+            policies = found.setdefault(_text(entry, b"database"), {})
+            policy = _text(entry, b"retention_policy")
+            policies[policy] = (*policies.get(policy, ()), ShardInfo(number, group))
     return found
 
 

@@ -11,10 +11,11 @@ is read to its very end, and is whole when its last document is neither partial 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeGuard
 
 import msgpack
 
@@ -29,10 +30,14 @@ from influxdb_backup.errors import (
 )
 from influxdb_backup.influx.http import ByteStream, Http, Reply, ReplyTimeoutError, form, status_error
 from influxdb_backup.messages import quoted
-from influxdb_backup.model import printable
+from influxdb_backup.model import decode_name, printable
 
 MSGPACK = "application/x-msgpack"
 READ_SIZE = 64 * 1024
+_MOST_VALUES = 2**25
+"""of one array of an answer, which is made as a whole: more than a server has of series"""
+_MOST_ENTRIES = 2**16
+"""of one map of an answer: tags, and what a document has"""
 DEFAULT_CHUNK = 10_000
 
 _LIMITS = ("query-timeout", "max-select-", "max-row-limit")
@@ -44,6 +49,10 @@ _NOT_FOUND = (
 )
 _BUSY = ("max-concurrent-queries", "server is shutting down", "engine is closed", "shard is disabled")
 _DENIED = ("not authorized", "insufficient permissions", "unauthorized")
+
+
+_MALFORMED = (msgpack.UnpackException, ValueError, TypeError, OverflowError, RecursionError)
+"""what the decoder raises for bytes that are no msgpack, or too much of it"""
 
 
 class Feed:
@@ -107,10 +116,19 @@ class ResultStream:
     def __init__(self, body: ByteStream, subject: str) -> None:
         self._feed = Feed(body.read)
         self._unpacker = msgpack.Unpacker(
-            self._feed, read_size=READ_SIZE, use_list=False, raw=True, strict_map_key=True, max_buffer_size=2**31 - 1
+            self._feed,
+            read_size=READ_SIZE,
+            use_list=False,
+            raw=True,
+            strict_map_key=True,
+            max_buffer_size=2**31 - 1,
+            max_array_len=_MOST_VALUES,
+            max_map_len=_MOST_ENTRIES,
         )
         self._subject = subject
         self._waiting = 0
+        self._width = 0
+        """values of each of the rows that wait"""
         self._goes_on = False
 
     @property
@@ -139,7 +157,7 @@ class ResultStream:
                     raise self._malformed("a document follows the last one")
         except msgpack.OutOfData as error:
             raise self._cut("inside a document") from error
-        except (msgpack.UnpackException, ValueError, TypeError) as error:
+        except _MALFORMED as error:
             raise self._malformed(str(error) or type(error).__name__) from error
         if end.error is not None:
             raise query_error(self._subject, end.error, began=end.documents > 1)
@@ -147,11 +165,20 @@ class ResultStream:
             raise self._cut("before the last document")
 
     def take(self, limit: int) -> list[tuple[object, ...]]:
-        """Up to ``limit`` of the present series' rows; text is ``bytes``."""
+        """
+        Up to ``limit`` of the present series' rows, each with a value for every column; text is ``bytes``.
+
+        Raises IncompleteReadError for what is no row.
+        """
         wanted = min(limit, self._waiting)
-        rows: list[tuple[object, ...]] = list(islice(self._unpacker, wanted))
+        try:
+            rows: list[tuple[object, ...]] = list(islice(self._unpacker, wanted))
+        except _MALFORMED as error:
+            raise self._malformed(str(error) or type(error).__name__) from error
         if len(rows) < wanted:
             raise self._cut("inside a series")
+        if not all(type(row) is tuple and len(row) == self._width for row in rows):
+            raise self._malformed("a row that has not a value for each column")
         self._waiting -= wanted
         return rows
 
@@ -204,16 +231,20 @@ class ResultStream:
         for _ in range(self._unpacker.read_map_header()):
             key = unpack()
             if key == b"values":
-                columns = found.get(b"columns")
-                if not isinstance(columns, tuple):
+                name, columns, tags = found.get(b"name", b""), found.get(b"columns"), found.get(b"tags") or {}
+                if not isinstance(name, bytes):
+                    raise self._malformed("a name that is no text")
+                if not isinstance(columns, tuple) or not all(isinstance(column, bytes) for column in columns):
                     raise self._malformed("values without columns")
-                tags = found.get(b"tags") or {}
-                if not isinstance(tags, dict):
-                    raise self._malformed("tags that are no map")
-                self._waiting = self._unpacker.read_array_header()
-                yield Series(bytes(found.get(b"name", b"")), tags, columns, self._waiting)  # type: ignore[call-overload]
+                if not _is_text_map(tags):
+                    raise self._malformed("tags that are no map of texts")
+                self._waiting, self._width = self._unpacker.read_array_header(), len(columns)
+                yield Series(name, tags, columns, self._waiting)
                 if self._waiting:
                     raise AssertionError("The rows of a series were not taken.")
+                found[key] = None
+            elif b"values" in found and key in (b"name", b"tags", b"columns"):
+                raise self._malformed("a series that is described behind its values")
             else:
                 found[key] = unpack()
         self._goes_on = bool(found.get(b"partial"))
@@ -225,6 +256,22 @@ class ResultStream:
 
     def _malformed(self, what: str) -> IncompleteReadError:
         return IncompleteReadError(f"{self._subject}: the answer is not what a server sends: {what}.")
+
+
+def _is_text_map(value: object) -> TypeGuard[dict[bytes, bytes]]:
+    return isinstance(value, dict) and all(isinstance(text, bytes) for item in value.items() for text in item)
+
+
+def entries(answer: Iterable[Rows], *columns: bytes) -> Iterator[dict[bytes, object]]:
+    """The rows by column. Raises IncompleteReadError for an answer that lacks one of these columns."""
+    for series in answer:
+        missing = [column for column in columns if column not in series.columns]
+        if missing:
+            raise IncompleteReadError(
+                f"The answer is not what a server sends: it has no column {printable(decode_name(missing[0]))}."
+            )
+        for row in series.values:
+            yield dict(zip(series.columns, row, strict=True))
 
 
 def _text(value: object) -> str:

@@ -346,7 +346,7 @@ class Reader:
             f"WHERE {between(piece)}"
         )
         rows = self._rows(database, table, piece, statement)
-        value = rows[0].values[0][1] if rows and rows[0].values else None
+        value = rows[0].values[0][-1] if rows and rows[0].values and len(rows[0].columns) == 2 else None
         if value == -1:
             return InfluxType.INTEGER
         if value == 2**64 - 1:

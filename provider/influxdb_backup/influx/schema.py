@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from influxdb_backup.errors import QueryError
+from influxdb_backup.errors import IncompleteReadError, QueryError
 from influxdb_backup.influx.influxql import (
     UNQUERYABLE_MEASUREMENTS,
     as_matched,
@@ -106,14 +106,16 @@ class SchemaReader:
         return bool(self._field_keys(database, retention_policy))
 
     def _field_keys(self, database: str, retention_policy: str) -> Mapping[str, list[list[str]]]:
-        return self._keys(database, retention_policy, "SHOW FIELD KEYS", "field keys")
+        return self._keys(database, retention_policy, "SHOW FIELD KEYS", "field keys", 2)
 
     def _tag_keys(self, database: str, retention_policy: str) -> Mapping[str, list[list[str]]]:
         return self._keys(
-            database, retention_policy, f"SHOW TAG KEYS FROM {every_source(retention_policy)}", "tag keys"
+            database, retention_policy, f"SHOW TAG KEYS FROM {every_source(retention_policy)}", "tag keys", 1
         )
 
-    def _keys(self, database: str, retention_policy: str, statement: str, what: str) -> Mapping[str, list[list[str]]]:
+    def _keys(
+        self, database: str, retention_policy: str, statement: str, what: str, width: int
+    ) -> Mapping[str, list[list[str]]]:
         answer = self._api.rows(
             statement,
             database=database,
@@ -122,6 +124,10 @@ class SchemaReader:
         )
         keys: dict[str, list[list[str]]] = {}
         for series in answer:
+            if not all(isinstance(value, bytes) for row in series.values for value in row):
+                raise IncompleteReadError(f"The {what} of {printable(decode_name(series.name))} are no texts.")
+            if len(series.columns) != width:
+                raise IncompleteReadError(f"The {what} of {printable(decode_name(series.name))} are no {what}.")
             keys.setdefault(decode_name(series.name), []).extend(
                 [decode_name(value) for value in row if isinstance(value, bytes)] for row in series.values
             )
@@ -191,5 +197,11 @@ def _type(table: Table, text: str) -> InfluxType:
 
 
 def names(rows: Iterable[tuple[object, ...]], position: int = 0) -> list[str]:
-    """One text column of an answer as names."""
-    return [decode_name(row[position]) for row in rows if isinstance(row[position], bytes)]  # type: ignore[arg-type]
+    """One text column of an answer as names. Raises IncompleteReadError when it has none of texts."""
+    found = []
+    for row in rows:
+        value = row[position] if position < len(row) else None
+        if not isinstance(value, bytes):
+            raise IncompleteReadError("The answer is not what a server sends: a name that is no text.")
+        found.append(decode_name(value))
+    return found

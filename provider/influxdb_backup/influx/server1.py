@@ -37,7 +37,7 @@ from influxdb_backup.influx.protocol import (
     Unrepresentable,
     WriteOptions,
 )
-from influxdb_backup.influx.query import QueryApi
+from influxdb_backup.influx.query import QueryApi, entries
 from influxdb_backup.influx.reader import Reader
 from influxdb_backup.influx.schema import SchemaReader, names
 from influxdb_backup.influx.selects import select_rows
@@ -108,7 +108,7 @@ class Server1:
         answer = self._api.rows(
             f"SHOW RETENTION POLICIES ON {quote_ident(database)}", subject=f"policies of {printable(database)}"
         )
-        policies = [_policy(dict(zip(series.columns, row, strict=True))) for series in answer for row in series.values]
+        policies = [_policy(entry) for entry in entries(answer, b"name", b"duration", b"shardGroupDuration")]
         return tuple(sorted(policies, key=lambda policy: policy.name))
 
     def schema(self, database: str, retention_policy: str) -> PolicySchema:
@@ -407,15 +407,20 @@ def _policy(entry: Mapping[bytes, object]) -> RetentionPolicy:
     replication = entry.get(b"replicaN", 1)
     if not entry.get(b"name"):
         raise QueryError("The server lists a retention policy without a name.")
-    return RetentionPolicy(
-        name=text(b"name"),
-        duration=parse_duration(text(b"duration")),
-        shard_duration=parse_duration(text(b"shardGroupDuration")),
-        default=entry.get(b"default") is True,
-        replication=replication if isinstance(replication, int) else 1,
-        past_write_limit=limit(b"pastWriteLimit"),
-        future_write_limit=limit(b"futureWriteLimit"),
-    )
+    try:
+        return RetentionPolicy(
+            name=text(b"name"),
+            duration=parse_duration(text(b"duration")),
+            shard_duration=parse_duration(text(b"shardGroupDuration")),
+            default=entry.get(b"default") is True,
+            replication=replication if isinstance(replication, int) else 1,
+            past_write_limit=limit(b"pastWriteLimit"),
+            future_write_limit=limit(b"futureWriteLimit"),
+        )
+    except ValueError as error:
+        raise QueryError(
+            f"The server lists the retention policy {printable(text(b'name'))} in a form that is not known."
+        ) from error
 
 
 def _duration(nanoseconds: int) -> str:
