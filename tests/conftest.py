@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.proved import Proved
 from tests.servers import (
+    NEWER,
+    STARTED,
+    TWO,
     RunningServer,
+    daemon,
     find_influxd1,
-    find_influxd2,
-    find_newer_influxd1,
+    product,
     start_influxdb1,
     start_influxdb2,
 )
@@ -25,12 +30,71 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+_BEFORE = pytest.StashKey[int]()
+"""how many servers had been started before a case"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Two options by which a second run takes what a first one had no server for."""
+    group = parser.getgroup("servers")
+    group.addoption("--proved", type=Path, help="keep in this file what was proved and what lacked a server")
+    group.addoption(
+        "--lacking", type=Path, help="run only the cases for which the run that kept this file had no server"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves what the earlier run lacked."""
+    earlier = config.getoption("--lacking")
+    if earlier is not None:
+        lacking = Proved.read(earlier).lacking
+        items[:] = [item for item in items if item.nodeid in lacking]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Servers that are started from here on are the case's."""
+    item.stash[_BEFORE] = len(STARTED)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Notes the servers of a case: those of its fixtures, and those that it started itself."""
+    if call.when == "call":
+        fixtures = getattr(item, "funcargs", {}).values()
+        used = {value.product for value in fixtures if isinstance(value, RunningServer)}
+        used.update(STARTED[item.stash[_BEFORE] :])
+        item.user_properties += [("server", name) for name in sorted(used)]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Generator[None, None, None]:
+    """Above the closing line: which servers were proved and by how many cases, and what was lacking."""
+    yield
+    if hasattr(config, "workerinput"):  # one of xdist's processes, whose cases the first process counts
+        return
+    proved = Proved()
+    for report in terminalreporter.stats.get("passed", ()):
+        if report.when == "call":
+            proved.passed(value for name, value in report.user_properties if name == "server")
+    for report in terminalreporter.stats.get("skipped", ()):
+        proved.skipped(report.nodeid, report.longrepr[2])
+    earlier, kept = config.getoption("--lacking"), config.getoption("--proved")
+    if earlier is not None:
+        proved = Proved.read(earlier).add(proved)
+    if kept is not None:
+        proved.keep(kept)
+    for line in proved.lines():
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def influx1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A real 1.x server: of Debian's package, or the one at INFLUXDB_URL; without one the suite proves nothing."""
     binary = find_influxd1()
     if binary is None and os.environ.get("INFLUXDB_URL"):
-        yield RunningServer(url=os.environ["INFLUXDB_URL"].rstrip("/"), generation=1)
+        url = os.environ["INFLUXDB_URL"].rstrip("/")
+        yield RunningServer(url=url, generation=1, product=product(url))
         return
     if binary is None:
         pytest.fail("No influxd on PATH: install the Debian package influxdb, or set INFLUXDB_URL to a 1.x server.")
@@ -41,10 +105,7 @@ def influx1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
 @pytest.fixture(scope="session")
 def newer_influx1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A real 1.12 server, where one is in the cache folder."""
-    binary = find_newer_influxd1()
-    if binary is None:
-        pytest.skip("no influxd-1.* in the cache folder influxdb-backup-tests")
-    with start_influxdb1(tmp_path_factory.mktemp("influxdb112"), binary) as server:
+    with start_influxdb1(tmp_path_factory.mktemp("influxdb112"), daemon(NEWER)) as server:
         yield server
 
 
@@ -58,12 +119,10 @@ def influx2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
             generation=2,
             token=os.environ["INFLUXDB2_TOKEN"],
             organization=os.environ["INFLUXDB2_ORG"],
+            product=product(url),
         )
         return
-    binary = find_influxd2()
-    if binary is None:
-        pytest.skip("no 2.x server: set INFLUXDB2_URL, or INFLUXDB2_INFLUXD, or fill the cache folder")
-    with start_influxdb2(tmp_path_factory.mktemp("influxdb2"), binary) as server:
+    with start_influxdb2(tmp_path_factory.mktemp("influxdb2"), daemon(TWO)) as server:
         yield server
 
 

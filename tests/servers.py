@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -22,6 +23,8 @@ import pytest
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "influxdb-backup-tests"
 DEBIANS, NEWER, TWO = "1.x of Debian", "newer 1.x", "2.x"
 """kinds of daemons"""
+CACHE_WORDS = f"in the cache folder {CACHE.name}"
+"""end of the reason why a test is skipped that needs more than what is installed"""
 STARTED: list[str] = []
 """product and version of each server that was started in this process, for what the suite says at its end"""
 ORGANIZATION = "tests"
@@ -124,13 +127,13 @@ def daemon(kind: str) -> str:
     if binary is None and kind == DEBIANS:
         pytest.skip("lacks influxd on the PATH (the Debian package influxdb): the test starts a server of its own")
     if binary is None:
-        lacks(f"influxd-{kind[-3]}.* ({kind})" + " or INFLUXDB2_URL, INFLUXDB2_INFLUXD" * (kind == TWO))
+        lacks({NEWER: "influxd-1.*, a newer 1.x server", TWO: "influxd-2.*, a 2.x server"}[kind])
     return binary
 
 
 def lacks(what: str) -> NoReturn:
     """Skips a test for want of a file of the cache folder."""
-    pytest.skip(f"lacks {what} in the cache folder {CACHE.name}")
+    pytest.skip(f"lacks {what} {CACHE_WORDS}")
 
 
 def product(url: str) -> str:
@@ -255,3 +258,16 @@ def start_influxdb2(folder: Path, binary: str, *options: str) -> Iterator[Runnin
             binary=binary,
             product=product(url),
         )
+
+
+def main() -> int:
+    """Prints what is here beside Debian's server; 0 when there is something."""
+    given = os.environ.get("INFLUXDB2_URL")
+    found = [f"2.x at {given}"] if given else []
+    found += [str(path) for path in (find_newer_influxd1(), find_influxd2()) if path]
+    print("\n".join(found) or f"no further server {CACHE_WORDS}")
+    return 0 if found else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

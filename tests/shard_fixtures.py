@@ -19,7 +19,7 @@ def compiled() -> None:
     from influxdb_backup.fast import why_not_fast
 
     if why_not_fast():
-        pytest.skip(str(why_not_fast()))
+        pytest.skip(f"lacks compiled loops: {why_not_fast()}")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from influxdb_backup.cli import output
 from influxdb_backup.influx.http import Http
 from tests.cli.conftest import DAY, Cli, Site, fill
-from tests.servers import find_influxd1, free_port, start_influxdb1
+from tests.servers import DEBIANS, daemon, free_port, start_influxdb1
 
 
 def refused(cli: Cli, status: int, expected: list[str], *arguments: str) -> str:
@@ -135,9 +135,7 @@ def test_unknown_database(site: Site, cli: Cli) -> None:
 
 def test_wrong_password(site: Site, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused credentials end with status 1 and name the connection, never the password."""
-    binary = find_influxd1()
-    if binary is None:
-        pytest.skip("no influxd on PATH to start with authentication")
+    binary = daemon(DEBIANS)
     cli.ok("repo", "init", "primary")
     with start_influxdb1(tmp_path / "guarded", binary, auth=True) as server:
         server.query("CREATE USER admin WITH PASSWORD 'topsecret' WITH ALL PRIVILEGES")

@@ -41,7 +41,7 @@ def test_docker_compose_takes_the_file() -> None:
     """The file is valid for the program that reads it, and nothing in it needs a variable to be set."""
     command = _docker_compose()
     if command is None:
-        pytest.skip("there is no docker compose (2.23 or later) on this machine")
+        pytest.skip("lacks docker compose 2.23 or later")
     done = subprocess.run([*command, "config"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(yaml.safe_load(done.stdout)["services"]) == {

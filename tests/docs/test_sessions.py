@@ -14,7 +14,7 @@ import pytest
 from tests.docs import session
 from tests.docs.pages import DOCS, ROOT, Page, pages, read
 from tests.s3 import create_bucket, start_s3
-from tests.servers import RunningServer, find_influxd1, start_influxdb1
+from tests.servers import DEBIANS, RunningServer, daemon, start_influxdb1
 
 STARTS_WITH_NOTHING = DOCS / "quickstart.md"
 STARTS_WITH_DATA = [ROOT / "README.md", DOCS / "how-to" / "s3.md"]
@@ -62,9 +62,7 @@ def program() -> Iterator[str]:
 @pytest.fixture
 def own_influx(tmp_path: Path) -> Iterator[RunningServer]:
     """A real 1.x server for one page alone: the names of its databases are those of the page."""
-    binary = find_influxd1()
-    if binary is None:
-        pytest.skip("no influxd on PATH: the pages are not run against a server that is not their own")
+    binary = daemon(DEBIANS)
     with start_influxdb1(tmp_path / "influxdb", binary) as server:
         yield server
 

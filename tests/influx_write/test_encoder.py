@@ -192,7 +192,7 @@ def hostile_floats() -> Iterator[np.ndarray]:
     yield np.where(random.random(50_000) < 0.5, random.random(50_000), np.round(random.random(50_000), 3))
 
 
-@pytest.mark.skipif(len(RENDERERS) < 2, reason="the extra 'fast' is not installed")
+@pytest.mark.skipif(len(RENDERERS) < 2, reason="lacks compiled loops")
 def test_compiled_floats_are_those_of_arrow() -> None:
     """A million floats of every kind have the same bytes, whichever way they are written."""
     for values in hostile_floats():
@@ -239,7 +239,7 @@ def test_integers_are_exact(make: Renderer, kind: InfluxType, nulls: bool) -> No
     ]
 
 
-@pytest.mark.skipif(len(RENDERERS) < 2, reason="the extra 'fast' is not installed")
+@pytest.mark.skipif(len(RENDERERS) < 2, reason="lacks compiled loops")
 @settings(max_examples=200)
 @given(POINTS, st.integers(0, 5), st.integers(1, 9), st.integers(1, 400))
 def test_both_ways_write_the_same_bytes(points: list, skip: int, lines: int, size: int) -> None:
@@ -279,7 +279,7 @@ def test_the_longest_lines_fit_their_bounds(make: Renderer) -> None:
     assert second.endswith(b" -9223372036854775805")
 
 
-@pytest.mark.skipif(len(RENDERERS) < 2, reason="the extra 'fast' is not installed")
+@pytest.mark.skipif(len(RENDERERS) < 2, reason="lacks compiled loops")
 def test_the_loop_is_compiled_once() -> None:
     """Whatever the columns are: what ``warm`` compiled is enough."""
     fast_lines.exercise()

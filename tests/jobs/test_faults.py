@@ -283,7 +283,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a small file system needs rights that this machine does not give")
+        pytest.skip("lacks the right to mount a small file system")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
@@ -480,7 +480,7 @@ def test_shard_files_that_do_not_fit_are_written_by_lines(
 ) -> None:
     """Long strings that repeat take little in the archive and much in a shard: nothing is left of the attempt."""
     if why_not_fast() is not None:
-        pytest.skip("shards are written by compiled loops only")
+        pytest.skip(f"lacks compiled loops: {why_not_fast()}")
     database, target = new_database(influx2), new_name("target")
     words = [os.urandom(500).hex() for _ in range(20)]
     influx2.write(lines(("log", f'v="{words[n * n % 19]}"', DAY.start + n) for n in range(4000)), database)

@@ -44,7 +44,7 @@ from tests.jobs.support import (
     window,
 )
 from tests.jobs.test_round_trip import NAME_SETS, POINTS, expected_and_body
-from tests.servers import RunningServer, free_port, start_influxdb1, start_influxdb2
+from tests.servers import DEBIANS, TWO, RunningServer, daemon, free_port, start_influxdb1, start_influxdb2
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -218,7 +218,7 @@ def test_deletions_after_a_refused_copy_are_done(
     So a refused copy is asked for until the server can: no export leaves that half behind.
     """
     if any_influx.folder is None:
-        pytest.skip("a server whose folder is elsewhere")
+        pytest.skip("lacks the folder of the server at INFLUXDB_URL or INFLUXDB2_URL")
     pattern = "data/*/autogen/*" if any_influx.generation == 1 else "engine/data/*/autogen/*"
     known = set(any_influx.folder.glob(pattern))
     database = new_database(any_influx)
@@ -463,11 +463,7 @@ def test_damage_on_the_server_is_found_and_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A flipped bit of a block: the export names file, series and times, and the last backup; others go on."""
-    from tests.servers import find_influxd1, find_influxd2
-
-    binary = find_influxd1() if generation == 1 else find_influxd2()
-    if binary is None:
-        pytest.skip(f"no {generation}.x server here")
+    binary = daemon(DEBIANS if generation == 1 else TWO)
 
     def started() -> object:
         start = start_influxdb1 if generation == 1 else start_influxdb2

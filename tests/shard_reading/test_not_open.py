@@ -32,10 +32,11 @@ from tests.jobs.support import (
     window,
 )
 from tests.servers import (
+    DEBIANS,
+    NEWER,
+    TWO,
     RunningServer,
-    find_influxd1,
-    find_influxd2,
-    find_newer_influxd1,
+    daemon,
     start_influxdb1,
     start_influxdb2,
 )
@@ -49,10 +50,8 @@ IN_ADVANCE = '[shard-precreation]\n  enabled = true\n  check-interval = "1s"\n  
 
 def starter(kind: str, folder: Path) -> Start:
     """Starts the server of a kind in a folder of its own, with sections of configuration on 1.x."""
-    binary = {"1": find_influxd1, "newer 1": find_newer_influxd1, "2": find_influxd2}[kind]()
-    if binary is None:
-        pytest.skip(f"no such server here: {kind}")
-    if kind == "2":
+    binary = daemon(kind)
+    if kind == TWO:
         return lambda extra: start_influxdb2(folder, binary)
     return lambda extra: start_influxdb1(folder, binary, extra)
 
@@ -62,7 +61,7 @@ def listed(running: RunningServer) -> int:
     return len(rows_of(running, "SHOW SHARDS", "")) if running.generation == 1 else 0
 
 
-@pytest.mark.parametrize("kind", ["1", "newer 1"])
+@pytest.mark.parametrize("kind", [DEBIANS, NEWER])
 def test_groups_that_were_made_in_advance_are_empty(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -89,7 +88,7 @@ def test_groups_that_were_made_in_advance_are_empty(
         assert [found.rows for found in scrub(server, [database])] == [0, 2]
 
 
-@pytest.mark.parametrize("kind", ["1", "newer 1", "2"])
+@pytest.mark.parametrize("kind", [DEBIANS, NEWER, TWO])
 def test_a_shard_that_cannot_be_opened_is_told(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its points are in no answer: an error when a backup has some of them, and a warning when nobody knows."""
     repository = local_repository(tmp_path)
@@ -126,7 +125,7 @@ def test_a_shard_that_cannot_be_opened_is_told(kind: str, tmp_path: Path, caplog
 
 def test_the_same_database_of_another_server_is_refused(tmp_path: Path) -> None:
     """Equal names and numbers are not enough: the groups behind the port must have the same times."""
-    start, other = starter("1", tmp_path / "one"), starter("1", tmp_path / "other")
+    start, other = starter(DEBIANS, tmp_path / "one"), starter(DEBIANS, tmp_path / "other")
     with start("") as running, other("") as stranger:
         for each, moment in ((running, DAY.start), (stranger, WEEK.end)):
             each.create_database("telegraf")

@@ -63,7 +63,7 @@ from tests.jobs.support import (
     window,
 )
 from tests.jobs.test_round_trip import NAME_SETS, POINTS, expected_and_body
-from tests.servers import RunningServer, find_influxd1, start_influxdb1
+from tests.servers import DEBIANS, RunningServer, daemon, start_influxdb1
 from tests.tsm_write import tables
 
 ROOT = Path(__file__).parents[2]
@@ -244,9 +244,7 @@ def test_the_backup_port_of_another_server_gets_no_database(
 @pytest.mark.parametrize("held", [True, False])
 def test_the_backup_port_of_another_server_beside_a_new_one(tmp_path: Path, held: bool) -> None:
     """A server without databases: whose port it is shows by the other's databases, or as it has not what was created."""
-    binary = find_influxd1()
-    if binary is None:
-        pytest.skip("no 1.x server")
+    binary = daemon(DEBIANS)
     repository = memory_repository()
     with start_influxdb1(tmp_path / "one", binary) as empty, start_influxdb1(tmp_path / "other", binary) as stranger:
         with opened(stranger) as server:
@@ -632,7 +630,7 @@ def test_a_killed_restore_goes_on(
 ) -> None:
     """Killed with a database but no points, within a file, between two groups or names: its id ends what it began."""
     if any_influx.generation == 1 and point in ("proved", "renamed"):
-        pytest.skip("1.x cannot rename a database")
+        pytest.skip("lacks the point: 1.x cannot rename a database")
     database = filled(any_influx)
     server.create_database(database, [RetentionPolicy(name="long", duration=0, shard_duration=2 * DAY_NS)])
     any_influx.write("\n".join(f"m,x=y v={n}i {DAY.start + n * HOUR}" for n in range(24)), database, "long")

@@ -21,10 +21,11 @@ from influxdb_backup.influx.tsm.index import CorruptShardError, read_index
 from influxdb_backup.model import InfluxType, Window
 from tests.influx_read.support import opened, rows_of
 from tests.servers import (
+    DEBIANS,
+    NEWER,
+    TWO,
     RunningServer,
-    find_influxd1,
-    find_influxd2,
-    find_newer_influxd1,
+    daemon,
     start_influxdb1,
     start_influxdb2,
 )
@@ -44,14 +45,11 @@ def opened_files(paths: Sequence[Path]) -> ShardPoints:
     return ShardPoints(files)
 
 
-@pytest.fixture(params=["1.6.7", "1.12.4", "2.9.1"])
+@pytest.fixture(params=[DEBIANS, NEWER, TWO])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningServer]:
     """A server that writes its cache to files at once and leaves the files as they are."""
-    find = {"1.6.7": find_influxd1, "1.12.4": find_newer_influxd1, "2.9.1": find_influxd2}[request.param]
-    binary = find()
-    if binary is None:
-        pytest.skip(f"no influxd {request.param} here")
-    if request.param == "2.9.1":
+    binary = daemon(request.param)
+    if request.param == TWO:
         with start_influxdb2(tmp_path / "server", binary, "--storage-cache-snapshot-write-cold-duration=1s") as running:
             yield running
     else:

@@ -8,7 +8,7 @@ import pytest
 
 from influxdb_backup.influx.shard_files import ShardFileBuilder
 from influxdb_backup.model import InfluxType
-from tests.servers import find_influxd1, find_newer_influxd1, start_influxdb1
+from tests.servers import DEBIANS, NEWER, daemon, start_influxdb1
 from tests.tsm_write.tables import GROUP, START, batch, every_encoding
 
 KINDS = (InfluxType.FLOAT, InfluxType.INTEGER, InfluxType.BOOLEAN, InfluxType.STRING)
@@ -31,13 +31,10 @@ def _serve(folder: Path, binary: str, files: tuple[Path, ...], statements: list[
     return answers
 
 
-@pytest.fixture(params=["1.6.7", "1.12"])
+@pytest.fixture(params=[DEBIANS, NEWER])
 def binary(request: pytest.FixtureRequest) -> str:
     """A 1.x daemon."""
-    found = find_influxd1() if request.param == "1.6.7" else find_newer_influxd1()
-    if found is None:
-        pytest.skip(f"no 1.x daemon {request.param}")
-    return found
+    return daemon(request.param)
 
 
 def test_a_server_serves_the_columns(folder: Path, binary: str) -> None:

@@ -14,7 +14,14 @@ from influxdb_backup.influx.line_protocol import encode
 from influxdb_backup.influx.protocol import WriteOptions
 from influxdb_backup.influx.shard_files import ShardFileBuilder
 from influxdb_backup.model import InfluxType
-from tests.servers import RunningServer, find_influxd2, find_newer_influxd1, start_influxdb1, start_influxdb2
+from tests.servers import (
+    NEWER,
+    TWO,
+    RunningServer,
+    daemon,
+    start_influxdb1,
+    start_influxdb2,
+)
 from tests.tsm_write.tables import GROUP, every_encoding
 
 KINDS = (InfluxType.FLOAT, InfluxType.INTEGER, InfluxType.BOOLEAN, InfluxType.STRING)
@@ -46,12 +53,10 @@ def _wait_for(folder: Path, count: int) -> list[Path]:
     raise AssertionError(f"the server has {files} and not {count} files")
 
 
-@pytest.mark.parametrize("generation", [1, 2])
-def test_same_bytes_as_the_compactor(folder: Path, generation: int) -> None:
+@pytest.mark.parametrize(("generation", "kind"), [(1, NEWER), (2, TWO)])
+def test_same_bytes_as_the_compactor(folder: Path, generation: int, kind: str) -> None:
     """Every type in every encoding, strings and nulls included, is byte for byte what 1.12.4 and 2.9.1 compact it to."""
-    daemon = find_newer_influxd1() if generation == 1 else find_influxd2()
-    if daemon is None:
-        pytest.skip("no such server in the cache folder influxdb-backup-tests")
+    binary = daemon(kind)
     kinds = KINDS if generation == 1 else (*KINDS, InfluxType.UNSIGNED)
     batches = every_encoding(kinds, SIZES)
     (folder / "own").mkdir()
@@ -62,10 +67,10 @@ def test_same_bytes_as_the_compactor(folder: Path, generation: int) -> None:
     home = folder / "server"
     if generation == 1:
         options = '  compact-full-write-cold-duration = "1s"\n  cache-snapshot-write-cold-duration = "1s"\n'
-        with start_influxdb1(home, daemon, data_options=options) as server:
+        with start_influxdb1(home, binary, data_options=options) as server:
             theirs = _compacted(server, home, batches)
     else:
         cold = ("--storage-compact-full-write-cold-duration=1s", "--storage-cache-snapshot-write-cold-duration=1s")
-        with start_influxdb2(home, daemon, *cold) as server:
+        with start_influxdb2(home, binary, *cold) as server:
             theirs = _compacted(server, home, batches)
     assert own.read_bytes() == theirs
