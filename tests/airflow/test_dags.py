@@ -188,6 +188,17 @@ def test_restore_is_a_dry_run_unless_told(
     assert f"{database}_copy" not in str(influx1.query("SHOW DATABASES"))
 
 
+def test_a_dry_run_into_production_is_green_and_says_that_it_would_be_refused(
+    dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, influx1: RunningServer, database: str
+) -> None:
+    """The form as it stands aims at the source, which has points: the answer is an answer, not a failed task."""
+    run = run_dag(dags["influxdb_restore__weather"], **DAYS)
+
+    assert run.states() == {"guard": "success", "restore": "success"}
+    result = run.result("restore")
+    assert (result["dry_run"], result["refused"], result["target_database"]) == (True, ["target-not-empty"], database)
+
+
 def test_restore(
     dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, influx1: RunningServer, database: str
 ) -> None:

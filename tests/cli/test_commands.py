@@ -301,6 +301,19 @@ def test_restore_dry_run_changes_nothing(backed_up: Site, cli: Cli) -> None:
     assert target not in str(backed_up.server.query("SHOW DATABASES"))
 
 
+def test_restore_dry_run_tells_why_it_would_be_refused(backed_up: Site, cli: Cli) -> None:
+    """Into production itself, which has points: what it would do, why not, and what to choose; status 1 on request."""
+    told = cli.ok("restore", "telemetry", *DAY, "--dry-run").out
+    assert "Nothing was changed. The restore would be REFUSED" in told
+    assert re.search(r"^REFUSED \(target-not-empty\): The target .* already has points", told, re.MULTILINE)
+    assert "--on-conflict merge" in told
+    assert f"at most {ROWS:,} rows" in told
+    checked = cli("restore", "telemetry", *DAY, "--dry-run", "--check", "--json")
+    assert (checked.status, [why["kind"] for why in checked.document["refusals"]]) == (1, ["target-not-empty"])
+    assert cli("restore", "telemetry", *DAY, "--dry-run", "--check", "--target-database", "x").status == 0
+    assert cli("restore", "telemetry", *DAY, "--check").status == 2
+
+
 def test_restore_of_a_range_and_a_tag(backed_up: Site, cli: Cli) -> None:
     """A restore of half a day and one host writes exactly these points."""
     target = f"{backed_up.database}_half"

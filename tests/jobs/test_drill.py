@@ -249,30 +249,6 @@ def test_mixed_types_in_drills_after_the_shard_duration_was_altered(
     assert report.rows == 2
 
 
-def test_mixed_types_in_drills_that_nothing_separates_are_named(
-    influx1: RunningServer, server1: Server, repository: Repository
-) -> None:
-    """
-    Types that even groups of an hour cannot keep apart are told as such, with their pieces; the drill does not hold.
-
-    Groups of 90 minutes once kept them apart, and the policy's duration was altered since.
-    """
-    database = new_database(influx1)
-    create_policy(influx1, database, "p", "DURATION INF REPLICATION 1 SHARD DURATION 90m DEFAULT")
-    influx1.write(f"cpu v=1.5 {DAY.start + 89 * MINUTE}", database, "p")
-    influx1.write(f'cpu v="text" {DAY.start + 91 * MINUTE}', database, "p")
-    back_up(repository, server1, plan(database))
-    assert drill(plan(database), repository=repository, server=server1).ok
-    influx1.query(f'ALTER RETENTION POLICY "p" ON "{database}" SHARD DURATION 1w')
-    back_up(repository, server1, plan(database, name="altered"))
-    report = drill(plan(database, name="altered"), repository=repository, server=server1)
-    assert not report.ok
-    assert report.problems[0].kind == "types"
-    for words in ("p.cpu, field 'v'", "float in 2024-03-06T00:00:00Z to 2024-03-06T01:30:00Z", "string in"):
-        assert words in report.problems[0].message
-    assert report.scratch_dropped
-
-
 # --- 11: scratch databases
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +11,10 @@ from influxdb_backup.config.model import Check
 from influxdb_backup.errors import BackupNotFoundError, QueryError, ServerUnavailableError
 from influxdb_backup.jobs.drill_checks import judge, run_check
 from influxdb_backup.jobs.drills import DrillReport, pick_ref
-from influxdb_backup.jobs.type_changes import conflicts, separating_duration
-from influxdb_backup.model import Column, InfluxType, Part, Ref, Role, Table, TableEntry
+from influxdb_backup.jobs.restore_request import Unit
+from influxdb_backup.jobs.type_changes import Stretch, meetings, separating_duration, stretches_of
+from influxdb_backup.model import Column, InfluxType, Part, Ref, Role, Table
+from tests.influx_write.support import batch_of
 from tests.jobs.support import DAY_NS, HOUR, SECOND, WEEK, window
 from tests.jobs.test_coverage import day, ref
 
@@ -90,41 +93,47 @@ def test_random_picks_one_of_the_windows(seed: int) -> None:
 TYPES = st.sampled_from([InfluxType.FLOAT, InfluxType.STRING])
 
 
-def entry(*parts: tuple[InfluxType, int, int]) -> TableEntry:
-    """A table whose field ``v`` has these types from a first to a last instant."""
-    made = tuple(
-        Part(
+def changes(*parts: tuple[InfluxType, int, int]) -> list[Stretch]:
+    """A field of these types from a first to a last instant, each a part of its own that has values at both."""
+    table = Table(retention_policy="autogen", measurement="m")
+    units = []
+    for number, (kind, first, last) in enumerate(parts):
+        piece = window(first, last + 1)
+        part = Part(
             path=f"data/{number}.parquet",
             size=1,
             sha256="sha256:" + "0" * 64,
             rows=1,
             min_time=first,
             max_time=last,
-            piece=window(first, last + 1),
+            piece=piece,
             columns=(Column(role=Role.FIELD, name="v", type=kind),),
             counts=(),
             fingerprint="0" * 32,
         )
-        for number, (kind, first, last) in enumerate(parts)
-    )
-    return TableEntry(
-        number=0,
-        table=Table(retention_policy="autogen", measurement="m"),
-        columns=(),
-        rows=len(made),
-        counts=(),
-        min_time=None,
-        max_time=None,
-        fingerprint="0" * 32,
-        parts=made,
-    )
+        units.append(Unit(table=table, part=part, window=piece, whole=True))
+    return stretches_of(units, lambda unit: unit.table, lambda kind: kind)
+
+
+def two_values(unit: Unit) -> list[pa.RecordBatch]:
+    """A value at the first and at the last instant of the part."""
+    (column,) = unit.part.columns
+    value = 1.5 if column.type is InfluxType.FLOAT else "text"
+    times = sorted({unit.part.min_time, unit.part.max_time})
+    return [batch_of([column], [(time, {}, {"v": value}) for time in times])]
+
+
+def separated(stretches: list[Stretch], preferred: int) -> tuple[int, list[str]]:
+    """The duration, and what meets in words."""
+    duration, left = separating_duration(stretches, preferred, two_values, lambda kind: kind)
+    return duration, [meeting.what for meeting in left]
 
 
 @given(
     st.lists(st.tuples(TYPES, st.integers(0, 5 * HOUR), st.integers(0, 5 * HOUR)), min_size=1, max_size=6),
     st.sampled_from([HOUR, DAY_NS, 7 * DAY_NS]),
 )
-def test_mixed_types_in_drills_conflict_exactly_when_they_share_a_group(
+def test_mixed_types_conflict_exactly_when_they_share_a_group(
     steps: list[tuple[InfluxType, int, int]], duration: int
 ) -> None:
     """Two types are told to meet if and only if some group of that duration would hold both."""
@@ -138,23 +147,33 @@ def test_mixed_types_in_drills_conflict_exactly_when_they_share_a_group(
         low, high = (first - WEEK.start) // duration, (last - WEEK.start) // duration
         for group in range(low, high + 1):
             groups.setdefault(group, set()).add(kind)
-    assert bool(conflicts([entry(*parts)], duration)) == any(len(kinds) > 1 for kinds in groups.values())
+    assert bool(meetings(changes(*parts), duration)) == any(len(kinds) > 1 for kinds in groups.values())
 
 
-def test_mixed_types_in_drills_get_a_duration_that_separates_them() -> None:
+def test_mixed_types_get_a_duration_that_separates_them() -> None:
     """A week's group that would hold two types is cut into days, or hours; what an hour cannot separate is named."""
     start = WEEK.start
-    plain = entry((InfluxType.FLOAT, start, start + HOUR))
-    assert separating_duration([plain], 7 * DAY_NS) == (7 * DAY_NS, ())
-    days = entry((InfluxType.FLOAT, start, start + HOUR), (InfluxType.STRING, start + DAY_NS, start + DAY_NS + HOUR))
-    assert separating_duration([plain, days], 7 * DAY_NS) == (DAY_NS, ())
-    hours = entry((InfluxType.FLOAT, start, start + SECOND), (InfluxType.STRING, start + HOUR, start + HOUR))
-    assert separating_duration([hours], 0) == (HOUR, ())
-    close = entry((InfluxType.FLOAT, start, start + SECOND), (InfluxType.STRING, start + 2 * SECOND, start + HOUR))
-    duration, left = separating_duration([close], 7 * DAY_NS)
+    plain = changes((InfluxType.FLOAT, start, start + HOUR))
+    assert separated(plain, 7 * DAY_NS) == (7 * DAY_NS, [])
+    days = changes((InfluxType.FLOAT, start, start + HOUR), (InfluxType.STRING, start + DAY_NS, start + DAY_NS + HOUR))
+    assert separated([*plain, *days], 7 * DAY_NS) == (DAY_NS, [])
+    hours = changes((InfluxType.FLOAT, start, start + SECOND), (InfluxType.STRING, start + HOUR, start + HOUR))
+    assert separated(hours, 7 * DAY_NS) == (HOUR, [])
+    close = changes((InfluxType.FLOAT, start, start + SECOND), (InfluxType.STRING, start + 2 * SECOND, start + HOUR))
+    duration, left = separated(close, 7 * DAY_NS)
     assert duration == HOUR
     assert len(left) == 1
-    assert "field 'v': float in 2024-03-04T00:00:00Z" in left[0]
+    assert "field 'v': float from 2024-03-04T00:00:00Z" in left[0]
+
+
+def test_mixed_types_are_judged_by_the_values_where_the_bounds_of_parts_leave_a_doubt() -> None:
+    """Parts that reach into each other's groups are no conflict when the values of the field do not."""
+    start = WEEK.start
+    crossing = changes(
+        (InfluxType.FLOAT, start, start + 3 * DAY_NS), (InfluxType.STRING, start + DAY_NS, start + DAY_NS + HOUR)
+    )
+    assert meetings(crossing, DAY_NS)
+    assert separated(crossing, 7 * DAY_NS) == (DAY_NS, [])
 
 
 # --- checks

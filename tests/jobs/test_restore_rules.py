@@ -371,8 +371,8 @@ def test_a_name_that_the_server_refuses_is_found_at_once(
     for writer in ("auto", "lines"):
         with pytest.raises(TargetError, match="cannot be"):
             restore_into(repository, any_server, name, refs=(first.ref,), writer=writer)
-    with pytest.raises(TargetError, match="cannot be"):
-        plan_restore(request, repository=repository, target=any_server)
+    (refusal,) = plan_restore(request, repository=repository, target=any_server).refusals
+    assert "cannot be" in refusal.message
     assert not list(repository.store.list("restores/"))
 
 
@@ -521,7 +521,7 @@ def test_a_dry_run_tells_everything_and_changes_nothing(
     influx1: RunningServer, server1: Server, repository: Repository
 ) -> None:
     """What would be read, created and written, while no database, no record and no point appears."""
-    database = backed_up(influx1, server1, repository)
+    backed_up(influx1, server1, repository)
     target = new_name("target")
     asked = RestoreRequest(plan="telemetry", window=DAY, target_database=target)
     planned = plan_restore(asked, repository=repository, target=server1)
@@ -531,12 +531,27 @@ def test_a_dry_run_tells_everything_and_changes_nothing(
     ]
     assert target not in server1.databases()
     assert not repository.store.list("restores/")
-    with pytest.raises(TargetError):
-        plan_restore(asked.model_copy(update={"target_database": database}), repository=repository, target=server1)
-    with pytest.raises(BackupNotFoundError):
-        plan_restore(
-            asked.model_copy(update={"window": window(DAY.start, DAY.end + 1)}), repository=repository, target=server1
-        )
+    assert planned.refusals == ()
+
+
+def test_a_dry_run_of_what_would_be_refused_tells_all_of_it(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """What would be read and written stands beside every reason against it and the way out; nothing is raised."""
+    database = backed_up(influx1, server1, repository)
+    influx1.query(f'ALTER RETENTION POLICY "autogen" ON "{database}" DURATION 1h SHARD DURATION 1h')
+    late = window(DAY.start, DAY.end + 1)
+    planned = plan_restore(RestoreRequest(plan="telemetry", window=late), repository=repository, target=server1)
+    assert [refusal.kind for refusal in planned.refusals] == ["gap", "retention-would-drop", "target-not-empty"]
+    assert ("--allow-gaps" in planned.refusals[0].hint, "widen" in planned.refusals[1].hint) == (True, True)
+    assert (planned.rows, planned.target_database) == (10, database)
+    influx1.query(f'ALTER RETENTION POLICY "autogen" ON "{database}" DURATION INF')
+    influx1.write(f"cpu,host=a v=1 {DAY.start}", database)
+    refused = plan_restore(RestoreRequest(plan="telemetry", window=DAY), repository=repository, target=server1)
+    assert [refusal.kind for refusal in refused.refusals] == ["target-not-empty"]
+    with pytest.raises(TargetError) as caught:
+        restore_into(repository, server1, None, plan="telemetry", window=DAY)
+    assert (caught.value.message, caught.value.hint) == (refused.refusals[0].message, refused.refusals[0].hint)
 
 
 # --- 10: a retried restore continues
@@ -756,7 +771,7 @@ def test_rejected_points_fail_the_restore_and_stand_in_the_reject_file(
     target = conflicting(influx1, server1, repository)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(RejectedPointsError, match="field type conflict") as caught:
-        restore_into(repository, server1, target, plan="telemetry", window=DAY)
+        restore_into(repository, server1, target, plan="telemetry", window=DAY, max_rejects=9)
     files = [path for path in tmp_path.rglob("*.zst") if str(path) in str(caught.value)]
     assert [len(rejected_lines(path)) for path in files] == [10]
 

@@ -119,6 +119,9 @@ def restore(
         typer.Option("--restore-id", callback=not_empty, metavar="ID", help="Go on with the restore of this id."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be read, made and written.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="With --dry-run: end with status 1 when the restore would be refused.")
+    ] = False,
     target_connection: TargetConnectionOption = None,
     target_url: TargetUrlOption = None,
     target_token: TargetTokenOption = None,
@@ -144,6 +147,8 @@ def restore(
     from influxdb_backup.jobs.restore_request import RestoreRequest
 
     session: Session = context.obj
+    if check and not dry_run:
+        raise UsageError("--check belongs to --dry-run.")
     plan, refs = _plan_and_refs(what)
     restore_id = restore_id or secrets.token_hex(8)
     request = RestoreRequest(
@@ -186,6 +191,8 @@ def restore(
         if dry_run:
             planned = job.plan_restore(request, repository=opened, target=server, scope=scope)
             output.document(planned) if json else _print_plan(planned)
+            if check and planned.refusals:
+                raise typer.Exit(1)
             return
         with _named_when_it_fails(opened, restore_id), output.progress(f"restore {restore_id}") as tell:
             report = job.restore(request, repository=opened, target=server, scope=scope, progress=tell)
@@ -250,7 +257,8 @@ def _tags(written: list[str]) -> dict[str, str]:
 
 
 def _print_plan(plan: RestorePlan) -> None:
-    output.line("Nothing was changed. The restore would")
+    refused = bool(plan.refusals)
+    output.line(f"Nothing was changed. The restore would{' be REFUSED, see below; else it would' if refused else ''}")
     facts: list[tuple[str, object]] = [
         (
             "read",
@@ -262,6 +270,7 @@ def _print_plan(plan: RestorePlan) -> None:
     ]
     facts += [("create", what) for what in plan.creates]
     facts += [("without retention", what) for what in plan.infinite]
+    facts += [("separate types", what) for what in plan.separated]
     facts += [("widen", what) for what in plan.widens]
     facts += [("not write", what) for what in plan.drops]
     facts += [("gap", what) for what in plan.gaps]
@@ -275,6 +284,10 @@ def _print_plan(plan: RestorePlan) -> None:
         ],
         numbers=("rows at most", "parts", "bytes"),
     )
+    for refusal in plan.refusals:
+        output.line()
+        output.line(f"REFUSED ({refusal.kind}): {refusal.message}")
+        output.line(f"  {refusal.hint}")
 
 
 def _print_report(report: RestoreReport) -> None:
@@ -293,6 +306,7 @@ def _print_report(report: RestoreReport) -> None:
         facts.append(("written", "twice: the first time the server had confirmed points that it did not hold"))
     facts += [("created", what) for what in report.created]
     facts += [("without retention", what) for what in report.infinite]
+    facts += [("separated types", what) for what in report.separated]
     facts += [("widened", f"{what}: existed, and now keeps points for ever") for what in report.widened]
     facts += [("gap", what) for what in report.gaps]
     if report.dropped_points:

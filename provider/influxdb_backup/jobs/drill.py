@@ -41,14 +41,12 @@ from influxdb_backup.jobs.restore_request import RestoreRequest
 from influxdb_backup.jobs.restore_run import Scratch
 from influxdb_backup.jobs.restored_reading import RestoredReader, Seen, content
 from influxdb_backup.jobs.shard_restore import WRITER
-from influxdb_backup.jobs.type_changes import separating_duration
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import (
     InfluxType,
     Manifest,
     Problem,
     Ref,
-    RetentionPolicy,
     TableEntry,
     printable,
 )
@@ -142,12 +140,11 @@ def _with_scratch(run: DrillRun, manifest: Manifest, findings: _Findings, writer
     False when that writer cannot do it, and nothing of the scratch is left.
     """
     scratch = DrillScratch(run)
-    policies = _scratch_policies(manifest, findings)
     try:
         if not manifest.tables:
             scratch.announce()
-            scratch.created(run.server.create_scratch(run.scratch, policies, scratch.mark()))
-        _prove(run, manifest, findings, scratch, policies, writer)
+            scratch.created(run.server.create_scratch(run.scratch, (), scratch.mark()))
+        _prove(run, manifest, findings, scratch, writer)
     except TargetError as error:
         if error.kind != WRITER:
             raise
@@ -168,27 +165,11 @@ def _with_scratch(run: DrillRun, manifest: Manifest, findings: _Findings, writer
     return True
 
 
-def _scratch_policies(manifest: Manifest, findings: _Findings) -> tuple[RetentionPolicy, ...]:
-    """The source's policies that hold anything, for ever, with shards that keep changes of type apart."""
-    used = {entry.table.retention_policy for entry in manifest.tables}
-    policies = []
-    for policy in manifest.source.retention_policies:
-        if policy.name not in used:
-            continue
-        entries = [entry for entry in manifest.tables if entry.table.retention_policy == policy.name]
-        duration, left = separating_duration(entries, policy.shard_duration)
-        for conflict in left:
-            findings.note("types", policy.name, f"No shard duration separates the types: {conflict}.")
-        policies.append(RetentionPolicy(name=policy.name, duration=0, shard_duration=duration, default=policy.default))
-    return tuple(policies)
-
-
 def _prove(
     run: DrillRun,
     manifest: Manifest,
     findings: _Findings,
     scratch: DrillScratch,
-    policies: tuple[RetentionPolicy, ...],
     writer: Literal["lines", "shard"],
 ) -> None:
     started = time.monotonic()
@@ -198,7 +179,7 @@ def _prove(
                 RestoreRequest(refs=(run.ref.id,), target_database=run.scratch, allow_gaps=False, writer=writer),
                 repository=run.repository,
                 target=run.server,
-                scratch=Scratch(policies, scratch.mark, scratch.announce, scratch.created),
+                scratch=Scratch(scratch.mark, scratch.announce, scratch.created),
                 progress=run.progress,
             )
             if manifest.tables

@@ -103,7 +103,7 @@ def _prepared(run: RestoreRun, scratch: Scratch | None) -> tuple[str, ...]:
     if scratch is None:
         return prepare(run.target)
     scratch.announce()
-    scratch.created(run.target.server.create_scratch(run.target.database, scratch.policies, scratch.mark()))
+    scratch.created(run.target.server.create_scratch(run.target.database, run.target.create, scratch.mark()))
     return (run.target.database,)
 
 

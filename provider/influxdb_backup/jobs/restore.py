@@ -13,6 +13,7 @@ from influxdb_backup.errors import TargetError
 from influxdb_backup.influx.protocol import Server, WriteOptions
 from influxdb_backup.jobs.compare import compare_fingerprints
 from influxdb_backup.jobs.line_restore import counts_of, refuse_names, restore_by_lines
+from influxdb_backup.jobs.objections import Objections
 from influxdb_backup.jobs.progress import ProgressCallback, silent
 from influxdb_backup.jobs.restore_documents import (
     RestorePlan,
@@ -29,8 +30,9 @@ from influxdb_backup.jobs.restore_progress import (
     progress_so_far,
 )
 from influxdb_backup.jobs.restore_request import RestoreRequest, decide_reads
-from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals
+from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, batches
 from influxdb_backup.jobs.restore_target import choose_target, refuse_change, refuse_conflict
+from influxdb_backup.jobs.restore_types import keep_types_apart, refuse_types
 from influxdb_backup.jobs.shard_restore import refuse_other_writer, restore_by_shards, why_not_shards
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Scope, Table, printable
@@ -45,17 +47,18 @@ def plan_restore(
     """
     What ``restore`` would do, without doing it: the dry run.
 
-    Raises what restore raises before its first change: gaps, a target that is not empty or that would drop
-    points, names that line protocol cannot carry.
+    It asks the same questions in the same order, and collects what ``restore`` would raise before its first change as
+    the plan's ``refusals``: gaps, a target that is not empty, that would drop points or refuse values, names that line
+    protocol cannot carry. Raises what leaves nothing to tell: an unknown backup, or a server that does not answer. No
+    part is read but where changes of type leave a doubt, so that damage is found by the restore alone.
     """
-    reads = decide_reads(request, repository, scope)
-    chosen = choose_target(request, reads, target)
-    target.check_names(chosen.database, chosen.create)
-    refuse_conflict(request, reads, chosen)
-    refuse_names(reads, target, _options(request))
-    run = RestoreRun(request, repository, reads, chosen, _options(request), silent, "", time.monotonic())
+    objections = Objections(collects=True)
+    run = _aimed(request, repository, target, scope, None, objections)
+    _refuse_before_reading(run, objections)
     if request.writer == "shard" and (reason := why_not_shards(run)) is not None:
-        refuse_other_writer(run, reason)
+        with objections.noted():
+            refuse_other_writer(run, reason)
+    reads, chosen = run.reads, run.target
     creates = () if chosen.exists else (f"database {printable(chosen.database)}",)
     by_table = {table: [unit for unit in reads.units if unit.table == table] for table in reads.columns}
     return RestorePlan(
@@ -82,7 +85,48 @@ def plan_restore(
         gaps=reads.gaps,
         rows=reads.rows,
         bytes=reads.bytes,
+        separated=chosen.separated,
+        refusals=tuple(objections.found),
     )
+
+
+def _aimed(
+    request: RestoreRequest,
+    repository: Repository,
+    server: Server,
+    scope: Scope | None,
+    scratch: Scratch | None,
+    objections: Objections,
+    progress: ProgressCallback = silent,
+) -> RestoreRun:
+    """What is read, where it goes, and what is created for it: one answer for restores, their dry runs and drills."""
+    started = time.monotonic()
+    reads = decide_reads(request, repository, scope, objections)
+    chosen = choose_target(request, reads, server, objections)
+    options = _options(request)
+    run = RestoreRun(
+        request, repository, reads, chosen, options, progress, request.restore_id or secrets.token_hex(8), started
+    )
+    with objections.noted():
+        run = replace(run, target=keep_types_apart(chosen, reads, request, partial(batches, run)))
+    if scratch is not None:
+        create = tuple(policy.model_copy(update={"duration": 0}) for policy in run.target.create)
+        run = replace(run, target=replace(run.target, create=create, infinite=()))
+    return run
+
+
+def _refuse_before_reading(run: RestoreRun, objections: Objections, own: frozenset[str] = frozenset()) -> None:
+    """What can be known to go wrong before any part is read; nothing was changed. Policies of ``own`` have points."""
+    request, reads, chosen = run.request, run.reads, run.target
+    with objections.noted():
+        chosen.server.check_names(chosen.database, chosen.create)
+    with objections.noted():
+        refuse_conflict(request, reads, chosen, own)
+    with objections.noted():
+        refuse_names(reads, chosen.server, run.options)
+    if request.max_rejects == 0:
+        with objections.noted():
+            refuse_types(chosen, reads, request, partial(batches, run))
 
 
 def restore(
@@ -103,27 +147,19 @@ def restore(
     goes on where it was, and writes all again when what it had written is not there any more. With ``scratch``
     the target database is made anew as that says.
     """
-    started = time.monotonic()
-    restore_id = request.restore_id or secrets.token_hex(8)
-    reads = decide_reads(request, repository, scope)
-    chosen = choose_target(request, reads, target)
-    if scratch is None:
-        target.check_names(chosen.database, chosen.create)
-    else:
-        chosen = replace(chosen, create=scratch.policies, infinite=())
-    run = RestoreRun(request, repository, reads, chosen, _options(request), progress, restore_id, started)
+    objections = Objections()
+    run = _aimed(request, repository, target, scope, scratch, objections, progress)
     done = _still_there(run, progress_so_far(run))
     own = frozenset[str]()
     if is_continued(run):
         own = policies_written(run)
-        refuse_conflict(request, reads, chosen, own)  # first: what is to be dropped may hold the only copy there
+        refuse_conflict(request, run.reads, run.target, own)  # first: what is to be dropped may hold the only copy
         target.drop_unpublished(run.owner)
+    _refuse_before_reading(run, objections, own)
     claim_once = partial(_claim_once, run, own)
     by_shards = None if done else restore_by_shards(run, claim_once, scratch)
     if by_shards is not None and scratch is None:  # or the same call would write over what came later
-        keep_progress(run, reads.units, Totals(), by_shards.totals, 0)
-    if by_shards is None:
-        refuse_conflict(request, reads, chosen, own)
+        keep_progress(run, run.reads.units, Totals(), by_shards.totals, 0)
     outcome = by_shards or restore_by_lines(run, done, claim_once, scratch)
     if request.fingerprints:
         compare_fingerprints(run, by_shards=by_shards is not None)
@@ -160,6 +196,7 @@ def _report(run: RestoreRun, outcome: Outcome, done: Sequence[RestoreProgress], 
         dropped_points=totals.dropped,
         created=outcome.created,
         infinite=chosen.infinite,
+        separated=chosen.separated,
         widened=chosen.widen,
         gaps=reads.gaps,
         continued_units=sum(len(step.units) for step in done),

@@ -18,6 +18,15 @@ class TableWrite(Value):
     bytes: Int64
 
 
+class Refusal(Value):
+    """Why a restore would be refused before its first change, and what to choose instead."""
+
+    kind: str
+    """the error's that the restore would raise"""
+    message: str
+    hint: str
+
+
 class RestorePlan(Value):
     """What a restore would read, create, drop and write. Nothing was changed to make it."""
 
@@ -36,6 +45,10 @@ class RestorePlan(Value):
     gaps: tuple[str, ...]
     rows: Int64
     bytes: Int64
+    separated: tuple[str, ...] = ()
+    """policies that get shorter shard groups than the source's, so that types of fields stay apart"""
+    refusals: tuple[Refusal, ...] = ()
+    """why the restore would be refused; it would run where there are none"""
 
 
 class RestoreIdentity(Value):
@@ -106,6 +119,8 @@ class RestoreReport(Value):
     """older than the target keeps, left out because the request says so"""
     created: tuple[str, ...]
     infinite: tuple[str, ...]
+    separated: tuple[str, ...] = ()
+    """created policies that got shorter shard groups than the source's, so that types of fields stay apart"""
     widened: tuple[str, ...] = ()
     """policies of the target that had a shorter retention and now keep points for ever"""
     gaps: tuple[str, ...]

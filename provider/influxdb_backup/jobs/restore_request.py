@@ -10,6 +10,7 @@ from influxdb_backup.archive.repository import Repository, at_once
 from influxdb_backup.errors import BackupNotFoundError, UsageError
 from influxdb_backup.jobs.coverage import effective_window
 from influxdb_backup.jobs.layers import Held, Layers
+from influxdb_backup.jobs.objections import Objections
 from influxdb_backup.jobs.scope import contains, table_in_scope
 from influxdb_backup.model import (
     Column,
@@ -104,12 +105,14 @@ class Reads:
         return sum(unit.part.size for unit in self.units)
 
 
-def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope | None) -> Reads:
+def decide_reads(
+    request: RestoreRequest, repository: Repository, scope: Scope | None, objections: Objections | None = None
+) -> Reads:
     """
     Which parts answer the request: at every instant and for every table the newest read that looked at it.
 
-    Raises BackupNotFoundError when nothing is there, or when there are gaps and the request does not allow
-    them; UsageError when the request names neither a plan nor refs, or refs of different databases, or asks for
+    Raises BackupNotFoundError when nothing is there, or, as an objection, when there are gaps and the request does not
+    allow them; UsageError when the request names neither a plan nor refs, or refs of different databases, or asks for
     fingerprints of a target that is not to equal the archive.
     """
     _refuse_fingerprints(request)
@@ -137,11 +140,13 @@ def decide_reads(request: RestoreRequest, repository: Repository, scope: Scope |
         columns[table] = known
         gaps += [f"{table}: {format_window(rest)}" for gap in missing for rest in subtract(gap, nowhere)]
     if gaps and not request.allow_gaps:
-        raise BackupNotFoundError(
-            f"There is no backup of {'; '.join(gaps[:5])}{' and more' if len(gaps) > 5 else ''}.",
-            kind="gap",
-            hint="Export the missing windows while the source has them, or restore what there is with --allow-gaps.",
-        )
+        with (objections or Objections()).noted():
+            raise BackupNotFoundError(
+                f"There is no backup of {'; '.join(gaps[:5])}{' and more' if len(gaps) > 5 else ''}.",
+                kind="gap",
+                hint="Export the missing windows while the source has them, or restore what there is with "
+                "--allow-gaps.",
+            )
     if units:
         _refuse_unknown_tags(request, columns.values(), window)
     read = {unit.part.path for unit in units}

@@ -16,7 +16,7 @@ from influxdb_backup.jobs.progress import ProgressCallback
 from influxdb_backup.jobs.read_back import Expected
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit
 from influxdb_backup.jobs.restore_target import Target
-from influxdb_backup.model import Column, RetentionPolicy, Role, Table
+from influxdb_backup.model import Column, Role, Table
 
 
 @dataclass
@@ -92,9 +92,8 @@ class RestoreRun:
 
 @dataclass(frozen=True)
 class Scratch:
-    """A restore that makes its own database, of these policies."""
+    """A restore that makes its own database, whose policies keep points for ever."""
 
-    policies: tuple[RetentionPolicy, ...]
     mark: Callable[[], Mark]
     """for whom the server shows it to be made, from now on"""
     announce: Callable[[], None]

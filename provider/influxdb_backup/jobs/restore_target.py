@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from influxdb_backup.errors import NotVisibleError, TargetError, UsageError
 from influxdb_backup.influx.protocol import Server
+from influxdb_backup.jobs.objections import Objections
 from influxdb_backup.jobs.read_back import has_mixed_types
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit
 from influxdb_backup.model import RetentionPolicy, Table, printable
@@ -34,14 +35,16 @@ class Target:
     widen: tuple[str, ...]
     cutoffs: Mapping[str, int]
     """by policy: points before this instant are dropped, because the request says so"""
+    separated: tuple[str, ...] = ()
+    """of those to be created, policies with shorter shard groups than the source's, which keep types of fields apart"""
 
 
-def choose_target(request: RestoreRequest, reads: Reads, server: Server) -> Target:
+def choose_target(request: RestoreRequest, reads: Reads, server: Server, objections: Objections) -> Target:
     """
     Where the request's points go on this server. Asks the server, changes nothing.
 
     Raises TargetError (``retention-would-drop``) when an existing policy would drop points and the request
-    does not say what to do; UsageError when two source tables would become one.
+    does not say what to do, as an objection; UsageError when two source tables would become one.
     """
     database = request.target_database or reads.database
     policies = _policies(request, reads)
@@ -59,7 +62,7 @@ def choose_target(request: RestoreRequest, reads: Reads, server: Server) -> Targ
             shape = shape.model_copy(update={"duration": 0})
             infinite.append(name)
         create.append(shape)
-    widen, cutoffs = _retention(request, existing, earliest, now)
+    widen, cutoffs = _retention(request, existing, earliest, now, objections)
     return Target(
         server=server,
         database=database,
@@ -119,7 +122,11 @@ def _earliest(units: Sequence[Unit], policies: Mapping[Table, str]) -> dict[str,
 
 
 def _retention(
-    request: RestoreRequest, existing: Mapping[str, RetentionPolicy], earliest: Mapping[str, int], now: int
+    request: RestoreRequest,
+    existing: Mapping[str, RetentionPolicy],
+    earliest: Mapping[str, int],
+    now: int,
+    objections: Objections,
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     widen, cutoffs = [], {}
     for name, first in sorted(earliest.items()):
@@ -134,12 +141,14 @@ def _retention(
         elif request.retention == "widen" and not policy.past_write_limit:
             widen.append(name)
         else:
-            raise TargetError(
-                f"The target's retention policy {printable(name)!r} keeps {format_duration(min(limits))} and would "
-                f"drop restored points, which start at {format_instant(first)}.",
-                kind="retention-would-drop",
-                hint="Restore into another policy or database, or choose --retention widen or --retention drop-points.",
-            )
+            with objections.noted():
+                raise TargetError(
+                    f"The target's retention policy {printable(name)!r} keeps {format_duration(min(limits))} and would "
+                    f"drop restored points, which start at {format_instant(first)}.",
+                    kind="retention-would-drop",
+                    hint="Restore into another policy or database, or choose --retention widen or --retention "
+                    "drop-points.",
+                )
     return tuple(widen), cutoffs
 
 

@@ -174,6 +174,7 @@ class RestoreOperator(BackupOperator):
             *(f"no backup of {gap}" for gap in planned.gaps),
             *(f"create {name}" for name in planned.creates),
             *(f"keep for ever {name}" for name in planned.infinite),
+            *(f"separate types in {name}" for name in planned.separated),
             *(f"widen {name}" for name in planned.widens),
             *(f"leave out {name}" for name in planned.drops),
             *(f"write {table.source} as {table.target}: at most {table.rows:,} rows" for table in planned.tables),
@@ -181,8 +182,11 @@ class RestoreOperator(BackupOperator):
         with log_group(self.log, f"A restore into {planned.target_database} on {planned.target_server} would"):
             for line in lines:
                 self.log.info("%s", line)
+        for refusal in planned.refusals:
+            self.log.warning("It would be REFUSED (%s): %s %s", refusal.kind, refusal.message, refusal.hint)
         return {
             "dry_run": True,
+            "refused": [refusal.kind for refusal in planned.refusals],
             "target_database": planned.target_database,
             "refs": len(planned.refs),
             "tables": len(planned.tables),
@@ -202,6 +206,8 @@ class RestoreOperator(BackupOperator):
         )  # fmt: skip
         for name in report.infinite:
             self.log.warning("Created %s to keep points for ever: the source's duration would drop them.", name)
+        for name in report.separated:
+            self.log.warning("Created %s: shard groups that keep types of fields apart.", name)
         for name in report.widened:
             self.log.warning("Widened %s: it existed, and now keeps points for ever.", name)
         for gap in report.gaps:
