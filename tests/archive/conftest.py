@@ -41,13 +41,17 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "s3":
         made: Store = request.getfixturevalue("s3_store")
         return made
-    return open_store(f"memory://{uuid4().hex}" if request.param == "memory" else f"file://{tmp_path}/repository")
+    made = open_store(f"memory://{uuid4().hex}" if request.param == "memory" else f"file://{tmp_path}/repository")
+    made.make_root()
+    return made
 
 
 @pytest.fixture
 def local_store(tmp_path: Path) -> Store:
     """An empty folder."""
-    return open_store(f"file://{tmp_path}/repository")
+    made = open_store(f"file://{tmp_path}/repository")
+    made.make_root()
+    return made
 
 
 @pytest.fixture

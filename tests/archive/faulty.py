@@ -58,6 +58,18 @@ class FaultyStore(Store):
         """Fails as told."""
         self._call("create", key, lambda: self.inner.create(key, data))
 
+    def _create(self, key: str, data: bytes) -> None:
+        """Never reached: ``create`` passes everything on, so that a lost reply can be one that no store makes good."""
+        self.inner._create(key, data)
+
+    def make_root(self) -> None:
+        """Passed on."""
+        self.inner.make_root()
+
+    def local_path(self, key: str) -> Path | None:
+        """Passed on."""
+        return self.inner.local_path(key)
+
     def upload(self, local: Path, key: str) -> None:
         """Fails as told."""
         self._call("upload", key, lambda: self.inner.upload(local, key))

@@ -187,7 +187,7 @@ class NoDeletes(Broken):
 )
 def test_each_broken_promise_is_named(tmp_path: Path, kind: type[Broken], failed: set[str]) -> None:
     """The store is refused with the name of the property, and the others are tried all the same."""
-    report = check_store(kind(open_store(f"file://{tmp_path}/r")))
+    report = check_store(kind(open_store(f"file://{tmp_path}")))
     assert set(report.failed) == failed
     with pytest.raises(StoreError, match=sorted(failed)[0]) as refused:
         report.raise_unless_ok()
@@ -206,6 +206,6 @@ def test_a_verb_that_always_fails_fails_the_check(tmp_path: Path, verb: str) -> 
                 raise StoreError("connection reset by peer")
             return act()
 
-    report = check_store(Fails(open_store(f"file://{tmp_path}/r")))
+    report = check_store(Fails(open_store(f"file://{tmp_path}")))
     assert not report.ok
     assert any("could not be tried: connection reset by peer" in item.detail for item in report.items)

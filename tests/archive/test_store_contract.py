@@ -45,8 +45,15 @@ def test_a_second_create_is_refused_and_changes_nothing(store: Store) -> None:
     store.create("a.json", b"first")
     with pytest.raises(FileExistsError):
         store.create("a.json", b"second")
+    assert store.read("a.json") == b"first"
+
+
+def test_a_create_of_equal_bytes_is_success(store: Store) -> None:
+    """A client that repeats its own request, whose reply was lost, finds its own object in the way."""
+    store.create("a.json", b"first")
+    store.again().create("a.json", b"first")
     with pytest.raises(FileExistsError):
-        store.again().create("a.json", b"first")
+        store.again().create("a.json", b"firs")
     assert store.read("a.json") == b"first"
 
 
@@ -209,6 +216,7 @@ def test_errors_never_show_credentials(s3_store: Store) -> None:
 def test_local_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fills up in the middle of a write shows no object and says what to do."""
     store = open_store(f"file://{tmp_path}/r")
+    store.make_root()
 
     def full(descriptor: int, data: object) -> int:
         raise OSError(28, "No space left on device")
@@ -225,11 +233,27 @@ def test_local_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.M
 def test_local_below_a_file_is_no_object_that_exists(tmp_path: Path) -> None:
     """A folder that cannot be made, since a file has its name, is a StoreError: not a key that is taken."""
     (tmp_path / "taken").write_text("a file")
-    store = open_store(f"file://{tmp_path}/taken/repository")
+    store = open_store(f"file://{tmp_path}")
     with pytest.raises(StoreError, match="Not a directory"):
-        store.create("refs/1.json", b"1")
+        store.create("taken/1.json", b"1")
     with pytest.raises(StoreError, match="Not a directory"):
-        store.upload(tmp_path / "taken", "data/1")
+        store.upload(tmp_path / "taken", "taken/1")
+    with pytest.raises(StoreError, match="Not a directory"):
+        open_store(f"file://{tmp_path}/taken/repository").make_root()
+
+
+def test_local_writes_never_make_the_root(tmp_path: Path) -> None:
+    """A folder that is not there may be a disk that is not mounted: only what makes a repository makes it."""
+    store = open_store(f"file://{tmp_path}/not/there")
+    (tmp_path / "in").write_bytes(b"1")
+    for write in (
+        lambda: store.create("refs/1.json", b"1"),
+        lambda: store.upload(tmp_path / "in", "data/1"),
+        lambda: store.list("refs/"),
+    ):
+        with pytest.raises(StoreError, match=r"There is no folder .*not/there.*repo init"):
+            write()
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_local_temporary_files_of_a_killed_process_stay_invisible(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ class Attempt:
         return PartWriter(self._repository.store, place, schema)
 
     def _next_key(self, number: int, table: Table) -> str:
+        self._repository.prove_local_place()  # else the disk under an unmounted folder is filled
         with self._lock:
             part = self._numbers.get(number, 0)
             self._numbers[number] = part + 1
@@ -141,6 +142,7 @@ class Attempt:
         standing = commit.same_as_latest()
         if standing is not None:
             return Committed(ref=standing, created=False)
+        self._repository.prove_local_place()
         self._published = True  # from here on a ref may exist whatever is raised: nothing is removed any more
         return commit.publish()
 

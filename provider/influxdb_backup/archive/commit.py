@@ -148,11 +148,21 @@ class Commit:
         self._create_manifest(layout.manifest_key(digest), data)
         ref = ref_of(manifest, digest, len(data), revision=self._next, write_id=secrets.token_hex(16))
         key = layout.ref_key(self._plan, self._window, ref.revision)
+        self._repository.prove_place()
         try:
             self._store.create(key, to_bytes(ref))
         except (FileExistsError, StoreError) as error:
-            return self._resolve(ref, error)
-        return Committed(ref=ref, created=True)
+            done = self._resolve(ref, error)
+        else:
+            done = Committed(ref=ref, created=True)
+        try:
+            self._repository.prove_place()
+        except StoreError as error:
+            raise CommitStateUnknownError(
+                f"Whether {ref.id} was committed is not known: {error.message}",
+                hint="Run the same again once it is there: an equal backup is recognised and not made twice.",
+            ) from error
+        return done
 
     def _create_manifest(self, key: str, data: bytes) -> None:
         try:

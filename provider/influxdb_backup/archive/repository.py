@@ -31,7 +31,14 @@ from influxdb_backup.archive.parts import read_part, read_part_salvaged
 from influxdb_backup.archive.readme_text import readme_text
 from influxdb_backup.archive.salvage import LostRows
 from influxdb_backup.archive.store import Store
-from influxdb_backup.errors import BackupNotFoundError, FormatError, InfluxdbBackupError, IntegrityError, UsageError
+from influxdb_backup.errors import (
+    BackupNotFoundError,
+    FormatError,
+    InfluxdbBackupError,
+    IntegrityError,
+    StoreError,
+    UsageError,
+)
 from influxdb_backup.model import Manifest, Part, PlanIdentity, Ref, Value, Window, printable
 from influxdb_backup.windows import format_window, intersect
 
@@ -82,6 +89,7 @@ class Repository:
             created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             self_proving=True,
         )
+        store.make_root()
         try:
             store.create(layout.REPOSITORY, to_bytes(document))
         except FileExistsError:
@@ -128,10 +136,37 @@ class Repository:
         """
         Publishes a report or a restore's state under a key of ``layout``, once.
 
-        Raises FileExistsError when the key exists, which after a lost reply may be this very document: one that
-        decides who goes first should hold an id of its writer.
+        Raises FileExistsError when another document stands there: one that decides who goes first holds an id of its
+        writer, since equal ones are both published. Raises StoreError when the repository is not there any more.
         """
+        self.prove_place()
         self.store.create(key, to_bytes(document))
+        self.prove_place()
+
+    def prove_place(self) -> None:
+        """
+        Raises StoreError unless this very repository still is at its place.
+
+        A folder can be unmounted, renamed or removed while a job runs; what is written then lies where no one finds it.
+        """
+        try:
+            document = parse(self.store.read(layout.REPOSITORY), RepositoryDocument, layout.REPOSITORY)
+        except (BackupNotFoundError, FormatError, IntegrityError) as error:
+            raise self._vanished(error.message) from error
+        if document.repository_id != self.repository_id:
+            raise self._vanished(f"There is the repository {document.repository_id} now.")
+
+    def prove_local_place(self) -> None:
+        """The same where asking costs nothing, and nothing where it is a request to a store."""
+        if self.store.local_path(layout.REPOSITORY) is not None:
+            self.prove_place()
+
+    def _vanished(self, why: str) -> StoreError:
+        return StoreError(
+            f"The repository {self.repository_id} is not at {self.url} any more: {why}",
+            hint="Nothing counts as written. Mount it, or put it back where it was, and run the same again.",
+            kind="repository-vanished",
+        )
 
     # reading
 

@@ -15,9 +15,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from influxdb_backup.archive.layout import check_key
 from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, StoreError, UsageError
+from influxdb_backup.messages import logger_of
+
+logger = logger_of(__name__)
 
 Listing = list[tuple[str, int]]
 
@@ -42,12 +46,44 @@ class Store(ABC):
     url: str
     """as messages show it: no credentials"""
 
+    replies_get_lost: ClassVar[bool] = True
+    """whether an object may stand although its creation ended in an error; a local file then may not be on the disk"""
+
     @abstractmethod
+    def make_root(self) -> None:
+        """Makes the place itself, where a store has such a thing: only what makes a repository calls it."""
+
     def create(self, key: str, data: bytes) -> None:
         """
-        Publishes the whole content under a key that must not exist.
+        Publishes the whole content under a key that must not exist, or holds these very bytes.
 
-        Of any number of racing calls exactly one succeeds, the others raise FileExistsError and change nothing.
+        Of any number of racing calls with different bytes exactly one succeeds, the others raise FileExistsError and
+        change nothing. Equal bytes are success, since a client that repeats a request whose reply was lost is told
+        that its own object is in the way: a writer that must be the only one puts an id of its own into them.
+        A StoreError leaves open whether the object was created.
+        """
+        try:
+            self._create(key, data)
+        except FileExistsError:
+            if self.read(key) != data:
+                raise
+            self.flush([key])
+        except StoreError as lost:
+            if not (self.replies_get_lost and self._stands(key, data)):
+                raise
+            logger.info("%s stands in %s with its content, although its creation ended so: %s", key, self.url, lost)
+
+    def _stands(self, key: str, data: bytes) -> bool:
+        try:
+            return self.read(key) == data
+        except InfluxdbBackupError:
+            return False
+
+    @abstractmethod
+    def _create(self, key: str, data: bytes) -> None:
+        """
+        The store's own act of ``create``: raises FileExistsError for a key that exists, whatever it holds.
+
         A StoreError leaves open whether the object was created.
         """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from influxdb_backup.archive.layout import check_key
 from influxdb_backup.archive.store import CHUNK, Listing, Store, file_digest, store_errors
-from influxdb_backup.errors import UsageError
+from influxdb_backup.errors import StoreError, UsageError
 
 _TEMPORARY = ".tmp-"
 _FOLDER_TRIES = 10
@@ -27,8 +27,11 @@ class LocalStore(Store):
 
     Content goes to a temporary name in the same folder, is flushed, linked to its name with ``os.link`` (which
     fails when the name exists, unlike a rename), and then the folder is flushed; what is uploaded is flushed later,
-    all at once. A killed process leaves ``.tmp-*`` files at most, which no verb shows.
+    all at once. A killed process leaves ``.tmp-*`` files at most, which no verb shows. A root that is not there is
+    never made by a verb that writes: it may be a disk that is not mounted.
     """
+
+    replies_get_lost = False
 
     def __init__(self, root: Path) -> None:
         if not str(root) or not root.is_absolute():
@@ -39,8 +42,13 @@ class LocalStore(Store):
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
-    def create(self, key: str, data: bytes) -> None:
-        """See Store.create."""
+    def make_root(self) -> None:
+        """See Store.make_root. Makes the folder, and those above it."""
+        with store_errors(self.url, "make", ""):
+            self._make_folder(self.root, top=Path(self.root.anchor), flush=True)
+
+    def _create(self, key: str, data: bytes) -> None:
+        """See Store._create."""
         path = self._path(key)
 
         def write(descriptor: int) -> None:
@@ -93,18 +101,20 @@ class LocalStore(Store):
 
     def _open_new(self, temporary: Path, *, flush: bool) -> int:
         for _ in range(_FOLDER_TRIES):
-            self._make_folder(temporary.parent, flush=flush)
+            self._make_folder(temporary.parent, top=self.root, flush=flush)
             try:
                 return os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             except FileNotFoundError:
                 continue  # another client deleted the last object of the folder, and the folder with it
         raise OSError(errno.EBUSY, f"the folder {temporary.parent} disappears again and again")
 
-    def _make_folder(self, folder: Path, *, flush: bool) -> None:
+    def _make_folder(self, folder: Path, *, top: Path, flush: bool) -> None:
+        """Makes a folder and those above it, up to ``top``, which must be there."""
         if folder.is_dir():
             return
-        if folder != folder.parent:
-            self._make_folder(folder.parent, flush=flush)
+        if folder == top:
+            raise self._no_root()
+        self._make_folder(folder.parent, top=top, flush=flush)
         try:
             folder.mkdir(exist_ok=True)
         except FileNotFoundError:
@@ -113,6 +123,13 @@ class LocalStore(Store):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
         if flush:
             _flush(folder.parent)
+
+    def _no_root(self) -> StoreError:
+        return StoreError(
+            f"There is no folder {self.root}.",
+            hint="Mount it, or put it back where it was, and run the same again; only `influxdb-backup repo init` "
+            "makes a repository.",
+        )
 
     def read(self, key: str) -> bytes:
         """See Store.read."""
@@ -152,7 +169,10 @@ class LocalStore(Store):
         """See Store.list."""
         folder = self._path(prefix.rstrip("/")) if prefix else self.root
         with store_errors(self.url, "list", prefix):
-            return sorted(self._walk(folder))
+            found = sorted(self._walk(folder))
+        if not found and not self.root.is_dir():
+            raise self._no_root()
+        return found
 
     def _walk(self, folder: Path) -> Iterator[tuple[str, int]]:
         try:

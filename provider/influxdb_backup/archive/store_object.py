@@ -84,8 +84,11 @@ class ObjectStore(Store):
     def _path(self, key: str) -> str:
         return f"{self._root}/{check_key(key)}"
 
-    def create(self, key: str, data: bytes) -> None:
-        """See Store.create. S3: ``If-None-Match: *``; Google: ``ifGenerationMatch=0``; Azure: ``overwrite=False``."""
+    def make_root(self) -> None:
+        """See Store.make_root. Nothing: a bucket is made by its owner, and a prefix of it by its first object."""
+
+    def _create(self, key: str, data: bytes) -> None:
+        """See Store._create. S3: ``If-None-Match: *``; Google: ``ifGenerationMatch=0``; Azure: ``overwrite=False``."""
         path = self._path(key)
         with store_errors(self.url, "create", key, self._hidden):
             try:
@@ -168,10 +171,10 @@ class ObjectStore(Store):
 class MemoryStore(ObjectStore):
     """fsspec's memory, which is one for the whole process; for tests."""
 
-    def create(self, key: str, data: bytes) -> None:
-        """See Store.create."""
+    def _create(self, key: str, data: bytes) -> None:
+        """See Store._create."""
         with _MEMORY_LOCK:
-            super().create(key, data)
+            super()._create(key, data)
 
     def upload(self, local: Path, key: str) -> None:
         """See Store.upload."""

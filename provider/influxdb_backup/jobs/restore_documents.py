@@ -61,6 +61,8 @@ class RestoreIdentity(Value):
     target_server: str
     target_database: Name
     started_at: Int64
+    write_id: str = ""
+    """random: two calls that begin at once do not take each other's document for their own"""
 
 
 class WrittenCount(Value):

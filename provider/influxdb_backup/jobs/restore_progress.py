@@ -80,6 +80,7 @@ def claim(run: RestoreRun) -> None:
         target_server=run.target.server.name,
         target_database=run.target.database,
         started_at=time.time_ns(),
+        write_id=secrets.token_hex(16),
     )
     try:
         run.repository.put_document(layout.restore_key(run.restore_id), identity)

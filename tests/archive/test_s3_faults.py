@@ -1,0 +1,81 @@
+"""S3 and what speaks it, with a proxy between that loses replies, refuses, or does what it should not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+
+from influxdb_backup.archive import layout
+from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.store import Store, open_store
+from influxdb_backup.archive.verify import verify_ref
+from influxdb_backup.jobs.restore_documents import RestoreIdentity
+from influxdb_backup.jobs.verify import verify
+from influxdb_backup.model import PlanIdentity, VerifyLevel, VerifyReport
+from tests.archive.build import backup
+from tests.archive.proxy import Asked, Reply, Rule, Swallow, Without, proxied
+from tests.s3 import create_bucket
+
+Open = Callable[..., Store]
+
+
+@contextmanager
+def store_behind(endpoint: str, rule: Rule, **more: object) -> Iterator[tuple[Store, list[Asked]]]:
+    """A new bucket's store behind the proxy."""
+    bucket = f"b{uuid4().hex}"
+    create_bucket(endpoint, bucket)
+    with proxied(endpoint, rule) as (address, seen):
+        options = {
+            "key": "testing-key-id",
+            "secret": "testing-secret",
+            "token": "testing-session-token",
+            "client_kwargs": {"endpoint_url": address, "region_name": "us-east-1"},
+            **more,
+        }
+        yield open_store(f"s3://{bucket}/some/prefix", options), seen
+
+
+class LosesReplies:
+    """The first reply to the creation of every object is lost."""
+
+    def __init__(self) -> None:
+        self.lost: set[str] = set()
+
+    def __call__(self, asked: Asked) -> Reply | Swallow | Without | None:
+        """Swallows a conditional PUT's reply once for each key."""
+        if asked.method == "PUT" and "if-none-match" in asked.headers and asked.path not in self.lost:
+            self.lost.add(asked.path)
+            return Swallow()
+        return None
+
+
+def test_a_lost_reply_is_success_for_every_writer(s3_endpoint: str) -> None:
+    """The client repeats, is told that its own object is in the way, and what stands is read back."""
+    rule = LosesReplies()
+    with store_behind(s3_endpoint, rule) as (store, _):
+        repository = Repository.init(store)
+        assert Repository.open(store).repository_id == repository.repository_id
+        identity = PlanIdentity(plan="telemetry", database="d", generation=1, instance_id=None, source=None)
+        repository.claim_plan(identity)
+        done = backup(repository)
+        assert done.created and verify_ref(repository, done.ref, VerifyLevel.VALID).ok
+        report = verify(repository, done.ref, VerifyLevel.PRESENT)
+        assert report.ok and len(repository.read_documents(layout.CHECKS, VerifyReport)) == 1
+        restore = RestoreIdentity(
+            restore_id="r", request="sha256:" + "0" * 64, target_server="s", target_database="d", started_at=1
+        )
+        repository.put_document(layout.restore_key("r"), restore)
+        assert {path.split("/prefix/")[1].split("/")[0] for path in rule.lost} == {
+            "repository.json",
+            "README.txt",
+            "plans",
+            "manifests",
+            "refs",
+            "checks",
+            "restores",
+        }
+        with pytest.raises(FileExistsError):
+            repository.put_document(layout.restore_key("r"), restore.model_copy(update={"started_at": 2}))
