@@ -92,7 +92,7 @@ class ShardBed:
         else:
             for body in data.bodies():
                 self.running.write(body, database)
-        export(self.plan(database), data.window, server=self.server, repository=self.repository("flush"))
+        self.running.wait_until_cold()
 
     def drop(self, database: str) -> None:
         """Drops a database or bucket."""

@@ -126,6 +126,7 @@ bind-address = "127.0.0.1:{rpc}"
   dir = "{folder}/data"
   wal-dir = "{folder}/wal"
   query-log-enabled = false
+  cache-snapshot-write-cold-duration = "5s"
 [coordinator]
   write-timeout = "60s"
 [http]

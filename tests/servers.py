@@ -29,6 +29,8 @@ STARTED: list[str] = []
 """product and version of each server that was started in this process, for what the suite says at its end"""
 ORGANIZATION = "tests"
 TOKEN = "tests-operator-token"
+COLD_SECONDS = 1
+"""after the last write to a shard the servers of the tests write its cache to a file; usually it is ten minutes"""
 
 
 def free_port() -> int:
@@ -91,6 +93,22 @@ class RunningServer:
         """The body of a GET."""
         with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=self._headers())) as reply:
             return bytes(reply.read())
+
+    def wait_until_cold(self) -> None:
+        """Waits until no shard has writes in its cache, so that exports copy them; see COLD_SECONDS."""
+        deadline = time.monotonic() + 60
+        while any(self._cached_bytes()):
+            if time.monotonic() > deadline:
+                raise RuntimeError("a shard still has writes in its cache after a minute")
+            time.sleep(0.05)
+
+    def _cached_bytes(self) -> list[float]:
+        """What each open shard has in its cache."""
+        if self.generation == 1:
+            variables = json.loads(self.get("/debug/vars"))
+            return [entry["values"]["memBytes"] for key, entry in variables.items() if key.startswith("tsm1_cache:")]
+        lines = self.get("/metrics").decode().splitlines()
+        return [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("storage_cache_inuse_bytes{")]
 
     def _post(self, path: str, body: bytes, kind: str) -> bytes:
         request = urllib.request.Request(self.url + path, body, {**self._headers(), "Content-Type": kind})
@@ -181,6 +199,8 @@ def start_influxdb1(
 ) -> Iterator[RunningServer]:
     """A 1.x server; ``extra`` is appended to its configuration as whole TOML sections."""
     folder.mkdir(parents=True, exist_ok=True)
+    if "cache-snapshot-write-cold-duration" not in data_options:
+        data_options += f'\n  cache-snapshot-write-cold-duration = "{COLD_SECONDS}s"'
     port, rpc = free_port(), free_port()
     (folder / "influxdb.conf").write_text(
         f"""
@@ -233,6 +253,7 @@ def start_influxdb2(folder: Path, binary: str, *options: str) -> Iterator[Runnin
         f"--engine-path={folder}/engine",
         "--reporting-disabled",
         "--log-level=error",
+        f"--storage-cache-snapshot-write-cold-duration={COLD_SECONDS}s",
         *options,
     ]
     with _process(command, folder, url) as pid:

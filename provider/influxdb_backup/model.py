@@ -201,6 +201,8 @@ class SourcePiece(Value):
 
     retention_policy: Name
     window: Window
+    by_query: str | None = None
+    """why its shard was not copied, though others could be; None where it was, or where no shard could be"""
 
 
 class SourceCount(Value):

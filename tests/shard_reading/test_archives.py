@@ -153,6 +153,9 @@ class _Door:
         """None."""
         raise NotImplementedError
 
+    def refuse_hot(self, database: str, retention_policy: str, shard: ShardInfo) -> None:
+        """Nobody writes."""
+
     def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
         """The next reply."""
         self.asked.append(since)

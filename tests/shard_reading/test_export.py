@@ -49,6 +49,10 @@ from tests.servers import DEBIANS, TWO, RunningServer, daemon, free_port, start_
 pytestmark = pytest.mark.usefixtures("compiled")
 
 
+SHARDS = {"reader": "shard", "hot_shards": "allow"}
+"""of a plan: copies also while the points are in the server's cache, which is then written to a file"""
+
+
 def readers_of(repository: Repository, ref: str) -> set[str]:
     """How the pieces of a backup were read."""
     return {count.reader for count in manifest_of(repository, ref).evidence.counts}
@@ -64,7 +68,7 @@ def both(repository: Repository, server: Server, database: str, chosen: object =
     for attempt in range(8):
         time.sleep(attempt)
         settings = {"name": f"plan{attempt}", **more}
-        by_shard = back_up(repository, server, plan(database, reader="shard", **settings), chosen)
+        by_shard = back_up(repository, server, plan(database, **SHARDS, **settings), chosen)
         if readers_of(repository, by_shard.ref) == {"shard"}:
             break
     by_query = back_up(repository, server, plan(database, reader="query", **settings), chosen)
@@ -92,7 +96,7 @@ def test_overwritten_deleted_and_unflushed_points(
     for turn in range(3):
         lines = [f"m,host=h{n % 3} a={turn}.5,b={n}i {DAY.start + n * 10**9}" for n in range(turn * 100, 600)]
         any_influx.write("\n".join(lines), database)
-        back_up(memory_repository(), server, plan(database, reader="shard"))  # has the cache written to a file
+        back_up(memory_repository(), server, plan(database, **SHARDS))  # has the cache written to a file
     if any_influx.generation == 1:
         low, high = DAY.start + 10 * 10**9, DAY.start + 20 * 10**9
         any_influx.query(f"DELETE FROM m WHERE time >= {low} AND time < {high}", db=database)
@@ -128,7 +132,7 @@ def test_a_column_that_the_schema_does_not_know_is_never_dropped(any_influx: Run
     database = new_database(any_influx)
     any_influx.write(f"m,t=a v=1,w=2i {WEEK.start}", database)
     [whole] = server.schema(database, "autogen").tables
-    with server.copy_shard(database, "autogen", WEEK, 0.0) as copy:
+    with server.copy_shard(database, "autogen", WEEK, 0.0, True) as copy:
         assert copy
         assert sum(batch.num_rows for batch in copy.read(whole, WEEK, ReadOptions())) == 1
         for left_out in whole.columns:
@@ -159,11 +163,11 @@ def test_columns_of_dropped_series_are_no_columns(
     """
     database = new_database(any_influx)
     any_influx.write(f"m,t=a v=1 {DAY.start}\nm,u=b v=2 {DAY.start}\nn,t=a v=1.5,w=2i {DAY.start}", database)
-    back_up(memory_repository(), server, plan(database, reader="shard"))  # has the cache written to a file
+    back_up(memory_repository(), server, plan(database, **SHARDS))  # has the cache written to a file
     drop(any_influx, database, "m", {"t": "a"})
     drop(any_influx, database, "n", {})
     any_influx.write(b'n,t=a v="\xff" %d' % DAY.start, database)
-    with server.copy_shard(database, "autogen", WEEK, 0.0) as copy:
+    with server.copy_shard(database, "autogen", WEEK, 0.0, True) as copy:
         assert copy
         for schema in server.schema(database, "autogen").tables:
             (batch,) = copy.read(schema, WEEK, ReadOptions())
@@ -183,7 +187,7 @@ def test_a_field_named_time_stops_no_backup(
             any_influx.write(line, database)
     both(repository, server, database)
     assert server.info.version.startswith("1.6") or "of a field named time" in caplog.text
-    (table,) = manifest_of(repository, back_up(repository, server, plan(database, reader="shard")).ref).tables
+    (table,) = manifest_of(repository, back_up(repository, server, plan(database, **SHARDS)).ref).tables
     assert table.rows == 2
 
 
@@ -229,7 +233,7 @@ def test_deletions_after_a_refused_copy_are_done(
     copies.addHandler(unwritable)
     try:
         with caplog.at_level(logging.INFO, copies.name):
-            result = back_up(repository, server, plan(database, reader="shard"))
+            result = back_up(repository, server, plan(database, **SHARDS))
     finally:
         copies.removeHandler(unwritable)
         unwritable.lift()
@@ -268,7 +272,7 @@ def test_what_appears_after_its_shard_was_copied_is_not_left_out(
         any_influx.write(f"m v=3 {DAY.start + 4 * HOUR}\nm,t=a w=4i {DAY.start + 7 * HOUR}", database, "hours")
 
     busy = Afterwards(server, *[lambda: None] * (copies - 1), grow)
-    result = back_up(repository, busy, plan(database, reader="shard"))
+    result = back_up(repository, busy, plan(database, **SHARDS))
     assert not busy.actions
     assert (result.rows, result.values) == (4, 4)
     assert "shard" in readers_of(repository, result.ref)
@@ -295,6 +299,7 @@ def test_a_copy_whose_counts_differ_is_left_for_queries(
     """A point that came after the copy is in the backup, and a warning tells what differed."""
     database = new_database(any_influx)
     any_influx.write(f"m v=1 {DAY.start}", database)
+    any_influx.wait_until_cold()
     busy = Meanwhile(server, lambda: any_influx.write(f"m v=2 {DAY.start + HOUR}", database))
     result = back_up(repository, busy, plan(database, reader="shard"))
     assert (result.rows, readers_of(repository, result.ref)) == (2, {"query"})
@@ -411,6 +416,7 @@ def test_a_cut_copy_is_left_for_queries(
     """A connection that ends in the middle: the points are read by queries, and the log says why."""
     database = new_database(influx1)
     influx1.write("\n".join(f"m,n={n} v={n * 0.37} {DAY.start + n}" for n in range(2000)), database)
+    influx1.wait_until_cold()
     assert influx1.backup_address
     with (
         changing(influx1.backup_address, lambda reply, number: reply[:most]) as address,
@@ -441,7 +447,7 @@ def test_a_copy_that_was_damaged_on_its_way_is_fetched_again(
 
     assert influx1.backup_address
     with changing(influx1.backup_address, flip) as address, opened(influx1, snapshot_address=address) as server:
-        result = back_up(repository, server, plan(database, reader="shard"))
+        result = back_up(repository, server, plan(database, **SHARDS))
     assert flips
     assert readers_of(repository, result.ref) == {"shard"}
     assert result.rows == 2000
@@ -475,6 +481,7 @@ def test_damage_on_the_server_is_found_and_told(
         lines = [f"m,host=a v={n * 0.1} {DAY.start + n * 10**9}" for n in range(3000)]
         lines += [f"other v={n}i {DAY.start + DAY_NS + n * 10**9}" for n in range(3000)]
         running.write("\n".join(lines), database)
+        running.wait_until_cold()
         good = back_up(repository, server, plan(database, reader="shard"))
     (file,) = [path for path in (tmp_path / "server").rglob("*.tsm") if database in str(path) or generation == 2]
     flipped(file, 2000)
@@ -503,8 +510,12 @@ def test_damage_on_the_server_is_found_and_told(
 
 
 def test_a_sound_server_has_no_damages(any_influx: RunningServer, server: Server) -> None:
-    """A scrub reads every row of every shard group of a database."""
+    """A scrub reads every row of every shard group of a database, and names those whose caches have writes."""
     database = new_database(any_influx)
     any_influx.write("\n".join(f"m,n={n} v={n} {DAY.start + n * DAY_NS}" for n in range(30)), database)
+    (hot,) = scrub(server, [database])
+    assert (hot.rows, hot.shard_groups, len(hot.hot)) == (0, 0, 5)
+    assert "writes in its cache" in hot.hot[0]
+    any_influx.wait_until_cold()
     (found,) = scrub(server, [database])
-    assert (found.rows, found.shard_groups, found.damages) == (30, 5, ())
+    assert (found.rows, found.shard_groups, found.damages, found.hot) == (30, 5, (), ())

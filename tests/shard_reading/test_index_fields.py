@@ -65,7 +65,7 @@ def test_the_door_reads_and_restores_them(
 ) -> None:
     """Every value as it was written, at the epoch too; a drill holds, and restores by shards and by lines bring them."""
     database, expected, _ = filled(any_influx, span.start + 10)
-    chosen = plan(database, reader="shard")
+    chosen = plan(database, reader="shard", hot_shards="allow")
     result = back_up(repository, server, chosen, span)
     assert values(repository, result.ref) == expected
     assert not result.unreadable
@@ -75,7 +75,9 @@ def test_the_door_reads_and_restores_them(
         copy = new_name()
         restore_into(repository, server, copy, refs=(result.ref,), writer=writer)
         other = local_repository(tmp_path / writer)
-        assert values(other, back_up(other, server, plan(copy, reader="shard"), span).ref) == expected
+        assert (
+            values(other, back_up(other, server, plan(copy, reader="shard", hot_shards="allow"), span).ref) == expected
+        )
     judged = recheck(chosen, repository.refs(chosen.name), repository=repository, server=server)
     assert not judged.changes
     assert any("_name" in one.reason for one in judged.unjudged)
@@ -106,7 +108,7 @@ def test_a_drill_without_the_door_says_what_it_cannot_read(
     """The field is named: a drill that reads by queries alone does not hold, and nothing of the index is compared."""
     database = new_database(any_influx)
     any_influx.write(f"m,k=a _name=6,other=1i {NEW_YEAR}", database)
-    chosen = plan(database, reader="shard")
+    chosen = plan(database, reader="shard", hot_shards="allow")
     result = back_up(repository, server, chosen, WHOLE)
     assert result.values == 2
     if any_influx.generation == 1:

@@ -78,6 +78,7 @@ def test_groups_that_were_made_in_advance_are_empty(
         while listed(running) < 3 and time.monotonic() < deadline:
             time.sleep(0.2)
         assert listed(running) > 2
+        running.wait_until_cold()
         past = window(this_hour - 6 * HOUR, this_hour - 4 * HOUR)
         back_up(memory_repository(), server, plan(database, reader="shard"), past)
         repository = memory_repository()
@@ -98,6 +99,7 @@ def test_a_shard_that_cannot_be_opened_is_told(kind: str, tmp_path: Path, caplog
         database = new_database(running, "closed")
         running.write("\n".join(f"m v={n}i {DAY.start + n * 10**12}" for n in range(170)), database)
         running.write(f"m v=1i {WEEK.end}", database)
+        running.wait_until_cold()
         good = back_up(repository, server, plan(database, reader="shard"))
         back_up(memory_repository(), server, plan(database, reader="shard"), window(WEEK.end, WEEK.end + 7 * DAY_NS))
     for file in (tmp_path / "server").rglob("*/1/*.tsm"):

@@ -36,7 +36,7 @@ def refusal(tmp_path: Path, server: Server, database: str, reader: str) -> Sourc
     """The error of an export that must not be made."""
     repository = local_repository(tmp_path / "r")
     with pytest.raises(SourceError) as found:
-        back_up(repository, server, plan(database, reader=reader), MONTH)
+        back_up(repository, server, plan(database, reader=reader, hot_shards="allow"), MONTH)
     assert not repository.refs("telemetry")
     return found.value
 
@@ -122,7 +122,7 @@ def test_groups_that_do_not_contradict_each_other_are_backed_up_whole(kind: str,
         overlapping(kind, tmp_path / "s", OLD_LINES, new) as (running, database),
         opened(running, **door(running)) as server,
     ):
-        chosen = plan(database, reader="shard")
+        chosen = plan(database, reader="shard", hot_shards="allow")
         result = back_up(repository, server, chosen, MONTH)
         found = archived(repository, repository.ref(result.ref))
         assert {(key[1], dict(key[2]).get("host"), key[3], key[4]): value[1] for key, value in found.items()} == {
@@ -137,7 +137,7 @@ def test_groups_that_do_not_contradict_each_other_are_backed_up_whole(kind: str,
         assert report.ok, report
         copy = new_name()
         restore_into(repository, server, copy, refs=(result.ref,))
-        copied = back_up(local_repository(tmp_path / "c"), server, plan(copy), MONTH)
+        copied = back_up(local_repository(tmp_path / "c"), server, plan(copy, hot_shards="allow"), MONTH)
         assert copied.rows == result.rows
         judged = recheck(chosen, repository.refs(chosen.name), repository=repository, server=server)
         assert not judged.changes
@@ -153,6 +153,6 @@ def test_queries_read_groups_in_which_nothing_is_hidden(kind: str, tmp_path: Pat
         opened(running, **door(running)) as server,
     ):
         repository = local_repository(tmp_path / "r")
-        by_shard = back_up(repository, server, plan(database, reader="shard"), MONTH)
+        by_shard = back_up(repository, server, plan(database, reader="shard", hot_shards="allow"), MONTH)
         by_query = back_up(repository, server, plan(database, reader="query"), MONTH)
         assert (by_query.created, by_query.ref) == (False, by_shard.ref)

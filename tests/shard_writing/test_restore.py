@@ -549,10 +549,10 @@ class Changing(Wrapped):
 
     @contextmanager
     def copy_shard(
-        self, database: str, retention_policy: str, piece: Window, least_share: float
+        self, database: str, retention_policy: str, piece: Window, least_share: float, allow_hot: bool = False
     ) -> Iterator[ShardCopy | None]:
         """The copy, with one flag turned round."""
-        with self.server.copy_shard(database, retention_policy, piece, least_share) as copy:
+        with self.server.copy_shard(database, retention_policy, piece, least_share, allow_hot) as copy:
             assert copy is not None
             yield ChangedCopy(copy)
 

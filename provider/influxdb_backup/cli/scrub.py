@@ -23,18 +23,25 @@ def scrub_server(
     database: Annotated[
         list[str] | None, typer.Option("--database", metavar="NAME", help="Only this one; may be given several times.")
     ] = None,
+    allow_hot_shards: Annotated[
+        bool,
+        typer.Option(
+            "--allow-hot-shards", help="Also shards with writes in their caches, which can cost overwritten values."
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """
     Read every block of a server's files and name those that are damaged; nothing is written.
 
-    Needs the extra 'fast' and the server's backup door. The exit status is 1 when anything is damaged.
+    Needs the extra 'fast' and the server's backup door. Shards with writes in their caches are left out and named. The
+    exit status is 1 when anything is damaged.
     """
     from influxdb_backup.jobs.scrub import scrub
 
     session: Session = context.obj
     with session.server(connection) as server, output.progress(f"scrub {connection}") as tell:
-        found = scrub(server, database, tell)
+        found = scrub(server, database, tell, allow_hot=allow_hot_shards)
     if json:
         output.document(
             {
@@ -45,6 +52,7 @@ def scrub_server(
                         "shard_groups": policy.shard_groups,
                         "rows": policy.rows,
                         "damages": list(policy.damages),
+                        "hot": list(policy.hot),
                     }
                     for policy in found
                 ]
@@ -67,5 +75,7 @@ def scrub_server(
         for policy in found:
             for damage in policy.damages:
                 output.line(damage)
+            for shard in policy.hot:
+                output.line(shard)
     if any(policy.damages for policy in found):
         raise typer.Exit(1)

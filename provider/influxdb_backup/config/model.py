@@ -164,6 +164,13 @@ class PlanSettings(ConfigValue):
     `fast` and the server's backup door. `auto` takes shards where both are there and says in the log why not; `shard`
     fails without them.
     """
+    hot_shards: Literal["refuse", "allow"] = "refuse"
+    """
+    Whether a shard with writes in its cache may be copied. A copy has the server write that cache to a file, and after
+    some of those a server loses values that were overwritten meanwhile, though it confirmed them: 10 in 1,000 and more
+    (see the how-to page about shards). `refuse` reads such shards by queries (with `reader: shard` the export fails);
+    `allow` is for data that are never overwritten.
+    """
     unreadable: Literal["warn", "fail"] = "warn"
     """What happens when the server stores a measurement that no query can read."""
     allow_empty: Flag = False

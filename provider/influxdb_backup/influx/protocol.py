@@ -319,13 +319,14 @@ class Server(Protocol):
         """Why shards cannot be copied from this server, in a few words; None when they can."""
 
     def copy_shard(
-        self, database: str, retention_policy: str, piece: Window, least_share: float
+        self, database: str, retention_policy: str, piece: Window, least_share: float, allow_hot: bool = False
     ) -> AbstractContextManager[ShardCopy | None]:
         """
         A copy of the shard that the piece is part of, on this machine while the context lasts.
 
-        None when the piece is less than ``least_share`` of the shard's duration. Raises IncompleteReadError when the
-        copy is not whole, and CorruptShardError when a block of the server's own files is damaged.
+        None when the piece is less than ``least_share`` of the shard's duration. Raises HotShardError for a shard with
+        writes in its cache unless ``allow_hot``, IncompleteReadError when the copy is not whole, and CorruptShardError
+        when a block of the server's own files is damaged.
         """
 
     def name_until_published(self, database: str, until_published: str | None) -> str:

@@ -175,12 +175,12 @@ class Server1:
         return self._door.closed()
 
     def copy_shard(
-        self, database: str, retention_policy: str, piece: Window, least_share: float
+        self, database: str, retention_policy: str, piece: Window, least_share: float, allow_hot: bool = False
     ) -> AbstractContextManager[ShardCopy | None]:
         """A copy through the backup port; see ``protocol.Server.copy_shard``."""
         from influxdb_backup.influx.shard_copy import copied
 
-        return copied(self, self._door, database, retention_policy, piece, least_share)
+        return copied(self, self._door, database, retention_policy, piece, least_share, allow_hot)
 
     def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:
         """Rows of one SELECT or SHOW. Raises UsageError for a statement that could write."""

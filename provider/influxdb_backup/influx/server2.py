@@ -206,12 +206,12 @@ class Server2:
         return reason
 
     def copy_shard(
-        self, database: str, retention_policy: str, piece: Window, least_share: float
+        self, database: str, retention_policy: str, piece: Window, least_share: float, allow_hot: bool = False
     ) -> AbstractContextManager[ShardCopy | None]:
         """A copy by the backup API; see ``protocol.Server.copy_shard``."""
         from influxdb_backup.influx.shard_copy import copied
 
-        return copied(self, self._door, database, retention_policy, piece, least_share)
+        return copied(self, self._door, database, retention_policy, piece, least_share, allow_hot)
 
     def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:
         """

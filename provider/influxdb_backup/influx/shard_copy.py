@@ -23,6 +23,7 @@ from influxdb_backup.influx.pieces import overlaps
 from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy, ShardReport
 from influxdb_backup.influx.shard_batches import ShardFile, ShardPoints
 from influxdb_backup.influx.shard_door import (
+    HotShardError,
     ShardDoor,
     ShardInfo,
     ShardNotOpenError,
@@ -161,7 +162,13 @@ def _of_listed(batch: pa.RecordBatch, unknown: Set[Column], table: Table) -> pa.
 
 @contextmanager
 def copied(
-    server: Server, door: ShardDoor, database: str, retention_policy: str, piece: Window, least_share: float
+    server: Server,
+    door: ShardDoor,
+    database: str,
+    retention_policy: str,
+    piece: Window,
+    least_share: float,
+    allow_hot: bool = False,
 ) -> Iterator[ShardCopy | None]:
     """See ``Server.copy_shard``. The files are removed when the context ends."""
     shards = [
@@ -180,7 +187,8 @@ def copied(
         def fetched(shard: ShardInfo, attempt: int) -> ShardPoints:
             own = Path(folder) / f"{shard.id}-{attempt}"
             own.mkdir()
-            return opened(fetch_settled(door, database, retention_policy, shard, server.now, own))
+            fetch = fetch_settled if allow_hot else fetch_cold
+            return opened(fetch(door, database, retention_policy, shard, server.now, own))
 
         points = [_sound(fetched, shard, piece) for shard in shards]
         yield _overlapping(shards, points) if shared else FetchedShard(points)
@@ -215,6 +223,27 @@ def _tell(damages: Sequence[CorruptShardError]) -> None:
         logger.warning("%s", damage.message)
     if len(damages) > _TOLD:
         logger.warning("%d more blocks are damaged; influxdb-backup scrub-server lists them all.", len(damages) - _TOLD)
+
+
+def fetch_cold(
+    door: ShardDoor,
+    database: str,
+    retention_policy: str,
+    shard: ShardInfo,
+    now: Callable[[], int],  # noqa: ARG001 - as ``fetch_settled``
+    folder: Path,
+) -> list[SpooledFile]:
+    """
+    All files of a shard that has no writes in its cache, which is asked right before each request.
+
+    One reply holds everything then. Raises HotShardError, and IncompleteReadError when the reply is not whole.
+    """
+
+    def fetch() -> Spooled:
+        door.refuse_hot(database, retention_policy, shard)
+        return door.fetch(database, retention_policy, shard, None, folder / "0.tar")
+
+    return list(_fetched(fetch, shard).files)
 
 
 def fetch_settled(
@@ -260,7 +289,7 @@ def _fetched(fetch: Callable[[], Spooled], shard: ShardInfo) -> Spooled:
             return fetch()
         except (IncompleteReadError, ServerUnavailableError) as error:
             pauses = _REFUSED_PAUSES if isinstance(error, ShardRefusedError) else _PAUSES
-            if error.kind == "spool" or isinstance(error, ShardNotOpenError) or asked >= len(pauses):
+            if error.kind == "spool" or isinstance(error, HotShardError | ShardNotOpenError) or asked >= len(pauses):
                 raise
             logger.info("Shard %d is asked for again: %s", shard.id, error.message)
             pause = pauses[asked]

@@ -24,8 +24,9 @@ def held_digests(door: ShardDoor, database: str, retention_policy: str, shard: S
     """
     SHA-256 of each file that the server has in a shard, tombstones too, by a copy that is not kept.
 
-    Raises IncompleteReadError and the errors of a request.
+    Raises HotShardError when somebody has written into the shard, IncompleteReadError and the errors of a request.
     """
+    door.refuse_hot(database, retention_policy, shard)
     with tempfile.TemporaryDirectory(prefix="influxdb-backup-proof-") as folder:
         copy = door.fetch(database, retention_policy, shard, None, Path(folder) / "copy.tar")
         return frozenset(_digest(file.path, file.offset, file.size) for file in copy.files)

@@ -48,6 +48,27 @@ class ShardRefusedError(IncompleteReadError):
     default_kind = "shard-copy"
 
 
+class HotShardError(IncompleteReadError):
+    """
+    A copy of the shard would have the server write its cache to a file, or nobody knows that it would not.
+
+    Servers lose overwritten values to that: their merge of many small files that overlap takes an older value than they
+    confirmed (run on 1.6.7, 1.12.4 and 2.9.1, with the raw request alone).
+    """
+
+    default_kind = "shard-hot"
+
+    @classmethod
+    def of(cls, name: str, why: str) -> HotShardError:
+        """The error about the shard of this name."""
+        return cls(
+            f"{name[:1].upper()}{name[1:]} is not copied, since {why}: a copy would have the server write its cache to "
+            f"another small file, and servers lose overwritten values when they merge those.",
+            hint="Wait until the server has written it (10 minutes after the last write, unless "
+            "cache-snapshot-write-cold-duration says otherwise), or allow it: hot_shards: allow in the plan.",
+        )
+
+
 @dataclass(frozen=True)
 class SpooledFile:
     """A file of a shard inside of a spooled archive on this machine."""
@@ -80,6 +101,13 @@ class ShardDoor(Protocol):
 
     def shards(self, database: str, retention_policy: str) -> tuple[ShardInfo, ...]:
         """The shards of a policy that retention has not dropped. May be remembered."""
+
+    def refuse_hot(self, database: str, retention_policy: str, shard: ShardInfo) -> None:
+        """
+        Raises HotShardError unless the server says now that there are no writes in the shard's cache.
+
+        A shard that is not open has none.
+        """
 
     def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
         """

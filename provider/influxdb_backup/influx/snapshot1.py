@@ -7,17 +7,31 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from influxdb_backup.errors import AccessError, ConfigError, IncompleteReadError, ServerUnavailableError
+from influxdb_backup.errors import (
+    AccessError,
+    ConfigError,
+    IncompleteReadError,
+    QueryError,
+    ServerUnavailableError,
+)
 from influxdb_backup.influx.pieces import listed_shards
 from influxdb_backup.influx.query import QueryApi
-from influxdb_backup.influx.shard_door import ShardInfo, ShardNotOpenError, ShardRefusedError, Spooled
+from influxdb_backup.influx.shard_door import (
+    HotShardError,
+    ShardInfo,
+    ShardNotOpenError,
+    ShardRefusedError,
+    Spooled,
+)
 from influxdb_backup.influx.shard_tar import archived_files, spool
 from influxdb_backup.influx.snapshot_port1 import SnapshotPort
-from influxdb_backup.model import MIN_TIME, printable
+from influxdb_backup.model import MIN_TIME, encode_name, printable
 
 BUSY_SECONDS = 1.0
 """a reply that began sooner has the cache in it; see ``Spooled.quick``"""
 _COMPARISONS = 3
+_CACHES = "SHOW STATS FOR 'tsm1_cache'"
+"""a row for each open shard; ``memBytes`` counts also what is being written to a file (source of 1.6.7 and 1.12.4)"""
 
 
 class SnapshotDoor:
@@ -92,10 +106,34 @@ class SnapshotDoor:
                 return
         raise self._other_server(difference or "")
 
+    def refuse_hot(self, database: str, retention_policy: str, shard: ShardInfo) -> None:
+        """See ``ShardDoor.refuse_hot``; by SHOW STATS, which needs administrator rights as SHOW SHARDS does."""
+        name = self._called(database, retention_policy, shard)
+        try:
+            held = self._cached(database, shard)
+        except (AccessError, QueryError) as error:
+            raise HotShardError.of(name, f"its cache cannot be asked for ({error.message.rstrip('.')})") from error
+        if held is None and shard.id in self.port.open_shards(database):
+            raise HotShardError.of(name, "the server does not say what is in its cache")
+        if held:
+            raise HotShardError.of(name, f"it has {held} bytes of writes in its cache")
+
+    def _cached(self, database: str, shard: ShardInfo) -> int | None:
+        """Bytes in the shard's cache; None when the server has no statistics of it."""
+        number, owner = str(shard.id).encode(), encode_name(database)
+        for row in self._api.rows(_CACHES):
+            if row.tags.get(b"id") == number and row.tags.get(b"database") == owner:
+                held = row.values[0][row.columns.index(b"memBytes")] if b"memBytes" in row.columns else None
+                return held if isinstance(held, int) else None
+        return None
+
+    def _called(self, database: str, retention_policy: str, shard: ShardInfo) -> str:
+        return f"shard {shard.id} ({printable(database)}.{printable(retention_policy)}) of {self._name}"
+
     def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
         """See ``ShardDoor.fetch``."""
         port = self.port
-        name = f"shard {shard.id} ({printable(database)}.{printable(retention_policy)}) of {self._name}"
+        name = self._called(database, retention_policy, shard)
         request: dict[str, object] = {
             "BackupDatabase": database,
             "BackupRetentionPolicy": retention_policy,

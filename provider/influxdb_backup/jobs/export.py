@@ -116,7 +116,8 @@ def export(
     refuse_other_source(identity, repository, server.name, previous)
     with repository.begin(plan.name, window, last_revision(repository, refs, window)) as attempt:
         known = partial(backup_with, repository, refs)
-        shards = ShardReading(server, plan.database, plan.reader, backup_with=known)
+        allowed = plan.hot_shards == "allow"
+        shards = ShardReading(server, plan.database, plan.reader, allow_hot=allowed, backup_with=known)
         with telling_last_backup(refs, window), WindowReader(plan, server, attempt, shards, progress) as reader:
             reading = _read_everything(reader, previous, read_start, options)
             _refuse_unreadable(plan, _unreadable(reader, reading.selection))
@@ -308,7 +309,7 @@ def _draft(
             settle=reader.plan.settle,
             open=is_open,
             pieces=tuple(
-                SourcePiece(retention_policy=policy, window=piece)
+                SourcePiece(retention_policy=policy, window=piece, by_query=reader.by_query.get((policy, piece)))
                 for policy, pieces in reading.pieces.items()
                 for piece in pieces
             ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from influxdb_backup.errors import SourceError, UsageError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Server, ShardReport
-from influxdb_backup.influx.shard_door import ShardNotOpenError
+from influxdb_backup.influx.shard_door import HotShardError, ShardNotOpenError
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import MAX_END, MIN_TIME, Window, printable
@@ -29,13 +29,21 @@ class ScrubbedPolicy:
     """that could be read"""
     damages: tuple[str, ...]
     """file, series, place and times of each"""
+    hot: tuple[str, ...] = ()
+    """shards that were not read, since they have writes in their caches"""
 
 
 def scrub(
-    server: Server, databases: Sequence[str] | None = None, progress: ProgressCallback = silent
+    server: Server,
+    databases: Sequence[str] | None = None,
+    progress: ProgressCallback = silent,
+    *,
+    allow_hot: bool = False,
 ) -> list[ScrubbedPolicy]:
     """
     Copies the shards of these databases (None: of all) and reads each block: checksum, encoding, order of times.
+
+    A shard with writes in its cache is left out and named, unless ``allow_hot``: to copy it would change the server.
 
     Raises SourceError when shards cannot be copied, UsageError for an unknown database and the server's errors.
     """
@@ -59,22 +67,32 @@ def scrub(
     found = []
     done = 0
     for database, policy, pieces in work:
-        reports = []
+        reports: list[ShardReport | None] = []
+        hot = []
         for piece in pieces:
-            reports.append(_scrubbed(server, database, policy, piece))
+            try:
+                reports.append(_scrubbed(server, database, policy, piece, allow_hot))
+            except HotShardError as error:
+                hot.append(error.message)
             done += 1
             rows = sum(report.rows for report in reports if report)
             progress(Progress(stage="check", done=done, total=total, rows=rows, bytes=0, table=printable(database)))
         held = [report for report in reports if report]
         damages = tuple(damage for report in held for damage in report.damages)
-        found.append(ScrubbedPolicy(database, policy, len(held), sum(report.rows for report in held), damages))
+        found.append(
+            ScrubbedPolicy(database, policy, len(held), sum(report.rows for report in held), damages, tuple(hot))
+        )
     return found
 
 
-def _scrubbed(server: Server, database: str, policy: str, piece: Window) -> ShardReport | None:
-    """None for a stretch of time that has no files, or none that the server has open, which is logged."""
+def _scrubbed(server: Server, database: str, policy: str, piece: Window, allow_hot: bool) -> ShardReport | None:
+    """
+    None for a stretch of time that has no files, or none that the server has open, which is logged.
+
+    Raises HotShardError unless ``allow_hot``.
+    """
     try:
-        with server.copy_shard(database, policy, piece, 0) as copy:
+        with server.copy_shard(database, policy, piece, 0, allow_hot) as copy:
             return copy.scrub() if copy is not None and copy.files else None
     except ShardNotOpenError as error:
         logger.warning("%s", error)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from influxdb_backup.errors import ServerError, SourceError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Server, ShardCopy
-from influxdb_backup.influx.shard_door import ShardNotOpenError
+from influxdb_backup.influx.shard_door import HotShardError, ShardNotOpenError
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Ref, Window, printable
 from influxdb_backup.windows import format_instant, format_window, intersect
@@ -32,13 +32,22 @@ class ShardReading:
         database: str,
         reader: str,
         least_share: float = LEAST_SHARE,
+        *,
+        allow_hot: bool = False,
         backup_with: Callable[[str, Window], Ref | None] | None = None,
     ) -> None:
-        """``backup_with`` finds a backup that has points of a policy in some times, if there is one."""
+        """
+        ``allow_hot`` copies shards with writes in their caches too. ``backup_with`` finds a backup that has points of a
+        policy in some times, if there is one.
+        """
         self._server = server
         self._backup_with = backup_with
         self._least_share = least_share
         self._database = database
+        self._reader = reader
+        self._allow_hot = allow_hot
+        self.by_query: dict[tuple[str, Window], str] = {}
+        """by policy and piece why no copy was taken of its shard, of the last try of each"""
         self.reason = self._why_not(reader)
         if self.reason and reader == "shard":
             raise SourceError(
@@ -63,26 +72,43 @@ class ShardReading:
 
         ``however_small``: also when the piece is a small part of its shard, since queries cannot read all of it.
 
-        Raises SourceError (``source-damaged``) for a shard that is not open and of which a backup has points.
+        Raises SourceError: ``source-damaged`` for a shard that is not open and of which a backup has points, and
+        ``shard-hot`` for one with writes in its cache where nothing but shards is to be read.
         """
         if self.reason:
             yield None
             return
         with ExitStack() as stack:
-            copy = None
+            copy, why = None, None
             try:
                 copy = stack.enter_context(
                     self._server.copy_shard(
-                        self._database, retention_policy, piece, 0 if however_small else self._least_share
+                        self._database,
+                        retention_policy,
+                        piece,
+                        0 if however_small else self._least_share,
+                        self._allow_hot,
                     )
                 )
+            except HotShardError as error:
+                if self._reader == "shard":
+                    raise SourceError(
+                        error.message, kind=error.kind, hint=f"{error.hint} With reader: auto it is read by queries."
+                    ) from error
+                why = error.message
+                logger.info("%s is read by queries: %s", format_window(piece), error)
             except ServerError as error:
                 if isinstance(error, ShardNotOpenError):
                     self._refuse_lost(retention_policy, error)
+                why = error.message
                 logger.warning("%s is read by queries: %s", format_window(piece), error)
             else:
                 if copy is None:
                     logger.info("%s is too small a part of its shard to copy that.", format_window(piece))
+            if why:
+                self.by_query[retention_policy, piece] = why
+            else:
+                self.by_query.pop((retention_policy, piece), None)
             yield copy
 
     def _refuse_lost(self, retention_policy: str, error: ShardNotOpenError) -> None:

@@ -64,6 +64,11 @@ class WindowReader:
         self._stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    @property
+    def by_query(self) -> Mapping[tuple[str, Window], str]:
+        """By policy and piece why its shard was not copied, where shards are copied."""
+        return self._shards.by_query
+
     def number(self, table: Table) -> int:
         """The table's number in the manifest: the order in which tables were first seen."""
         return self._numbers.setdefault(table, len(self._numbers))
