@@ -13,6 +13,7 @@ import pytest
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.errors import (
+    BackupNotFoundError,
     DrillError,
     IntegrityError,
     ServerUnavailableError,
@@ -220,6 +221,34 @@ def test_a_drill_runs_the_users_checks(influx1: RunningServer, server1: Server, 
     assert not report.ok
     assert [problem.kind for problem in report.problems] == ["check", "check"]
     assert "must be at least 11" in report.problems[0].message
+    with pytest.raises(
+        DrillError, match=r"is exact: its 11 rows .* Your check did not hold, SELECT count.*\(1 more"
+    ) as caught:
+        raise_unless_ok(report)
+    assert caught.value.kind == "drill-check"
+    assert "export" not in caught.value.hint
+
+
+def test_latest_and_a_drill_take_the_newest_window_with_points(
+    influx1: RunningServer, server1: Server, repository: Repository
+) -> None:
+    """Not one behind the last point; a window that is empty by now counts as empty; without any, that is what is said."""
+    database = new_database(influx1)
+    influx1.write(lines(("cpu", "v=1", time) for time in (DAY.start, DAY.end)), database)
+    days = [window(DAY.start + n * DAY_NS, DAY.start + (n + 1) * DAY_NS) for n in range(3)]
+    exported = [back_up(repository, server1, plan(database), day).ref for day in days]
+    assert repository.ref("telemetry@latest").id == exported[1]
+    assert drill(plan(database), repository=repository, server=server1).ref == exported[1]
+    influx1.query(f"DELETE FROM cpu WHERE time >= {DAY.end}", db=database)
+    back_up(repository, server1, plan(database), days[1], accept_shrink=True)
+    assert repository.ref("telemetry@latest").id == exported[0]
+    influx1.query("DELETE FROM cpu WHERE time > 0", db=database)
+    influx1.write(f"cpu v=1 {DAY.end + 5 * DAY_NS}", database)
+    back_up(repository, server1, plan(database), days[0], accept_shrink=True)
+    with pytest.raises(BackupNotFoundError, match="3 closed windows, none with points"):
+        repository.ref("telemetry@latest")
+    with pytest.raises(BackupNotFoundError, match="no backup with points to drill"):
+        drill(plan(database), repository=repository, server=server1)
 
 
 def test_mixed_types_in_drills_are_kept_apart(influx1: RunningServer, server1: Server, repository: Repository) -> None:

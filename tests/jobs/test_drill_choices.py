@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from influxdb_backup.config.model import Check
 from influxdb_backup.errors import BackupNotFoundError, QueryError, ServerUnavailableError
 from influxdb_backup.jobs.drill_checks import judge, run_check
-from influxdb_backup.jobs.drills import DrillReport, pick_ref
+from influxdb_backup.jobs.drills import DrillReport, Pick, pick_ref
 from influxdb_backup.jobs.restore_request import Unit
 from influxdb_backup.jobs.type_changes import Stretch, meetings, separating_duration, stretches_of
 from influxdb_backup.model import Column, InfluxType, Part, Ref, Role, Table
@@ -58,6 +58,15 @@ def test_a_plan_without_a_closed_window_cannot_be_drilled() -> None:
     """Nothing to drill is an error, since a drill that proves nothing must not pass."""
     with pytest.raises(BackupNotFoundError):
         pick_ref("telemetry", [numbered(3, open=True)], [], "least_recently_drilled", 0)
+
+
+@pytest.mark.parametrize("how", ["latest", "random", "least_recently_drilled"])
+def test_a_window_without_points_is_never_picked(how: Pick) -> None:
+    """Whatever is picked has points in its newest revision; without any such window that is what is said."""
+    refs = [numbered(0), numbered(1), numbered(1, 1, rows=0), numbered(2, rows=0)]
+    assert all(pick_ref("telemetry", refs, [report(refs[0], 7)], how, seed) == refs[0] for seed in range(9))
+    with pytest.raises(BackupNotFoundError, match="no backup with points to drill: the 2 closed windows"):
+        pick_ref("telemetry", refs[1:], [], how, 0)
 
 
 @given(st.integers(1, 7))

@@ -251,7 +251,7 @@ class Repository:
     def ref(self, text: str) -> Ref:
         """
         The ref that a person names: ``plan/start_end/revision``, ``plan/start_end`` (its newest revision) or
-        ``plan@latest`` (of the window with the latest end, open ones left out).
+        ``plan@latest`` (of the closed window with the latest end that has points).
 
         Raises UsageError for another form, BackupNotFoundError when there is none.
         """
@@ -276,11 +276,17 @@ class Repository:
 
     def _latest(self, plan: str) -> Ref:
         names = [name for name in self.ref_names(layout.check_plan(plan)) if not name.tombstone]
+        empty: set[Window] = set()
         for name in sorted(names, key=lambda n: (n.window.end, n.window.start, n.revision), reverse=True):
-            ref = self._read_ref_or_none(name)
-            if ref is not None and not ref.open:
+            ref = None if name.window in empty else self._read_ref_or_none(name)
+            if ref is None or ref.open:
+                continue
+            if ref.rows:
                 return ref
+            empty.add(ref.window)  # its earlier revisions hold what is no longer so
         what = "only backups of windows that were still open" if names else "no backup"
+        if empty:
+            what = f"backups of {len(empty):,} closed {'window' if len(empty) == 1 else 'windows'}, none with points,"
         raise self._no_backup(f"{self.url} holds {what} of the plan {plan}.", plan)
 
     def _no_backup(self, message: str, plan: str) -> BackupNotFoundError:

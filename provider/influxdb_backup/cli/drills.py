@@ -136,7 +136,7 @@ def _print_cleaned(cleaned: Cleaned, server: str, *, json: bool) -> None:
 
 
 def _print(report: DrillReport) -> None:
-    output.line(f"{'The drill held' if report.ok else 'The drill did NOT hold'}: {report.ref}")
+    output.line(f"{_verdict(report)}: {report.ref}")
     output.pairs(
         [
             (
@@ -155,6 +155,12 @@ def _print(report: DrillReport) -> None:
         output.line(f"check {'ok' if check.ok else 'FAILED'}: {check.query}: {check.value} ({check.message})")
     for problem in report.problems:
         output.line(f"  {problem.kind}: {problem.object}: {problem.message}")
+
+
+def _verdict(report: DrillReport) -> str:
+    if report.ok:
+        return "The drill held"
+    return "The backup is exact, and a check of yours did NOT hold" if report.is_exact else "The drill did NOT hold"
 
 
 def _fate(report: DrillReport) -> str:

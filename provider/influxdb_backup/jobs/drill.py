@@ -285,6 +285,15 @@ def raise_unless_ok(report: DrillReport) -> None:
     if report.ok:
         return
     first = report.problems[0]
+    if report.is_exact:
+        more = f" ({len(report.problems) - 1} more failed)" if len(report.problems) > 1 else ""
+        raise DrillError(
+            f"The backup {report.ref} is exact: its {report.rows:,} rows came back as they were backed up. "
+            f"Your check did not hold, {first.object}: {first.message}{more}",
+            kind="drill-check",
+            hint="Correct the check (drill.checks of the plan), or look at the source: the points that it asks for may "
+            "never have been written in this window.",
+        )
     raise DrillError(
         f"The drill of {report.ref} did not hold: {first.kind} {first.object}: {first.message}"
         f"{f' ({len(report.problems) - 1} more)' if len(report.problems) > 1 else ''}",

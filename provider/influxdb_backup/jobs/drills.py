@@ -89,6 +89,11 @@ class DrillReport(Value):
     """False where none was made, too"""
     started_at: Int64
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the backup came back as it was written: then only the user's own checks can have failed."""
+        return all(problem.kind == "check" for problem in self.problems)
+
 
 def reports(repository: Repository, plan: str) -> tuple[DrillReport, ...]:
     """All drill reports of a plan."""
@@ -106,10 +111,10 @@ def passing_drill(repository: Repository, ref: Ref) -> DrillReport | None:
 
 def pick_ref(plan: str, refs: Sequence[Ref], drilled: Iterable[DrillReport], how: Pick, seed: int) -> Ref:
     """
-    The backup to drill: the newest revision of one closed window.
+    The backup to drill: the newest revision of one closed window, which has points.
 
     ``least_recently_drilled`` takes never drilled windows first, newest first, so that repeated drills come
-    round to all. Raises BackupNotFoundError when the plan has no closed window.
+    round to all. Raises BackupNotFoundError when the plan has no closed window, or none with points.
     """
     newest: dict[Window, Ref] = {}
     for ref in sorted(refs, key=lambda ref: ref.revision):
@@ -120,7 +125,14 @@ def pick_ref(plan: str, refs: Sequence[Ref], drilled: Iterable[DrillReport], how
             f"Plan {plan!r} has no backup of a closed window to drill.",
             hint="Export one first; see `influxdb-backup coverage`.",
         )
-    choices = sorted(newest.values(), key=lambda ref: (ref.window.end, ref.window.start), reverse=True)
+    with_points = [ref for ref in newest.values() if ref.rows]
+    if not with_points:
+        raise BackupNotFoundError(
+            f"Plan {plan!r} has no backup with points to drill: the {len(newest):,} closed "
+            f"{'window' if len(newest) == 1 else 'windows'} that are backed up had none.",
+            hint="Backfill windows that have points; a backup without any can be drilled by its name (ref).",
+        )
+    choices = sorted(with_points, key=lambda ref: (ref.window.end, ref.window.start), reverse=True)
     if how == "latest":
         return choices[0]
     if how == "random":
