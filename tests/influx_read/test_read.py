@@ -307,3 +307,26 @@ def test_long_texts_stay_within_memory(any_influx: RunningServer, database: str)
     assert total == 1000
     assert largest < 12 * 2**20
     assert peak + arrow < 60 * 2**20
+
+
+def test_short_texts_are_read_in_large_documents_until_long_ones_come(any_influx: RunningServer, database: str) -> None:
+    """Every row comes once and exactly; long texts behind many short ones end the read, which in halves gives all of them."""
+    any_influx.create_database(database)
+    short = {MONDAY + n * 1_000_000: f"state {n % 7}" for n in range(40_000)}
+    any_influx.write("".join(f'log,k=a s="{value}",n={n}i {n}\n' for n, value in short.items()), database)
+    server = opened(any_influx)
+    schema = table_of(server, database, "log")
+    rows = [row for batch in server.read(database, schema, WINDOW, ReadOptions()) for row in rows_of(batch)]
+    assert {row["time"]: row["s"] for row in rows} == short and len(rows) == len(short)
+    assert all(row["n"] == row["time"] for row in rows)
+
+    later = MONDAY + 100_000_000_000
+    long = {later + n: f"{n}" + "x" * 60_000 for n in range(300)}
+    for first in range(0, 300, 50):
+        times = [later + n for n in range(first, first + 50)]
+        any_influx.write("".join(f'log,k=b s="{long[n]}",n={n}i {n}\n' for n in times), database)
+    with pytest.raises(IncompleteReadError, match="longer further on") as caught:
+        list(server.read(database, schema, WINDOW, ReadOptions()))
+    assert caught.value.kind == "read-limit"
+    rows = [row for batch in server.read(database, schema, WINDOW, ReadOptions()) for row in rows_of(batch)]
+    assert {row["time"]: row["s"] for row in rows} == short | long and len(rows) == len(short) + len(long)

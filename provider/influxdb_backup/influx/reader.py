@@ -58,6 +58,12 @@ Walk = Callable[[bytes, int, int], plain_rows.Rows | None]
 NUMERIC_CHUNK = 10_000
 TEXT_CHUNK = 1024
 """Rows of a document when a table has one text field: 64 KB texts make 64 MB on the server"""
+SAMPLE_ROWS = 32_768
+"""Rows after which a table of short texts is asked for again in documents of NUMERIC_CHUNK rows: half the work"""
+_SHORT_ROW = 400
+"""bytes of a row with short texts, on average: 4 MB in a document"""
+_LONG_DOCUMENT = 16 * 2**20
+"""bytes of a document after which the texts of a table count as long"""
 _WALKED_BYTES = 4 * 2**20
 _FEW_ROWS = 64
 _MISSES = 8
@@ -74,6 +80,10 @@ class _Shape:
     """sorted; the server sends them in any order"""
     tag_set: frozenset[bytes]
     columns: tuple[bytes, ...]
+
+
+class _ShortTextsError(Exception):
+    """The texts of a table are short, and nothing of it was handed on yet."""
 
 
 class _Walker:
@@ -113,6 +123,8 @@ class Reader:
         self._api = api
         self._shards = shards
         self._binary: set[tuple[str, Table, Column]] = set()
+        self._has_short_texts: dict[tuple[str, Table], bool] = {}
+        """what reads have found; those of other tables are not known yet"""
 
     @cached_property
     def _walk(self) -> Walk:
@@ -188,14 +200,46 @@ class Reader:
             return
         types = self._types(database, schema, piece)
         texts = sum(1 for column in schema.fields if column.type is InfluxType.STRING)
-        with self._api.stream(
-            select_all(table.retention_policy, table.measurement, piece, fields if by_name else None),
-            database=database,
-            retention_policy=table.retention_policy,
-            chunk_size=max(16, TEXT_CHUNK // texts) if texts else NUMERIC_CHUNK,
-            subject=about,
-        ) as stream:
-            yield from self._batches(stream, database, schema, types, piece, options, texts)
+        statement = select_all(table.retention_policy, table.measurement, piece, fields if by_name else None)
+
+        def stream(rows: int) -> Iterator[pa.RecordBatch]:
+            with self._api.stream(
+                statement,
+                database=database,
+                retention_policy=table.retention_policy,
+                chunk_size=rows,
+                subject=about,
+            ) as answer:
+                yield from self._batches(answer, database, schema, types, piece, options, texts)
+
+        if not texts or self._has_short_texts.get((database, table)):
+            yield from stream(NUMERIC_CHUNK)
+            return
+        try:
+            yield from stream(max(16, TEXT_CHUNK // texts))
+        except _ShortTextsError:
+            self._has_short_texts[database, table] = True
+            yield from stream(NUMERIC_CHUNK)
+
+    def _judge_texts(
+        self, about: str, database: str, table: Table, stream: ResultStream, before: int, rows: int | None
+    ) -> None:
+        """
+        Learns from a document whether a table's texts are short; ``rows`` were read when nothing was handed on yet.
+
+        Raises _ShortTextsError when that is found, IncompleteReadError when it no longer holds: then the piece is read
+        again in halves, and in small documents.
+        """
+        key = database, table
+        known = self._has_short_texts.get(key)
+        if known and stream.consumed - before > _LONG_DOCUMENT:
+            self._has_short_texts[key] = False
+            raise IncompleteReadError(
+                f"{about}: its texts are longer further on than at its beginning, and it is read in smaller documents.",
+                kind="read-limit",
+            )
+        if known is None and rows is not None and rows >= SAMPLE_ROWS and stream.consumed <= rows * _SHORT_ROW:
+            raise _ShortTextsError
 
     def _batches(
         self,
@@ -223,7 +267,7 @@ class Reader:
                 self._refuse_merged(database, schema.table, piece, shape)
                 proved = True
             builder.start_series([series.tags[tag] for tag in shape.tags])
-            left = series.count
+            left, before = series.count, stream.consumed
             while left:
                 wanted = min(left, options.batch_rows - builder.rows)
                 try:
@@ -239,6 +283,9 @@ class Reader:
                     raise self._changed(about, database, schema, shape, error) from error
                 except NotAscendingError as error:
                     raise self._doubled(about, database, schema.table, piece, error) from error
+            if texts:
+                rows = builder.rows if began == 0 else None
+                self._judge_texts(about, database, schema.table, stream, before, rows)
         if shape is not None and builder is not None and builder.rows:
             try:
                 yield _in_piece(about, builder.finish(), piece)
