@@ -26,11 +26,11 @@ class AroundTheCopy(Wrapped):
 
     @contextmanager
     def copy_shard(
-        self, database: str, retention_policy: str, piece: Window, least_share: float
+        self, database: str, retention_policy: str, piece: Window, least_share: float, allow_hot: bool
     ) -> Iterator[ShardCopy | None]:
         """Copies, between the two."""
         self.before()
-        with self.server.copy_shard(database, retention_policy, piece, least_share) as copy:
+        with self.server.copy_shard(database, retention_policy, piece, least_share, allow_hot) as copy:
             self.after()
             yield copy
 
@@ -56,13 +56,13 @@ def test_a_lower_count_than_that_of_a_copy_is_never_believed(
     any_influx.write(f"m,k=a v=1 {DAY.start}\nm,k=b v=2 {DAY.start}", database)
     striking = AroundTheCopy(server, nothing, deleting(any_influx, database, "DELETE FROM m WHERE k = 'b'"))
     with pytest.raises(IncompleteReadError) as found:
-        back_up(repository, striking, plan(database), DAY)
+        back_up(repository, striking, plan(database, hot_shards="allow"), DAY)
     assert (found.value.kind, found.value.retryable) == ("hidden-values", True)
     assert "autogen.m" in found.value.message
     assert "'v': 2 in the files, 1 counted" in found.value.message
     assert "reader: query" in found.value.hint
     assert not repository.refs("telemetry")
-    result = back_up(repository, server, plan(database), DAY)
+    result = back_up(repository, server, plan(database, hot_shards="allow"), DAY)
     assert result.rows == 1
 
 
@@ -78,8 +78,8 @@ def test_a_measurement_that_the_server_does_not_list_is_named(
 
     striking = AroundTheCopy(server, write, deleting(any_influx, database, "DROP MEASUREMENT ghost"))
     with pytest.raises(IncompleteReadError) as found:
-        back_up(repository, striking, plan(database), DAY)
+        back_up(repository, striking, plan(database, hot_shards="allow"), DAY)
     assert found.value.kind == "hidden-values"
     assert "autogen.ghost" in found.value.message
-    result = back_up(repository, striking, plan(database, measurements=["m"]), DAY)
+    result = back_up(repository, striking, plan(database, hot_shards="allow", measurements=["m"]), DAY)
     assert {count.reader for count in manifest_of(repository, result.ref).evidence.counts} == {"shard"}

@@ -28,6 +28,8 @@ from tests.servers import RunningServer
 pytestmark = pytest.mark.usefixtures("compiled")
 NAMES = sorted(INDEX_FIELDS)
 ORDINARY = ("_fieldType", "_measurement", "_tags", "_time", "_field", "_value", "_id", "_series", "_source")
+REFUSED_TAGS = ("_field", "_measurement")
+"""that 2.x does not take"""
 NEW_YEAR = 1767225600 * 10**9
 WHOLE = window(NEW_YEAR - 10, NEW_YEAR + 10)
 EPOCH = window(-10, 10)
@@ -44,7 +46,8 @@ def filled(running: RunningServer, start: int) -> tuple[str, dict[tuple[object, 
             found[table, "a", start, "other"] = number
             found[table, "b", start, "other"] = 2
             hidden += name in INDEX_FIELDS
-        running.write(f"only{number},k=a {name}=true {start + 1}\ntag{number},k=a,{name}=x v=1i {start}", database)
+        tag = "plain" if running.generation == 2 and name in REFUSED_TAGS else name
+        running.write(f"only{number},k=a {name}=true {start + 1}\ntag{number},k=a,{tag}=x v=1i {start}", database)
         found[f"only{number}", "a", start + 1, name] = True
         found[f"tag{number}", "a", start, "v"] = 1
         hidden += name in INDEX_FIELDS
