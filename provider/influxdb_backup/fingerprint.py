@@ -23,7 +23,7 @@ finds corruption and loss, not forgery: whoever can choose values can construct 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Protocol
 
@@ -243,3 +243,34 @@ def fingerprint_batches(
     for batch in batches:
         table.add(batch)
     return table
+
+
+def value_hashes(
+    measurement: str, batch: pa.RecordBatch, type_of: Callable[[InfluxType], InfluxType] = lambda kind: kind
+) -> Iterator[tuple[Words, NDArray[np.int64]]]:
+    """
+    H0 of the definition for each value of a batch, field by field, each with the position of its row.
+
+    ``type_of`` gives the type that a value of a type is taken for.
+    """
+    if batch.num_rows == 0:
+        return
+    columns = batch_columns(batch.schema)
+    times = batch.column(0).cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64)
+    rows = _series_words(encode_name(measurement), batch, columns)
+    default_loops().mix_rows(_read_only(times), *rows)
+    for position, column in enumerate(columns):
+        array = batch.column(position + 1)
+        if column.role is not Role.FIELD or array.null_count == len(array):
+            continue
+        present = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
+        values, _ = _value_words(array.drop_null(), column.type)
+        code = _TYPE_CODES[type_of(column.type)] + _length_prefixed(encode_name(column.name))
+        yield _mixed(rows[0][present] ^ _digests([code])[0] ^ values), present
+
+
+def _mixed(words: Words) -> Words:
+    """The mix function of the definition."""
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        words = (words ^ (words >> np.uint64(33))) * np.uint64(factor)
+    return words ^ (words >> np.uint64(33))

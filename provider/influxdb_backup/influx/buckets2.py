@@ -7,7 +7,7 @@ to another bucket's data without a word (run on 2.9.1), so the mappings are comp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from influxdb_backup.errors import InfluxdbBackupError, NotVisibleError, ServerError, TargetError, UsageError
 from influxdb_backup.influx.control2 import AUTOGEN, Bucket, ControlPlane, Dbrp, bucket_name
@@ -228,6 +228,22 @@ class Buckets:
         for bucket in self._of(database, ids):
             self._control.describe(bucket, description)
 
+    def described(self, database: str, words: str) -> list[Bucket]:
+        """The buckets of a database that have these words in their description."""
+        return [bucket for bucket in self.listed() if bucket.database == database and words in bucket.description]
+
+    def add_words(self, database: str, retention_policies: Collection[str], words: str) -> None:
+        """Adds the words to the descriptions of these buckets."""
+        for policy in retention_policies:
+            bucket = self.bucket(database, policy)
+            if words not in bucket.description:
+                self._control.describe(bucket, f"{bucket.description} {words}".strip())
+
+    def take_words(self, database: str, words: str) -> None:
+        """Takes the words out of the descriptions of a database's buckets."""
+        for bucket in self.described(database, words):
+            self._control.describe(bucket, bucket.description.replace(words, "").strip())
+
     def taken(self, *databases: str) -> str | None:
         """The first of these names that a bucket or mapping has."""
         names = {bucket.database for bucket in self.listed(system=True)}
@@ -256,7 +272,7 @@ class Buckets:
 
     def _rename(self, bucket: Bucket, to: str) -> None:
         self._proved.pop((bucket.database, bucket.policy), None)
-        renamed = self._control.rename(bucket, bucket_name(to, bucket.policy), "")
+        renamed = self._control.rename(bucket, bucket_name(to, bucket.policy), bucket.description)
         self._map(renamed)
         if self.proved(to, bucket.policy).id != bucket.id:
             raise ServerError(f"{self._name}: the bucket {bucket.id} is not found as {printable(renamed.name)}.")

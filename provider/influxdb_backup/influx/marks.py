@@ -27,7 +27,10 @@ LEASE = 180 * 10**9
 """ns for which a maker is believed to be at work after it last said so"""
 
 _FORM = re.compile(r"influxdb_backup_(drill|restore)_[0-9a-f]{16}")
-_POLICY = "influxdb_backup_made_this_for_"
+_OURS = "influxdb_backup_"
+_POLICY = f"{_OURS}made_this_for_"
+_RESTORING = f"{_OURS}restoring_"
+_RESTORING_FORM = re.compile(rf"{_RESTORING}[0-9a-f]{{32}}")
 _SECOND = 10**9
 _DESCRIPTION = re.compile(
     r"Made by influxdb-backup for the (drill|restore) (?P<owner>[^ ,]+?)(?:, at work until (?P<until>\S+Z))?\."
@@ -69,6 +72,16 @@ def mark_policy(mark: Mark) -> RetentionPolicy:
     """The policy that marks a database of 1.x."""
     until = -(-min(mark.until, MAX_END) // _SECOND) * _SECOND
     return RetentionPolicy(name=f"{_POLICY}{quote(mark.owner, safe='')}", duration=until, shard_duration=0)
+
+
+def restoring_policy(owner: str) -> RetentionPolicy:
+    """The policy by which a database of 1.x shows that this restore writes into it."""
+    return RetentionPolicy(name=f"{_RESTORING}{owner}", duration=0, shard_duration=0)
+
+
+def is_mark(policy: str, database: str) -> bool:
+    """Whether a policy of 1.x is no more than a mark, so that it keeps no points; no other name is taken for one."""
+    return _RESTORING_FORM.fullmatch(policy) is not None or (policy.startswith(_POLICY) and has_form(database, "drill"))
 
 
 def policies_mark(policies: Iterable[RetentionPolicy]) -> Mark | None:

@@ -374,8 +374,18 @@ class Server(Protocol):
     def check_names(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
         """Raises TargetError for a name or a duration that ``create_database`` would be refused."""
 
-    def policies_made(self, database: str, scratch_id: str) -> frozenset[str]:
-        """Policies of the database that are those which were created with this ``NewShards.scratch_id``."""
+    def mark_restore(self, database: str, retention_policies: Collection[str], owner: str) -> None:
+        """
+        Has these policies of a database show that a restore writes into them, until ``unmark_restore``.
+
+        What its credentials may not mark is left as it is, by AccessError.
+        """
+
+    def marked_for_restore(self, database: str, owner: str) -> frozenset[str]:
+        """Policies of the database that show that this restore writes into them."""
+
+    def unmark_restore(self, database: str, owner: str) -> None:
+        """Takes the mark of a restore away; none is fine."""
 
     def drop_unpublished(self, owner: str) -> None:
         """Drops what the server shows to be made for this restore and never published; nothing there is fine."""

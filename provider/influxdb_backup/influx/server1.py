@@ -23,7 +23,15 @@ from influxdb_backup.influx.dialect import dialect_1x
 from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.influxql import quote_ident
 from influxdb_backup.influx.line_protocol import unrepresentable
-from influxdb_backup.influx.marks import Mark, MarkedDatabase, has_form, mark_policy, policies_mark
+from influxdb_backup.influx.marks import (
+    Mark,
+    MarkedDatabase,
+    has_form,
+    is_mark,
+    mark_policy,
+    policies_mark,
+    restoring_policy,
+)
 from influxdb_backup.influx.new_groups import Groups
 from influxdb_backup.influx.pieces import explained_boundaries, listed_groups, listed_shards, named, overlaps
 from influxdb_backup.influx.protocol import (
@@ -104,7 +112,10 @@ class Server1:
         return tuple(sorted(found - _SYSTEM_DATABASES))
 
     def retention_policies(self, database: str) -> tuple[RetentionPolicy, ...]:
-        """Policies of a database, sorted by name. Raises NotVisibleError for an unknown database."""
+        """Policies of a database but for our own marks, sorted by name. Raises NotVisibleError for an unknown one."""
+        return tuple(policy for policy in self._all_policies(database) if not is_mark(policy.name, database))
+
+    def _all_policies(self, database: str) -> tuple[RetentionPolicy, ...]:
         answer = self._api.rows(
             f"SHOW RETENTION POLICIES ON {quote_ident(database)}", subject=f"policies of {printable(database)}"
         )
@@ -277,11 +288,26 @@ class Server1:
                     hint="Choose another target database or policy (--target-database, --target-retention-policy).",
                 )
 
-    def policies_made(self, database: str, scratch_id: str) -> frozenset[str]:
-        """All of the database, if there is one of that name: 1.x has no ids."""
-        if scratch_id != database or database not in self.databases():
+    def mark_restore(self, database: str, retention_policies: Collection[str], owner: str) -> None:  # noqa: ARG002
+        """Creates a policy without points, which stands for all of the database."""
+        policy = restoring_policy(owner)
+        if policy.name not in {found.name for found in self._all_policies(database)}:
+            self._statement(
+                f"CREATE RETENTION POLICY {quote_ident(policy.name)} ON {quote_ident(database)} {_terms(policy)}"
+            )
+
+    def marked_for_restore(self, database: str, owner: str) -> frozenset[str]:
+        """All policies of a database that has the one which marks it."""
+        found = self._all_policies(database)
+        if restoring_policy(owner).name not in {policy.name for policy in found}:
             return frozenset()
-        return frozenset(policy.name for policy in self.retention_policies(database))
+        return frozenset(policy.name for policy in found if not is_mark(policy.name, database))
+
+    def unmark_restore(self, database: str, owner: str) -> None:
+        """Drops the policy that marks it."""
+        name = restoring_policy(owner).name
+        if name in {found.name for found in self._all_policies(database)}:
+            self._statement(f"DROP RETENTION POLICY {quote_ident(name)} ON {quote_ident(database)}")
 
     def drop_unpublished(self, owner: str) -> None:
         """Nothing: on 1.x a database has its own name from the beginning."""
@@ -332,7 +358,7 @@ class Server1:
                 f"CREATE RETENTION POLICY {quote_ident(policy.name)} ON {quote_ident(database)} {_terms(policy)}{first}"
             )
         self._prove_policies(database, [*wanted, marked])
-        if {policy.name for policy in self.retention_policies(database)} != {p.name for p in [*wanted, marked]}:
+        if {policy.name for policy in self._all_policies(database)} != {p.name for p in [*wanted, marked]}:
             raise self._not_new(database)
 
     def _not_new(self, database: str) -> TargetError:
@@ -344,7 +370,7 @@ class Server1:
         for name in self.databases():
             if has_form(name, "drill"):
                 with suppress(NotVisibleError):  # dropped by its drill since it was listed
-                    if mark := policies_mark(self.retention_policies(name)):
+                    if mark := policies_mark(self._all_policies(name)):
                         found.append(MarkedDatabase(name, name, mark))
         return tuple(found)
 
@@ -353,7 +379,10 @@ class Server1:
         if scratch_id != database:
             raise UsageError(f"{scratch_id!r} is not the id of the scratch database {printable(database)}.")
         marked = mark_policy(mark)
-        self.alter_retention(database, marked.name, marked.duration)
+        self._statement(
+            f"ALTER RETENTION POLICY {quote_ident(marked.name)} ON {quote_ident(database)} "
+            f"DURATION {_duration(marked.duration)}"
+        )
 
     def drop_scratch(self, database: str, scratch_id: str) -> None:
         """Drops the database, and proves that it is gone; on 1.x a scratch's id is its name."""
@@ -386,7 +415,7 @@ class Server1:
         self._api.rows(statement)
 
     def _prove_policies(self, database: str, wanted: Sequence[RetentionPolicy]) -> None:
-        present = {policy.name: policy for policy in self.retention_policies(database)}
+        present = {policy.name: policy for policy in self._all_policies(database)}
         for policy in wanted:
             found = present.get(policy.name)
             if found is None or found.duration != policy.duration:

@@ -315,12 +315,18 @@ class Server2:
         """Raises TargetError for what no bucket can be."""
         self._buckets.check_names(database, policies)
 
-    def policies_made(self, database: str, scratch_id: str) -> frozenset[str]:
-        """The policies whose buckets have these ids."""
-        ids = scratch_id.split(",")
-        return frozenset(
-            bucket.policy for bucket in self._buckets.listed() if bucket.database == database and bucket.id in ids
-        )
+    def mark_restore(self, database: str, retention_policies: Collection[str], owner: str) -> None:
+        """Adds to the descriptions of the buckets."""
+        self._buckets.add_words(database, retention_policies, describe("restore", Mark(owner)))
+
+    def marked_for_restore(self, database: str, owner: str) -> frozenset[str]:
+        """The policies whose buckets say so."""
+        words = describe("restore", Mark(owner))
+        return frozenset(bucket.policy for bucket in self._buckets.described(database, words))
+
+    def unmark_restore(self, database: str, owner: str) -> None:
+        """Takes the words out of the buckets' descriptions."""
+        self._buckets.take_words(database, describe("restore", Mark(owner)))
 
     def drop_unpublished(self, owner: str) -> None:
         """Deletes the buckets whose name and description say that they were made for this restore, by their ids."""

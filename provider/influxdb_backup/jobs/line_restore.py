@@ -7,20 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from influxdb_backup.columns import batch_columns
 from influxdb_backup.errors import UnrepresentableError
 from influxdb_backup.influx.protocol import Server, Unrepresentable, WriteOptions
 from influxdb_backup.jobs.kept_points import KeptPoints
 from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.jobs.read_back import Expected, ReadBack, has_mixed_types, some_of
-from influxdb_backup.jobs.restore_documents import RestoreProgress
-from influxdb_backup.jobs.restore_progress import absorb_progress, announce_writing, keep_progress
+from influxdb_backup.jobs.restore_progress import absorb_progress, keep_progress, mark_target
 from influxdb_backup.jobs.restore_request import Reads, Unit
-from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, batches
+from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, after_cutoff, batches
 from influxdb_backup.jobs.restore_target import Target, prepare
+from influxdb_backup.jobs.standing_points import Standing
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Table, printable
 
@@ -31,27 +28,29 @@ _GROUP_ROWS = 4_000_000
 
 
 def restore_by_lines(
-    run: RestoreRun, done: Sequence[RestoreProgress], claim: Callable[[], None], scratch: Scratch | None
+    run: RestoreRun, standing: Standing, claim: Callable[[], None], scratch: Scratch | None
 ) -> Outcome:
     """
-    Checks every part, claims the target, and writes what earlier calls have not ``done``.
+    Checks every part, claims the target, and writes what earlier calls have not: what is not ``standing`` there.
 
     Raises UnrepresentableError and IntegrityError before the first change, and TargetError (``read-back-differs``)
     when the target does not hold what was written, the second time either.
     """
-    finished = {key for step in done for key in step.units}
+    finished = {key for step in standing.steps for key in step.units}
     todo = [unit for unit in run.reads.units if unit.key not in finished]
     points = KeptPoints(partial(batches, run, large=True))
     _check(run, todo, points)
     checked = time.monotonic()
     claim()
-    if todo:
-        announce_writing(run, None)
     created = _prepared(run, scratch)
-    totals = absorb_progress(done)
-    _Writing(run, points, totals, step=len(done)).write(todo)
+    if todo and scratch is None:
+        mark_target(run)
+    totals = absorb_progress(run, standing)
+    _Writing(run, points, totals, step=len(standing.steps)).write(todo)
     written = time.monotonic()
-    counted = counts_of(run, totals, exact=run.request.on_conflict == "fail")
+    # a retention's edge moves on: what is too old by now may be there from an earlier call
+    exact = run.request.on_conflict == "fail" and not (standing.steps and run.target.cutoffs)
+    counted = counts_of(run, totals, exact=exact)
     differences = counted.differences()
     if not any(difference.is_short for difference in differences):
         counted.refuse(differences)
@@ -182,7 +181,7 @@ class _Writing:
                 measurement = unit.table.measurement
                 table = Table(retention_policy=policy, measurement=measurement)
                 for batch in self.points.taken(unit):
-                    kept = _after_cutoff(batch, run.cutoff(policy))
+                    kept = after_cutoff(batch, run.cutoff(policy))
                     totals.dropped += batch.num_rows - kept.num_rows
                     if kept.num_rows:
                         writer.write(measurement, kept)
@@ -205,10 +204,3 @@ def _groups(units: Sequence[Unit]) -> Iterator[list[Unit]]:
             group, rows = [], 0
     if group:
         yield group
-
-
-def _after_cutoff(batch: pa.RecordBatch, cutoff: int | None) -> pa.RecordBatch:
-    if cutoff is None:
-        return batch
-    times = batch.column(0).cast("int64")
-    return batch.filter(pc.greater_equal(times, cutoff))

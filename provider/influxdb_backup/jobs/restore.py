@@ -5,14 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.errors import TargetError
 from influxdb_backup.influx.protocol import Server, WriteOptions
 from influxdb_backup.jobs.compare import compare_fingerprints
-from influxdb_backup.jobs.line_restore import counts_of, refuse_names, restore_by_lines
+from influxdb_backup.jobs.line_restore import refuse_names, restore_by_lines
 from influxdb_backup.jobs.objections import Objections
 from influxdb_backup.jobs.progress import ProgressCallback, silent
 from influxdb_backup.jobs.restore_documents import (
@@ -22,18 +21,18 @@ from influxdb_backup.jobs.restore_documents import (
     TableWrite,
 )
 from influxdb_backup.jobs.restore_progress import (
-    absorb_progress,
     claim,
     is_continued,
     keep_progress,
-    policies_written,
     progress_so_far,
+    unmark_target,
 )
 from influxdb_backup.jobs.restore_request import RestoreRequest, decide_reads
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, batches
 from influxdb_backup.jobs.restore_target import choose_target, refuse_change, refuse_conflict
 from influxdb_backup.jobs.restore_types import keep_types_apart, refuse_types
 from influxdb_backup.jobs.shard_restore import refuse_other_writer, restore_by_shards, why_not_shards
+from influxdb_backup.jobs.standing_points import Standing, standing
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Scope, Table, printable
 from influxdb_backup.windows import format_instant
@@ -149,35 +148,56 @@ def restore(
     """
     objections = Objections()
     run = _aimed(request, repository, target, scope, scratch, objections, progress)
-    done = _still_there(run, progress_so_far(run))
-    own = frozenset[str]()
-    if is_continued(run):
-        own = policies_written(run)
-        refuse_conflict(request, run.reads, run.target, own)  # first: what is to be dropped may hold the only copy
-        target.drop_unpublished(run.owner)
-    _refuse_before_reading(run, objections, own)
-    claim_once = partial(_claim_once, run, own)
-    by_shards = None if done else restore_by_shards(run, claim_once, scratch)
+    taken_up = _taken_up(run, objections)
+    claim_once = partial(_claim_once, run, taken_up)
+    by_shards = None if taken_up.standing.steps else restore_by_shards(run, claim_once, scratch)
     if by_shards is not None and scratch is None:  # or the same call would write over what came later
         keep_progress(run, run.reads.units, Totals(), by_shards.totals, 0)
-    outcome = by_shards or restore_by_lines(run, done, claim_once, scratch)
+    outcome = by_shards or restore_by_lines(run, taken_up.standing, claim_once, scratch)
     if request.fingerprints:
         compare_fingerprints(run, by_shards=by_shards is not None)
-    return _report(run, outcome, done, by_shards=by_shards is not None)
+    if scratch is None:
+        unmark_target(run)
+    return _report(run, outcome, taken_up.standing.steps, by_shards=by_shards is not None)
 
 
-def _still_there(run: RestoreRun, done: list[RestoreProgress]) -> list[RestoreProgress]:
-    """What earlier calls wrote; nothing when the target has less of it by now."""
-    if not done:
-        return []
-    try:
-        if not run.target.existing.issuperset(run.target.policies.values()):
-            raise TargetError(f"the database {printable(run.target.database)} or a policy of it is gone.")
-        counts_of(run, absorb_progress(done), exact=False).prove()
-    except TargetError as error:
-        logger.warning("All is written again, for what an earlier call had written is not there: %s", error.message)
-        return []
-    return done
+@dataclass(frozen=True)
+class _TakenUp:
+    """What stands of earlier calls with the same id, by what the target shows."""
+
+    standing: Standing = field(default_factory=Standing)
+    own: frozenset[str] = frozenset()
+    """policies of the target that show that this restore writes into them: their points are no conflict"""
+    is_complete: bool = False
+    """whether the target holds all points of the restore and no others, so that nothing is written any more"""
+
+
+def _taken_up(run: RestoreRun, objections: Objections) -> _TakenUp:
+    """
+    What earlier calls with this id have left, which the repository says and the target proves.
+
+    Raises what is refused before any part is read. A record alone neither makes a conflict nor points of others go.
+    """
+    target = run.target
+    if not is_continued(run):
+        _refuse_before_reading(run, objections)
+        return _TakenUp()
+    claimed = progress_so_far(run)
+    own = target.server.marked_for_restore(target.database, run.owner) if target.exists else frozenset[str]()
+    there = Standing()
+    if claimed and target.existing.issuperset(target.policies.values()):
+        there = standing(run, claimed)
+    units = {unit.key for unit in run.reads.units}
+    is_complete = {key for step in there.steps for key in step.units} == units and bool(units) and not there.others
+    if not is_complete:
+        _refuse_before_reading(run, objections, own)
+    if len(there.steps) < len(claimed):
+        logger.warning(
+            "%s does not hold all that an earlier call is said to have written; that is written again.",
+            target.server.name,
+        )
+    target.server.drop_unpublished(run.owner)
+    return _TakenUp(there, own, is_complete)
 
 
 def _report(run: RestoreRun, outcome: Outcome, done: Sequence[RestoreProgress], *, by_shards: bool) -> RestoreReport:
@@ -210,10 +230,11 @@ def _report(run: RestoreRun, outcome: Outcome, done: Sequence[RestoreProgress], 
     )
 
 
-def _claim_once(run: RestoreRun, own: frozenset[str]) -> None:
+def _claim_once(run: RestoreRun, taken_up: _TakenUp) -> None:
     begun = is_continued(run)  # asked first: another call may claim the id while the target is looked at
     refuse_change(run.target)
-    refuse_conflict(run.request, run.reads, run.target, own)
+    if not taken_up.is_complete:
+        refuse_conflict(run.request, run.reads, run.target, taken_up.own)
     if not begun:
         claim(run)
 

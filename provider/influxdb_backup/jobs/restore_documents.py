@@ -65,42 +65,15 @@ class RestoreIdentity(Value):
     """random: two calls that begin at once do not take each other's document for their own"""
 
 
-class WrittenCount(Value):
-    """Values written to one field of one table."""
-
-    table: Table
-    """of the target"""
-    field: Name
-    count: Int64
-
-
-class RefusedCount(Value):
-    """Points of one table that the target refused."""
-
-    table: Table
-    """of the target"""
-    count: Int64
-
-
 class RestoreProgress(Value):
-    """``restores/<id>/<n>.json``: units that are written and answered for."""
+    """``restores/<id>/<n>.json``: units that are said to be written, which the target has to prove."""
 
     media_type: str = "application/vnd.influxdb-backup.restore-progress.v1+json"
     units: tuple[str, ...]
     rows: Int64
     values: Int64
     rejects: int
-    refused: tuple[RefusedCount, ...] = ()
     dropped: Int64 = 0
-    counts: tuple[WrittenCount, ...]
-
-
-class RestoreWriting(Value):
-    """``restores/<id>/<n>.json``: from here on points of this restore may be in the target, under its own name."""
-
-    media_type: str = "application/vnd.influxdb-backup.restore-writing.v1+json"
-    scratch_id: str | None = None
-    """what was created for them, as ``Server.drop_scratch`` knows it; None: they may be in anything of that name"""
 
 
 class RestoreReport(Value):

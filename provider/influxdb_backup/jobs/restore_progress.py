@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 import time
 from collections.abc import Sequence
 
 from influxdb_backup.archive import layout
-from influxdb_backup.errors import StoreError, TargetError
-from influxdb_backup.jobs.restore_documents import (
-    RefusedCount,
-    RestoreIdentity,
-    RestoreProgress,
-    RestoreWriting,
-    WrittenCount,
-)
+from influxdb_backup.errors import AccessError, InfluxdbBackupError, StoreError, TargetError
+from influxdb_backup.jobs.restore_documents import RestoreIdentity, RestoreProgress
 from influxdb_backup.jobs.restore_request import Unit
-from influxdb_backup.jobs.restore_run import RestoreRun, Totals
-from influxdb_backup.model import printable
+from influxdb_backup.jobs.restore_run import RestoreRun, Totals, after_cutoff, batches
+from influxdb_backup.jobs.standing_points import Standing
+from influxdb_backup.messages import logger_of
+from influxdb_backup.model import Table, printable
 
-_PASSING = {"restore_id", "connections", "max_rejects", "writer", "fingerprints"}
-"""of a request: what may be another when a restore is gone on with"""
-
-
-def _request_digest(run: RestoreRun) -> str:
-    asked = run.request.model_dump(mode="json", exclude=_PASSING)
-    asked["refs"] = sorted(ref.id for ref in run.reads.refs)
-    return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+logger = logger_of(__name__)
 
 
 def _standing(run: RestoreRun) -> RestoreIdentity | None:
@@ -41,11 +28,11 @@ def is_continued(run: RestoreRun) -> bool:
 
 
 def progress_so_far(run: RestoreRun) -> list[RestoreProgress]:
-    """What earlier calls with this id wrote. Raises TargetError when the id belongs to another request."""
+    """What earlier calls with this id say that they wrote. Raises TargetError when the id is another request's."""
     standing = _standing(run)
     if standing is None:
         return []
-    asked = _request_digest(run), run.target.server.name, run.target.database
+    asked = run.asked, run.target.server.name, run.target.database
     if (standing.request, standing.target_server, standing.target_database) != asked:
         raise TargetError(
             f"The restore {run.restore_id!r} was started with another request or target "
@@ -76,7 +63,7 @@ def claim(run: RestoreRun) -> None:
     """Records that this restore begins. Raises StoreError, and TargetError when another call with this id has."""
     identity = RestoreIdentity(
         restore_id=run.restore_id,
-        request=_request_digest(run),
+        request=run.asked,
         target_server=run.target.server.name,
         target_database=run.target.database,
         started_at=time.time_ns(),
@@ -98,53 +85,67 @@ def claim(run: RestoreRun) -> None:
         ) from None
 
 
-def announce_writing(run: RestoreRun, scratch_id: str | None) -> None:
-    """Records that points may be in the target from now on: in what was created as ``scratch_id``, or anywhere."""
-    key = layout.restore_progress_key(run.restore_id, f"writing-{secrets.token_hex(4)}")
-    run.repository.put_document(key, RestoreWriting(scratch_id=scratch_id))
+def mark_target(run: RestoreRun) -> None:
+    """
+    Has the server show that this restore writes into the target from now on, so that the same call may go on with it.
 
-
-def policies_written(run: RestoreRun) -> frozenset[str]:
-    """Policies of the target that earlier calls with this id may have written to, and have points in."""
-    listed = run.repository.read_documents(layout.restore_prefix(run.restore_id), RestoreWriting)
-    made = [document.scratch_id for _, document in listed]
-    if None in made:
-        return run.target.existing
+    Credentials that may write points only cannot do that: then the points of a call that ended early are met as any
+    others are.
+    """
     target = run.target
-    found = (target.server.policies_made(target.database, scratch_id) for scratch_id in made if scratch_id)
-    return frozenset[str]().union(*found)
+    try:
+        target.server.mark_restore(target.database, set(target.policies.values()), run.owner)
+    except (AccessError, TargetError) as error:
+        logger.info("%s cannot show that this restore writes there: %s", target.server.name, error)
 
 
-def absorb_progress(done: Sequence[RestoreProgress]) -> Totals:
-    """What earlier calls wrote, in sum."""
+def unmark_target(run: RestoreRun) -> None:
+    """Takes that away again, when all is written and proved."""
+    target = run.target
+    try:
+        target.server.unmark_restore(target.database, run.owner)
+    except InfluxdbBackupError as error:
+        logger.warning(
+            "%s still shows that this restore writes there, which does no harm: %s", target.server.name, error
+        )
+
+
+def absorb_progress(run: RestoreRun, standing: Standing) -> Totals:
+    """What earlier calls wrote, in sum, by what the archive holds of it: expected of the target at the end."""
     totals = Totals()
-    for step in done:
-        totals.rows += step.rows
-        totals.values += step.values
+    known = {unit.key: unit for unit in run.reads.units}
+    for step in standing.steps:
         totals.rejects += step.rejects
-        for refused in step.refused:
-            totals.refused[refused.table] = totals.refused.get(refused.table, 0) + refused.count
-        totals.dropped += step.dropped
-        for count in step.counts:
-            totals.expected.add(count.table, count.field, count.count)
+        for key in step.units:
+            _add(run, known[key], totals)
+    for table, count in standing.refused.items():
+        totals.refused[table] = totals.refused.get(table, 0) + count
     return totals
 
 
+def _add(run: RestoreRun, unit: Unit, totals: Totals) -> None:
+    policy = run.target.policies[unit.table]
+    table = Table(retention_policy=policy, measurement=unit.table.measurement)
+    if unit.whole and not run.request.tags and policy not in run.target.cutoffs:
+        totals.rows += unit.part.rows
+        for count in unit.part.counts:
+            totals.values += count.count
+            totals.expected.add(table, count.name, count.count)
+        return
+    for batch in batches(run, unit):
+        kept = after_cutoff(batch, run.cutoff(policy))
+        totals.dropped += batch.num_rows - kept.num_rows
+        totals.count(table, kept)
+
+
 def keep_progress(run: RestoreRun, group: Sequence[Unit], before: Totals, totals: Totals, step: int) -> None:
-    """Records what was written of a group of units: ``totals`` less those ``before`` it."""
-    counts = totals.expected.minus(before.expected)
+    """Records which units were written, and how many points were refused since ``before``."""
     document = RestoreProgress(
         units=tuple(unit.key for unit in group),
         rows=totals.rows - before.rows,
         values=totals.values - before.values,
         rejects=totals.rejects - before.rejects,
-        refused=tuple(
-            RefusedCount(table=table, count=count - before.refused.get(table, 0))
-            for table, count in totals.refused.items()
-            if count > before.refused.get(table, 0)
-        ),
         dropped=totals.dropped - before.dropped,
-        counts=tuple(WrittenCount(table=table, field=name, count=count) for (table, name), count in counts.items()),
     )
     key = layout.restore_progress_key(run.restore_id, f"{step:06d}-{secrets.token_hex(4)}")
     run.repository.put_document(key, document)

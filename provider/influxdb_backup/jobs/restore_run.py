@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.columns import batch_columns
@@ -17,6 +19,9 @@ from influxdb_backup.jobs.read_back import Expected
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit
 from influxdb_backup.jobs.restore_target import Target
 from influxdb_backup.model import Column, Role, Table
+
+_PASSING = {"restore_id", "connections", "max_rejects", "writer", "fingerprints"}
+"""of a request: what may be another when a restore is gone on with"""
 
 
 @dataclass
@@ -80,9 +85,16 @@ class RestoreRun:
     """what a new database is called until all of it is there, where the server can rename it"""
 
     @property
+    def asked(self) -> str:
+        """Digest of the request and of the backups that answer it."""
+        asked = self.request.model_dump(mode="json", exclude=_PASSING)
+        asked["refs"] = sorted(ref.id for ref in self.reads.refs)
+        return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    @property
     def owner(self) -> str:
-        """For whom the server shows such a database to be made, from the restore's id."""
-        return hashlib.sha256(self.restore_id.encode()).hexdigest()[:32]
+        """As what the server knows this very restore, in the marks of what it makes and writes into."""
+        return hashlib.sha256(f"{self.restore_id} {self.asked}".encode()).hexdigest()[:32]
 
     def cutoff(self, policy: str) -> int | None:
         """The instant before which points of a policy are left out by now: a retention's edge moves on."""
@@ -120,3 +132,11 @@ def batches(run: RestoreRun, unit: Unit, *, large: bool = False) -> Iterator[pa.
     tags = dict(run.request.tags) or None
     window = None if unit.whole else unit.window
     return iter(run.repository.read_part(unit.part, window=window, tags=tags, large=large))
+
+
+def after_cutoff(batch: pa.RecordBatch, cutoff: int | None) -> pa.RecordBatch:
+    """The points that are not older than the cutoff, ns; all without one."""
+    if cutoff is None:
+        return batch
+    times = batch.column(0).cast("int64")
+    return batch.filter(pc.greater_equal(times, cutoff))

@@ -23,7 +23,7 @@ from influxdb_backup.errors import (
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Mark, NewShards
 from influxdb_backup.jobs.progress import Progress
-from influxdb_backup.jobs.restore_progress import announce_writing
+from influxdb_backup.jobs.restore_progress import mark_target
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, batches
 from influxdb_backup.jobs.shard_building import BuiltGroup, GroupBuilder, needed_groups
 from influxdb_backup.jobs.shard_proof import others_points, prove
@@ -124,11 +124,11 @@ def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | Non
         made = _created(
             run, built, None if scratch else run.unpublished, scratch.mark() if scratch else Mark(run.owner)
         )
-        if made.database == run.target.database:
-            announce_writing(run, made.scratch_id)
         try:
             if scratch is not None:
                 scratch.created(made.scratch_id)
+            elif made.database == run.target.database:
+                mark_target(run)
             sending = time.monotonic()
             _send(run, made, built)
             written = time.monotonic()
@@ -188,8 +188,6 @@ def _say_what_is_left(error: InfluxdbBackupError, run: RestoreRun, database: str
 
 def _publish(run: RestoreRun, made: NewShards) -> None:
     database, built = printable(run.target.database), made.database
-    if built != run.target.database:
-        announce_writing(run, made.scratch_id)
     try:
         made.publish()
     except (TargetError, NotVisibleError) as error:
