@@ -195,7 +195,7 @@ def _process(command: list[str], folder: Path, url: str) -> Iterator[int]:
 
 @contextmanager
 def start_influxdb1(
-    folder: Path, binary: str, extra: str = "", auth: bool = False, data_options: str = ""
+    folder: Path, binary: str, extra: str = "", auth: bool = False, data_options: str = "", http_options: str = ""
 ) -> Iterator[RunningServer]:
     """A 1.x server; ``extra`` is appended to its configuration as whole TOML sections."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -220,6 +220,7 @@ bind-address = "127.0.0.1:{rpc}"
   bind-address = "127.0.0.1:{port}"
   log-enabled = false
   auth-enabled = {"true" if auth else "false"}
+{http_options}
 [monitor]
   store-enabled = false
 {extra}

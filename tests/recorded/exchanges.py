@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 FOLDER = Path(__file__).parent / "influxdb-2.9.1"
 KEPT_HEADERS = ("Content-Type", "Date", "X-Influxdb-Version", "X-Influxdb-Build", "Transfer-Encoding", "Retry-After")
-_FREE_PARAMETERS = frozenset({"chunk_size"})
+_FREE_PARAMETERS = frozenset({"chunked", "chunk_size"})
 """parameters that change how an answer is cut and not what it says"""
 
 Key = tuple[str, str, str, str]

@@ -176,7 +176,7 @@ class PlanSettings(ConfigValue):
     allow_empty: Flag = False
     """Whether a database without any measurement is backed up as empty, instead of failing."""
     concurrency: Concurrency = 2
-    """Queries that one export sends to the server at the same time."""
+    """Queries that one export or drill sends to the server at the same time, listings and counts among them."""
     drill: DrillConfig | None = None
     """Restore drills. Merged key by key with the `drill` of `defaults`; `drill: null` switches them off."""
     airflow: AirflowConfig = AirflowConfig()

@@ -190,7 +190,8 @@ class Http:
             urllib3.disable_warnings(InsecureRequestWarning)  # once is enough, and it comes with every request
             logger.warning("The certificate of %s is not checked, since verify_tls is false.", self.name)
         self._root = settings.url.rstrip("/")
-        self._retry_seconds = retry_seconds
+        self.retry_seconds = retry_seconds
+        """for how long a server that is too busy is asked again"""
         self._timeout = settings.timeout
         self._has_answered = False
         secret = authorization(settings)
@@ -276,7 +277,7 @@ class Http:
     ) -> urllib3.BaseHTTPResponse:
         began, pause = time.monotonic(), 0.1
         while True:
-            problem, patience = "", self._retry_seconds if retry else 0.0
+            problem, patience = "", self.retry_seconds if retry else 0.0
             hint = "Try again when the server is up."
             try:
                 response = self._pool.request(

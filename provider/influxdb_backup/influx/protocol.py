@@ -271,6 +271,9 @@ class Server(Protocol):
     def now(self) -> int:
         """The server's clock from a reply's ``Date`` header, ns (whole seconds)."""
 
+    def at_most(self, queries: int) -> AbstractContextManager[None]:
+        """While the context lasts no more queries than these run at a time, listings and counts among them."""
+
     def databases(self) -> tuple[str, ...]:
         """Databases that these credentials see, without ``_internal`` and other system databases; sorted."""
 

@@ -11,8 +11,11 @@ is read to its very end, and is whole when its last document is neither partial 
 
 from __future__ import annotations
 
+import random
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeGuard
@@ -29,8 +32,10 @@ from influxdb_backup.errors import (
     UnsupportedServerError,
 )
 from influxdb_backup.influx.http import ByteStream, Http, Reply, ReplyTimeoutError, form, status_error
-from influxdb_backup.messages import quoted
+from influxdb_backup.messages import logger_of, quoted
 from influxdb_backup.model import decode_name, printable
+
+logger = logger_of(__name__)
 
 MSGPACK = "application/x-msgpack"
 READ_SIZE = 64 * 1024
@@ -47,7 +52,12 @@ _NOT_FOUND = (
     "default retention policy not set",
     "bucket not found",
 )
-_BUSY = ("max-concurrent-queries", "server is shutting down", "engine is closed", "shard is disabled")
+_FULL = "max-concurrent-queries"
+"""status 200, and nothing was run (1.x with a limit in its configuration)"""
+_LONGEST_REFUSAL = 1024
+_LONGEST_PAUSE = 1.0
+"""seconds: a place that other clients leave free is soon taken again"""
+_BUSY = (_FULL, "server is shutting down", "engine is closed", "shard is disabled")
 _DENIED = ("not authorized", "insufficient permissions", "unauthorized")
 
 
@@ -110,11 +120,16 @@ class ResultStream:
     """
     One statement's answer as it arrives: iterate ``series()``, and take each one's rows before the next.
 
-    ``series()`` returns normally only when the answer was complete.
+    ``series()`` returns normally only when the answer was complete. ``begun`` are bytes that were read of it already.
+
+    With ``goes_on`` documents may follow one that does not say that more come: 1.6.7 answers SHOW TAG KEYS so. Then the
+    end of the reply, without which its transfer is an error, is the end of the answer.
     """
 
-    def __init__(self, body: ByteStream, subject: str) -> None:
+    def __init__(self, body: ByteStream, subject: str, *, begun: bytes = b"", goes_on: bool = False) -> None:
         self._feed = Feed(body.read)
+        self._feed.give_back(begun)
+        self._may_go_on = goes_on
         self._unpacker = msgpack.Unpacker(
             self._feed,
             read_size=READ_SIZE,
@@ -153,7 +168,7 @@ class ResultStream:
                 ended = end.documents > 0 and (end.error is not None or not end.partial)
                 end.documents += 1
                 yield from self._document(entries, end)
-                if ended and end.error is None:
+                if ended and end.error is None and not self._may_go_on:
                     raise self._malformed("a document follows the last one")
         except msgpack.OutOfData as error:
             raise self._cut("inside a document") from error
@@ -274,6 +289,18 @@ def entries(answer: Iterable[Rows], *columns: bytes) -> Iterator[dict[bytes, obj
             yield dict(zip(series.columns, row, strict=True))
 
 
+def _refusal(begun: bytes) -> str | None:
+    """The server's words when it did not run the statement since too many others run; None for every other answer."""
+    if len(begun) >= _LONGEST_REFUSAL or _FULL.encode() not in begun:
+        return None
+    try:
+        found = msgpack.unpackb(begun, raw=False)
+        words = found["results"][0]["error"] if isinstance(found, dict) else None
+    except (ValueError, msgpack.UnpackException, LookupError, TypeError):
+        return None
+    return printable(words) if isinstance(words, str) and words.startswith(_FULL) else None
+
+
 def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
@@ -313,7 +340,17 @@ class QueryApi:
         self.http = http
         self._path = path
         self._parameters = dict(parameters or {})
+        self._places: threading.Semaphore | None = None
         self._headers = {"Accept": MSGPACK, "Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
+
+    @contextmanager
+    def at_most(self, queries: int) -> Iterator[None]:
+        """While the context lasts no more queries than these are running at a time; the others wait for their turn."""
+        before, self._places = self._places, threading.Semaphore(max(1, queries))
+        try:
+            yield
+        finally:
+            self._places = before
 
     @contextmanager
     def stream(
@@ -322,12 +359,14 @@ class QueryApi:
         *,
         database: str | None = None,
         retention_policy: str | None = None,
-        chunk_size: int | None = DEFAULT_CHUNK,
+        chunk_size: int = DEFAULT_CHUNK,
         subject: str = "",
     ) -> Iterator[ResultStream]:
         """
-        Sends one statement; the answer is read from the ResultStream. Without ``chunk_size`` it is one document.
+        Sends one statement; the answer is read from the ResultStream, in documents of ``chunk_size`` rows.
 
+        A thread that reads one must not send another before it has left the context: with ``at_most(1)`` it would wait
+        for itself. A server that has as many queries as it allows is asked again for as long as one that answers 503.
         ``subject`` begins every message. Raises IncompleteReadError (``read-limit``) when the server keeps silent
         for longer than the timeout, since a shorter piece may answer in time.
         """
@@ -336,14 +375,37 @@ class QueryApi:
             **({"db": database} if database is not None else {}),
             **({"rp": retention_policy} if retention_policy is not None else {}),
             "epoch": "ns",
-            **({"chunked": "true", "chunk_size": str(chunk_size)} if chunk_size else {}),
+            "chunked": "true",  # without it max-row-limit cuts an answer, and does not say so where a series ends there
+            "chunk_size": str(chunk_size),
             "q": statement,
         }
         about = f"{self.http.name}: {subject}" if subject else self.http.name
+        body = form(parameters)
+        with ExitStack() as stack:
+            if self._places is not None:
+                stack.enter_context(self._places)
+            began, pause = time.monotonic(), 0.05
+            while True:
+                with ExitStack() as reply:
+                    stream, begun = reply.enter_context(self._asked(body, about))
+                    words = _refusal(begun)
+                    if words is None or time.monotonic() + pause > began + self.http.retry_seconds:
+                        yield ResultStream(stream, about, begun=begun, goes_on=statement.startswith("SHOW "))
+                        return
+                if pause >= _LONGEST_PAUSE:
+                    left = began + self.http.retry_seconds - time.monotonic()
+                    logger.warning("%s: %s. Trying again for %.0f s.", about, words, left)
+                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    @contextmanager
+    def _asked(self, body: bytes, about: str) -> Iterator[tuple[ByteStream, bytes]]:
+        """One reply, and what was read of it."""
         try:
-            with self.http.stream("POST", self._path, body=form(parameters), headers=self._headers) as response:
-                self._check(response.status, response.headers, ByteStream(response, about))
-                yield ResultStream(ByteStream(response, about), about)
+            with self.http.stream("POST", self._path, body=body, headers=self._headers) as response:
+                stream = ByteStream(response, about)
+                self._check(response.status, response.headers, stream)
+                yield stream, stream.read(_LONGEST_REFUSAL)
         except ReplyTimeoutError as error:
             raise IncompleteReadError(error.message, hint=error.hint, kind="read-limit") from error
 
@@ -354,14 +416,13 @@ class QueryApi:
         database: str | None = None,
         retention_policy: str | None = None,
         subject: str = "",
-        chunk_size: int | None = None,
+        chunk_size: int = DEFAULT_CHUNK,
         limit: int | None = None,
     ) -> list[Rows]:
         """
         The whole answer of a small statement; series that were sent in several documents are joined.
 
-        One document unless ``chunk_size`` is given: in several ones 1.6.7 answers SHOW TAG KEYS without saying in any
-        of them that more follow, so that a cut would not show. More than ``limit`` rows raise QueryError.
+        More than ``limit`` rows raise QueryError.
         """
         answer: list[Rows] = []
         total = 0

@@ -200,6 +200,7 @@ class Reader:
             return
         types = self._types(database, schema, piece)
         texts = sum(1 for column in schema.fields if column.type is InfluxType.STRING)
+        doubtful: list[_Shape] = []
         statement = select_all(table.retention_policy, table.measurement, piece, fields if by_name else None)
 
         def stream(rows: int) -> Iterator[pa.RecordBatch]:
@@ -210,16 +211,18 @@ class Reader:
                 chunk_size=rows,
                 subject=about,
             ) as answer:
-                yield from self._batches(answer, database, schema, types, piece, options, texts)
+                yield from self._batches(answer, database, schema, types, piece, options, texts, doubtful)
 
         if not texts or self._has_short_texts.get((database, table)):
             yield from stream(NUMERIC_CHUNK)
-            return
-        try:
-            yield from stream(max(16, TEXT_CHUNK // texts))
-        except _ShortTextsError:
-            self._has_short_texts[database, table] = True
-            yield from stream(NUMERIC_CHUNK)
+        else:
+            try:
+                yield from stream(max(16, TEXT_CHUNK // texts))
+            except _ShortTextsError:
+                self._has_short_texts[database, table] = True
+                yield from stream(NUMERIC_CHUNK)
+        for shape in doubtful:  # once the answer is read to its end: no query is sent while another one is running
+            self._refuse_merged(database, table, piece, shape)
 
     def _judge_texts(
         self, about: str, database: str, table: Table, stream: ResultStream, before: int, rows: int | None
@@ -250,22 +253,23 @@ class Reader:
         piece: Window,
         options: ReadOptions,
         texts: int,
+        doubtful: list[_Shape],
     ) -> Iterator[pa.RecordBatch]:
+        """The batches; a shape whose series may be two that came as one is added to ``doubtful``."""
         about = self._about(schema.table, piece)
         step = max(1, _FEW_ROWS // max(1, texts))
         shape: _Shape | None = None
         builder: BatchBuilder | None = None
         walker: _Walker | None = None
-        began, proved = 0, False
+        began = 0
         for series in stream.series():
             if shape is None or builder is None or walker is None:
                 shape = _shape(about, schema, series)
                 builder = self._builder(about, database, schema, types, shape)
                 walker = _Walker(len(shape.columns), self._walk)
             _check_shape(about, shape, series)
-            if not proved and may_be_merged(series.tags):
-                self._refuse_merged(database, schema.table, piece, shape)
-                proved = True
+            if not doubtful and may_be_merged(series.tags):
+                doubtful.append(shape)
             builder.start_series([series.tags[tag] for tag in shape.tags])
             left, before = series.count, stream.consumed
             while left:

@@ -105,6 +105,10 @@ class Server1:
         """The server's clock, ns."""
         return self._http.now()
 
+    def at_most(self, queries: int) -> AbstractContextManager[None]:
+        """Bounds the queries that run at a time; see ``protocol.Server.at_most``."""
+        return self._api.at_most(queries)
+
     def databases(self) -> tuple[str, ...]:
         """Databases that these credentials see, sorted."""
         answer = self._api.rows("SHOW DATABASES")

@@ -120,6 +120,10 @@ class Server2:
         """The server's clock, ns."""
         return self._http.now()
 
+    def at_most(self, queries: int) -> AbstractContextManager[None]:
+        """Bounds the queries that run at a time; see ``protocol.Server.at_most``."""
+        return self._api.at_most(queries)
+
     # --- what is there
 
     def databases(self) -> tuple[str, ...]:

@@ -111,7 +111,8 @@ def drill(
             raise
         findings.note(error.kind, ref.id, _said(error))
     if manifest is not None:
-        run, findings = _drilled(run, manifest)
+        with server.at_most(plan.concurrency):
+            run, findings = _drilled(run, manifest)
     report = _report(run, findings, started_at, time.monotonic() - started)
     key = layout.drill_key(ref.plan, ref.window, ref.revision, started_at, run.drill_id)
     repository.put_document(key, report)

@@ -114,7 +114,10 @@ def export(
     refs = sound_refs(repository, plan, window)
     previous = last_manifest(repository, refs)
     refuse_other_source(identity, repository, server.name, previous)
-    with repository.begin(plan.name, window, last_revision(repository, refs, window)) as attempt:
+    with (
+        server.at_most(plan.concurrency),
+        repository.begin(plan.name, window, last_revision(repository, refs, window)) as attempt,
+    ):
         known = partial(backup_with, repository, refs)
         allowed = plan.hot_shards == "allow"
         shards = ShardReading(server, plan.database, plan.reader, allow_hot=allowed, backup_with=known)
