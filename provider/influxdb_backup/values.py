@@ -39,7 +39,10 @@ def is_utf8(name: str) -> bool:
 
 def _read_name(value: object) -> object:
     if isinstance(value, dict) and set(value) == {"base64"}:
-        return decode_name(base64.b64decode(value["base64"], validate=True))
+        text = value["base64"]
+        if not isinstance(text, str):
+            raise ValueError("the base64 of a name is not a string")
+        return decode_name(base64.b64decode(text, validate=True))
     return value
 
 
@@ -94,4 +97,4 @@ Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 class Value(BaseModel):
     """Base of all frozen values: immutable, comparable, JSON by field name."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from influxdb_backup.archive.store import Listing, Store
+from influxdb_backup.archive.store import DOCUMENT_BYTES, Listing, Store
 from influxdb_backup.errors import StoreError
 
 T = TypeVar("T")
@@ -78,9 +78,9 @@ class FaultyStore(Store):
         """Fails as told."""
         self._call("flush", "", lambda: self.inner.flush(keys))
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, most: int = DOCUMENT_BYTES) -> bytes:
         """Fails as told."""
-        return self._call("read", key, lambda: self.inner.read(key))
+        return self._call("read", key, lambda: self.inner.read(key, most))
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """Fails as told."""

@@ -468,8 +468,9 @@ def test_documents_are_published_once(repository: Repository) -> None:
     report = verify_ref(repository, ref, VerifyLevel.VALID)
     key = layout.check_report_key("telemetry", DAY, 0, 1, "a")
     repository.put_document(key, report)
+    repository.put_document(key, report)
     with pytest.raises(FileExistsError):
-        repository.put_document(key, report)
+        repository.put_document(key, report.model_copy(update={"seconds": report.seconds + 1}))
     repository.put_document(layout.check_report_key("telemetry", DAY, 0, 2, "b"), ref)
     assert repository.read_documents(layout.CHECKS, type(report)) == [(key, report)]
     repository.store.create(layout.check_report_key("telemetry", DAY, 0, 3, "c"), b"{")

@@ -16,7 +16,7 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
 from influxdb_backup.archive.verify import DrillVerdict, TableVerdict, VerifyProgress, verify_ref
 from influxdb_backup.columns import batch_columns
-from influxdb_backup.errors import IntegrityError
+from influxdb_backup.errors import IntegrityError, StoreError
 from influxdb_backup.fingerprint import fingerprint_batches
 from influxdb_backup.model import Manifest, Problem, Ref, Role, Scope, TableEntry, VerifyLevel, VerifyReport
 from tests.archive.faulty import FaultyStore
@@ -300,18 +300,32 @@ def test_every_problem_is_collected(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["read", "size", "list", "read_range", "download"])
 @pytest.mark.parametrize("level", VerifyLevel)
-def test_a_store_that_fails_never_counts_as_good(tmp_path: Path, verb: str, level: VerifyLevel) -> None:
-    """Fails closed: what could not be read is a problem, never a pass."""
+def test_a_store_that_fails_is_no_damage_and_never_counts_as_good(
+    tmp_path: Path, verb: str, level: VerifyLevel
+) -> None:
+    """Fails closed: what could not be read is an error that passes, never a pass, and nothing that is recorded."""
     _, repository, ref = copy(tmp_path)
     faulty = FaultyStore(repository.store)
     opened = Repository.open(faulty)
     faulty._verb = verb
-    report = verify_ref(opened, ref, level)
-    if faulty.fired:
-        assert not report.ok
-        assert "unreadable" in {problem.kind for problem in report.problems}
+    try:
+        report = verify_ref(opened, ref, level)
+    except StoreError as error:
+        assert faulty.fired and error.retryable and "is not known" in error.message
+        assert verify_ref(repository, ref, VerifyLevel.VALID).ok
     else:
-        assert report.ok == (level is not VerifyLevel.RESTORABLE)
+        assert not faulty.fired and report.ok == (level is not VerifyLevel.RESTORABLE)
+
+
+def test_damage_is_reported_although_another_object_cannot_be_read(tmp_path: Path) -> None:
+    """What was read and is wrong stays true, whatever the store did not give."""
+    root, repository, ref = copy(tmp_path)
+    parts = [part for entry in repository.manifest(ref).tables for part in entry.parts]
+    flip(root / parts[0].path, 100)
+    faulty = FaultyStore(repository.store, verb="read_range", key=parts[1].path)
+    report = verify_ref(Repository.open(faulty), ref, VerifyLevel.COMPLETE)
+    assert faulty.fired
+    assert [(problem.kind, problem.object) for problem in report.problems] == [("digest", parts[0].path)]
 
 
 def test_restorable_needs_a_passed_drill_of_this_very_manifest(tmp_path: Path) -> None:

@@ -107,7 +107,6 @@ def test_verify_of_a_plan_goes_on_after_a_damaged_ref(backed_up: Site, cli: Cli)
     [
         ("repository.json", (["list"], ["repo", "init", "primary"]), "every manifest holds the repository_id"),
         ("plans/*.json", (["coverage", "telemetry", *DAY],), "the next export goes by the source"),
-        ("checks/*/*/*/*.json", (["list"], ["coverage", "telemetry", *DAY]), "verify or drill its backup again"),
         ("manifests/*.json", (["show", "telemetry@latest"],), "Restore another revision"),
         ("data/*/*/*/*/*.parquet", (["restore", "telemetry@latest", "--target-database", "x"],), "Restore another"),
     ],
@@ -124,6 +123,31 @@ def test_every_damaged_object_is_named_with_a_way_out(
         failed = cli(*command)
         assert (failed.status, path.name in failed.err) == (1, True)
         assert expected in failed.err
+
+
+@pytest.mark.parametrize(
+    ("damaged", "expected"),
+    [
+        ("checks/*/*/*/*.json", "verify or drill its backup again"),
+        ("refs/*/*/*.json", "its window then counts as a gap"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", b"{", b"1" * 5000, b'{"a": "\\ud800"}'])
+def test_one_bad_document_does_not_stop_what_others_say(
+    backed_up: Site, cli: Cli, damaged: str, expected: str, content: bytes
+) -> None:
+    """A report or a ref that cannot be read is named with a way out, and every other backup is shown."""
+    cli.ok("export", "telemetry", *NEXT_DAY)
+    cli.ok("verify", "telemetry")
+    path = min(Path(backed_up.repository.removeprefix("file://")).glob(damaged))
+    path.chmod(0o644)
+    path.write_bytes(content)
+    listed = cli("list", "telemetry")
+    assert listed.status == 0 and len([line for line in listed.out.splitlines() if "2026" in line]) >= 1
+    covered = cli("coverage", "telemetry", *DAY)
+    assert covered.status == (1 if damaged.startswith("refs") else 0)
+    for said in (listed.err, covered.err):
+        assert path.name in said and expected in " ".join(said.split())
 
 
 def test_a_plan_of_another_database_is_refused(backed_up: Site, cli: Cli) -> None:

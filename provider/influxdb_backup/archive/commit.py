@@ -15,22 +15,26 @@ from influxdb_backup.archive import layout
 from influxdb_backup.archive.documents import content_id, ref_of, sha256, to_bytes
 from influxdb_backup.archive.encoding import CODEC
 from influxdb_backup.archive.parts import part_path
+from influxdb_backup.archive.store import is_damage
 from influxdb_backup.archive.verify import verify_ref
 from influxdb_backup.errors import (
     CommitStateUnknownError,
     ConflictError,
-    FormatError,
+    InfluxdbBackupError,
     IntegrityError,
     RepositoryError,
     StoreError,
     SupersededError,
     UsageError,
 )
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Evidence, Manifest, Part, Ref, Scope, Source, TableEntry, Tool, VerifyLevel, Window
 from influxdb_backup.windows import format_instant, format_window
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
+
+logger = logger_of(__name__)
 
 REQUESTS = 8
 """requests to the store that run at once"""
@@ -135,10 +139,16 @@ class Commit:
         """
         try:
             parts = {part.path for entry in self._repository.manifest(ref).tables for part in entry.parts}
-        except (IntegrityError, FormatError):
+        except InfluxdbBackupError as error:
+            if not is_damage(error):
+                raise
             return False
         level = VerifyLevel.PRESENT if parts <= self._shared else VerifyLevel.COMPLETE
-        return verify_ref(self._repository, ref, level).ok
+        try:
+            return verify_ref(self._repository, ref, level).ok
+        except StoreError as error:  # whole or not, its bytes cannot be had: they are stored once more
+            logger.warning("%s cannot be read, and its window is backed up again: %s", ref.id, error)
+            return False
 
     def publish(self) -> Committed:
         """Writes the manifest and the ref. Raises as Attempt.commit says."""

@@ -39,6 +39,9 @@ DIGEST = "digest"
 NO_DIGEST = "0" * 64
 """what stands in its place while it is computed"""
 _OWN_DIGEST = re.compile(rb'"digest"[ \t\r\n]*:[ \t\r\n]*"([0-9a-f]{64})"')
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SHOWN = 200
+"""characters of a document that a message repeats"""
 _MEDIA_TYPE = re.compile(r"(application/vnd\.influxdb-backup\.[a-z-]+)\.v([0-9]+)\+json\Z")
 
 
@@ -103,12 +106,23 @@ def _media_type(kind: type[Value]) -> str:
     return str(field.default) if field else ""
 
 
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _brief(text: str) -> str:
+    """What a message shows of a document that can be of any length."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 def load(data: bytes, key: str) -> dict[str, Any]:
     """The JSON object in ``data``. Raises FormatError naming ``key``."""
     try:
-        document = json.loads(data.decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise FormatError(f"{key} is not a JSON document: {error}.") from None
+        document = json.loads(data.decode(), parse_constant=_refuse_constant)
+        if _SURROGATE.search(data):
+            canonical(document)  # half of a pair of surrogates has no bytes, so that no name can be written with it
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{key} is not a JSON document: {_brief(str(error))}.") from None
     if not isinstance(document, dict):
         raise FormatError(f"{key} is not a JSON object.")
     return document
@@ -140,20 +154,28 @@ def parse_document(document: dict[str, Any], kind: type[V], key: str) -> V:
     said = document.get("media_type")
     if said != wanted:
         what = "of another version" if is_a(document, kind) else "of another kind"
-        raise FormatError(f"{key} is {what}: {said!r} instead of {wanted!r}.", hint="A newer release may read it.")
+        raise FormatError(
+            f"{key} is {what}: {_brief(repr(said))} instead of {wanted!r}.", hint="A newer release may read it."
+        )
     version = document.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
-        raise FormatError(f"{key} has format version {version!r}; this release reads {FORMAT_VERSION}.", hint=_NEWER)
+        raise FormatError(
+            f"{key} has format version {_brief(repr(version))}; this release reads {FORMAT_VERSION}.", hint=_NEWER
+        )
     features = document.get("features_required", [])
-    unknown = [f for f in features if f not in KNOWN_FEATURES] if isinstance(features, list) else [features]
+    unknown = (
+        [f for f in features if not isinstance(f, str) or f not in KNOWN_FEATURES]
+        if isinstance(features, list)
+        else [features]
+    )
     if unknown:
-        raise FormatError(f"{key} requires {unknown}, which this release does not know.", hint=_NEWER)
+        raise FormatError(f"{key} requires {_brief(str(unknown))}, which this release does not know.", hint=_NEWER)
     try:
         return kind.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
-        raise FormatError(f"{key} is damaged: {place or 'document'}: {first['msg']}.") from None
+        raise FormatError(f"{key} is damaged: {_brief(place or 'document')}: {_brief(first['msg'])}.") from None
 
 
 def parse(data: bytes, kind: type[V], key: str, *, self_proving: bool = False) -> V:

@@ -20,12 +20,14 @@ import pyarrow.parquet as pq
 from influxdb_backup.archive.encoding import Encodings, choose_encodings, writer_options
 from influxdb_backup.archive.order import OrderProof
 from influxdb_backup.columns import TIME, arrow_schema, batch_columns, binary_columns
-from influxdb_backup.errors import FormatError
+from influxdb_backup.errors import FormatError, IntegrityError
 from influxdb_backup.model import Column, InfluxType, Role, Table, Window, printable
 
 ROW_GROUP_ROWS = 131_072
 """at most; the first of a file has an eighth of them, so that encoding begins soon"""
 ROW_GROUP_BYTES = 16 << 20
+_MOST_GROUP_BYTES = 512 << 20
+"""uncompressed, of a row group of several rows that is read: far beyond what the writer makes, and no bomb"""
 SLICE_BYTES = 4 << 20
 """rows are hashed and handed on in slices of about this size: hashing text needs several copies of it"""
 _FEW_ROWS = 4096
@@ -291,15 +293,17 @@ def _give_back(long: bool) -> None:
         pa.default_memory_pool().release_unused()
 
 
-def read_batches(path: Path, key: str, *, large: bool = False) -> Iterator[pa.RecordBatch]:
+def read_batches(path: Path, key: str, *, large: bool = False, rows: int | None = None) -> Iterator[pa.RecordBatch]:
     """
     All rows of a part, in file order, a row group at a time, in batches of at most 131,072 rows and about 4 MB.
 
     With ``large`` those without texts have 16 MB, for a taker whom each batch costs several hundred calls. The schema
-    is the one that was written. Raises FormatError naming ``key`` when this is no such Parquet file.
+    is the one that was written. Raises FormatError naming ``key`` when this is no such Parquet file, and IntegrityError
+    (``rows``) before anything is decoded when it says that it has another number of rows than ``rows``.
     """
     try:
         with pq.ParquetFile(path) as file:
+            _refuse_other_sizes(file.metadata, key, rows)
             texts = any(column.type is InfluxType.STRING for column in batch_columns(file.schema_arrow))
             most = ROW_GROUP_BYTES if large and not texts else SLICE_BYTES
             for group in range(file.metadata.num_row_groups):
@@ -311,6 +315,19 @@ def read_batches(path: Path, key: str, *, large: bool = False) -> Iterator[pa.Re
                 _give_back(long)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{key} cannot be decoded: {error}.") from error
+
+
+def _refuse_other_sizes(metadata: pq.FileMetaData, key: str, rows: int | None) -> None:
+    """What a row group takes in memory is bounded by what its writer may put into one."""
+    if rows is not None and metadata.num_rows != rows:
+        raise IntegrityError(f"{key} has {metadata.num_rows:,} rows, the manifest says {rows:,}.", kind="rows")
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    largest = max((group.num_rows for group in groups), default=0)
+    if sum(group.num_rows for group in groups) != metadata.num_rows or largest > ROW_GROUP_ROWS:
+        raise FormatError(f"{key} has row groups of up to {largest:,} rows, more than format version 1 allows.")
+    size = max((group.total_byte_size for group in groups if group.num_rows > 1), default=0)
+    if size > _MOST_GROUP_BYTES:
+        raise FormatError(f"{key} has a row group of {size:,} bytes, more than format version 1 allows.")
 
 
 def in_window(batch: pa.RecordBatch, window: Window) -> pa.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -292,9 +292,11 @@ def part_file(store: Store, part: Part) -> Iterator[Path]:
     """
     key = part_path(part)
     local = store.local_path(key)
-    with tempfile.TemporaryDirectory(prefix="influxdb-backup-") as folder:
+    with ExitStack() as temporary:
+        folder = ""
         try:
             if local is None:
+                folder = temporary.enter_context(tempfile.TemporaryDirectory(prefix="influxdb-backup-"))
                 local = Path(folder) / "part.parquet"
                 store.download(key, local)
                 size, digest = file_digest(local)
@@ -329,7 +331,7 @@ def read_part(
     Raises IntegrityError, and FormatError when the bytes are right but cannot be decoded.
     """
     with part_file(store, part) as path:
-        yield from _select(read_batches(path, part.path, large=large), part, window, tags)
+        yield from _select(read_batches(path, part.path, large=large, rows=part.rows), part, window, tags)
 
 
 def read_part_salvaged(
@@ -353,7 +355,7 @@ def read_part_salvaged(
             store.download(part_path(part), copy)
             whole = file_digest(copy) == (part.size, part.sha256)
             batches = (
-                read_batches(copy, part.path)
+                read_batches(copy, part.path, rows=part.rows)
                 if whole
                 else read_salvaged(copy, part, measurement, Path(folder) / "mended.parquet", on_lost)
             )

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pyarrow as pa
 
@@ -30,7 +30,7 @@ from influxdb_backup.archive.documents import (
 from influxdb_backup.archive.parts import read_part, read_part_salvaged
 from influxdb_backup.archive.readme_text import readme_text
 from influxdb_backup.archive.salvage import LostRows
-from influxdb_backup.archive.store import Store
+from influxdb_backup.archive.store import MANIFEST_BYTES, Store, is_damage
 from influxdb_backup.errors import (
     BackupNotFoundError,
     FormatError,
@@ -49,6 +49,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 OnDamage = Callable[[layout.RefName, InfluxdbBackupError], None]
 """told of a ref that cannot be read, and why"""
+OnBadDocument = Callable[[str, InfluxdbBackupError], None]
+"""told of a document that cannot be read, by its key, and why"""
 
 REQUESTS = 16
 """small documents that are read at once"""
@@ -229,6 +231,8 @@ class Repository:
             if not name.tombstone and (within is None or intersect(name.window, within) is not None)
         ]
         found = at_once(partial(self._read_ref_or_error, on_damage is not None), names)
+        if len(found) > 1 and all(isinstance(ref, StoreError) for ref in found):
+            raise cast("StoreError", found[0])  # not one of them can be read: that is no damage
         for name, ref in zip(names, found, strict=True):
             if on_damage is not None and isinstance(ref, InfluxdbBackupError):
                 on_damage(name, ref)
@@ -237,8 +241,8 @@ class Repository:
     def _read_ref_or_error(self, catch: bool, name: layout.RefName) -> Ref | InfluxdbBackupError | None:
         try:
             return self._read_ref_or_none(name)
-        except (FormatError, IntegrityError) as error:
-            if not catch:
+        except InfluxdbBackupError as error:
+            if not (catch and is_damage(error)):
                 raise
             return error
 
@@ -301,7 +305,7 @@ class Repository:
         """
         key = layout.manifest_key(ref.manifest)
         try:
-            data = self.store.read(key)
+            data = self.store.read(key, min(ref.manifest_size, MANIFEST_BYTES))
         except BackupNotFoundError:
             raise IntegrityError(
                 f"{self.url} no longer holds {key}, the manifest of {ref.id}.", kind="missing"
@@ -317,6 +321,7 @@ class Repository:
                 f"and not of {ref.id}.",
                 kind="foreign",
             )
+        _refuse_impossible(manifest, key)
         made = ref_of(manifest, ref.manifest, ref.manifest_size, revision=ref.revision, write_id=ref.write_id)
         if made != ref:
             differ = [name for name in Ref.model_fields if getattr(made, name) != getattr(ref, name)]
@@ -355,21 +360,61 @@ class Repository:
         """See ``parts.read_part_salvaged``: what is whole of a damaged part, and which rows are not."""
         return read_part_salvaged(self.store, part, measurement, on_lost, window=window, tags=tags)
 
-    def read_documents(self, prefix: str, kind: type[V]) -> list[tuple[str, V]]:
+    def read_documents(self, prefix: str, kind: type[V], on_damage: OnBadDocument | None = None) -> list[tuple[str, V]]:
         """
         Key and value of all documents of one kind below a prefix of ``layout``, sorted by key.
 
         Documents of other kinds are left out. Raises FormatError for what is not JSON, or of another version, and
-        IntegrityError for what does not prove itself or stands under another backup's key.
+        IntegrityError for what does not prove itself or stands under another backup's key; with ``on_damage`` that is
+        told of it, and the others are returned.
         """
         keys = [key for key, _ in self.store.list(prefix) if key.endswith(".json")]
-        found = zip(keys, at_once(self.store.read, keys), strict=True)
-        with _way_out(_BAD_REPORT):
-            loaded = [(key, load_proved(data, key, self_proving=self.self_proving)) for key, data in found]
-            documents = [(key, parse_document(one, kind, key)) for key, one in loaded if is_a(one, kind)]
-            for key, document in documents:
+        found = []
+        for key, document in zip(keys, at_once(partial(self._read_or_error, kind), keys), strict=True):
+            if not isinstance(document, InfluxdbBackupError):
+                found += [(key, document)] if document is not None else []
+            elif on_damage is None or not is_damage(document):
+                raise document
+            else:
+                on_damage(key, document)
+        return found
+
+    def _read_or_error(self, kind: type[V], key: str) -> V | InfluxdbBackupError | None:
+        """None for a document of another kind, and for one that disappears meanwhile."""
+        try:
+            data = self.store.read(key)
+            with _way_out(_BAD_REPORT):
+                loaded = load_proved(data, key, self_proving=self.self_proving)
+                if not is_a(loaded, kind):
+                    return None
+                document = parse_document(loaded, kind, key)
                 _refuse_foreign_report(key, document)
-        return documents
+        except BackupNotFoundError:
+            return None
+        except InfluxdbBackupError as error:
+            return error
+        return document
+
+
+def count_as_gap(name: layout.RefName, error: InfluxdbBackupError) -> None:
+    """Names a ref that cannot be read, and goes on without it: other windows are not less backed up for it."""
+    logger.warning(
+        "A backup of the window %s cannot be read, and counts for nothing: %s", format_window(name.window), error
+    )
+
+
+def pass_over(key: str, error: InfluxdbBackupError) -> None:
+    """Names a report that cannot be read, and goes on without it: it says nothing of other backups."""
+    logger.warning("What %s says is not known: %s", key, error)
+
+
+def _refuse_impossible(manifest: Manifest, key: str) -> None:
+    """A part is there once and has a point, so that a manifest cannot list more than there can be."""
+    paths = [part.path for entry in manifest.tables for part in entry.parts]
+    if len(set(paths)) != len(paths):
+        raise IntegrityError(f"{key} lists a part more than once.", kind="foreign")
+    if any(part.rows < 1 for entry in manifest.tables for part in entry.parts):
+        raise IntegrityError(f"{key} lists a part without points.", kind="foreign")
 
 
 def _refuse_foreign_report(key: str, document: Value) -> None:

@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from influxdb_backup.archive.layout import check_key
-from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, StoreError, UsageError
+from influxdb_backup.errors import (
+    BackupNotFoundError,
+    FormatError,
+    InfluxdbBackupError,
+    IntegrityError,
+    StoreError,
+    UsageError,
+)
 from influxdb_backup.messages import logger_of
 
 logger = logger_of(__name__)
@@ -27,6 +34,20 @@ Listing = list[tuple[str, int]]
 
 CHUNK = 1 << 20
 """bytes that are read at once from a local file"""
+DOCUMENT_BYTES = 16 << 20
+"""the largest document that is read, manifests left out; a ref of ten thousand names has a thousandth of that"""
+MANIFEST_BYTES = 1 << 30
+"""the largest manifest that is read: of about a million parts"""
+UNREADABLE = "object-unreadable"
+"""the kind of a StoreError that is about one object: a disk or its rights refuse its bytes, and not those of others"""
+_OF_ONE_OBJECT = {
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EBADMSG,
+    getattr(errno, "EUCLEAN", errno.EIO),
+    errno.ELOOP,
+}
 REMOTE_CHUNK = 8 << 20
 """bytes of one ranged read from a remote store"""
 _SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -101,8 +122,13 @@ class Store(ABC):
             check_key(key)
 
     @abstractmethod
-    def read(self, key: str) -> bytes:
-        """The whole content. Raises BackupNotFoundError."""
+    def read(self, key: str, most: int = DOCUMENT_BYTES) -> bytes:
+        """
+        The whole content of an object of at most so many bytes.
+
+        Raises BackupNotFoundError, IntegrityError (``size``) for a larger one, of which no more than that is read,
+        and FormatError for what is no file.
+        """
 
     @abstractmethod
     def read_range(self, key: str, start: int, length: int) -> bytes:
@@ -163,6 +189,16 @@ def file_digest(path: Path) -> tuple[int, str]:
     return size, "sha256:" + state.hexdigest()
 
 
+def too_large(url: str, key: str, most: int) -> IntegrityError:
+    """The error of an object with more bytes than what stands under such a key can have."""
+    return IntegrityError(f"{key} in {url} has more than {most:,} bytes, and is not what was written.", kind="size")
+
+
+def is_damage(error: InfluxdbBackupError) -> bool:
+    """Whether it is about one object alone: wrong bytes, or bytes that its disk does not give. Others say nothing."""
+    return isinstance(error, (FormatError, IntegrityError)) or error.kind == UNREADABLE
+
+
 @contextmanager
 def store_errors(url: str, verb: str, key: str, secrets: tuple[str, ...] = ()) -> Iterator[None]:
     """
@@ -202,14 +238,19 @@ def _store_error(url: str, verb: str, key: str, error: Exception, secrets: tuple
     reason = str(error).strip() or type(error).__name__
     for secret in secrets:
         reason = reason.replace(secret, "***")
-    hint = ""
-    if isinstance(error, PermissionError):
+    hint, kind = "", None
+    if url.startswith("file:") and verb in _ABSENT_IS_AN_ANSWER and getattr(error, "errno", None) in _OF_ONE_OBJECT:
+        kind = UNREADABLE
+        hint = "Look at the disk and at the rights on this file, or put it back from a copy of the repository."
+    elif isinstance(error, PermissionError):
         hint = "Check the credentials and their rights on this place."
     elif isinstance(error, OSError) and error.errno == errno.EROFS:
         hint = "The place can only be read; use one that can be written."
     elif isinstance(error, FileNotFoundError):
         hint = "Check that the bucket or folder exists."
-    return StoreError(f"Cannot {verb} {key or 'objects'} in {url}: {type(error).__name__}: {reason}.", hint=hint)
+    return StoreError(
+        f"Cannot {verb} {key or 'objects'} in {url}: {type(error).__name__}: {reason}.", hint=hint, kind=kind
+    )
 
 
 def open_store(url: str, storage_options: Mapping[str, object] | None = None) -> Store:

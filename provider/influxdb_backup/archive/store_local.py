@@ -6,13 +6,24 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from influxdb_backup.archive.layout import check_key
-from influxdb_backup.archive.store import CHUNK, Listing, Store, file_digest, store_errors
-from influxdb_backup.errors import StoreError, UsageError
+from influxdb_backup.archive.store import (
+    CHUNK,
+    DOCUMENT_BYTES,
+    Listing,
+    Store,
+    file_digest,
+    store_errors,
+    too_large,
+)
+from influxdb_backup.errors import FormatError, StoreError, UsageError
 
 _TEMPORARY = ".tmp-"
 _FOLDER_TRIES = 10
@@ -131,29 +142,42 @@ class LocalStore(Store):
             "makes a repository.",
         )
 
-    def read(self, key: str) -> bytes:
+    @contextmanager
+    def _open(self, key: str) -> Iterator[BinaryIO]:
+        """An object's file. Raises FormatError for what is none: a pipe would be waited for, a device has no end."""
+        descriptor = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FormatError(f"{key} in {self.url} is no regular file.", hint="Move it out of the repository.")
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            yield cast("BinaryIO", file)
+
+    def read(self, key: str, most: int = DOCUMENT_BYTES) -> bytes:
         """See Store.read."""
-        path = self._path(key)
-        with store_errors(self.url, "read", key):
-            return path.read_bytes()
+        chunks, left = [], most + 1
+        with store_errors(self.url, "read", key), self._open(key) as file:
+            while left and (chunk := file.read(min(left, CHUNK))):
+                chunks.append(chunk)
+                left -= len(chunk)
+        if not left:
+            raise too_large(self.url, key, most)
+        return b"".join(chunks)
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """See Store.read_range."""
-        path = self._path(key)
-        with store_errors(self.url, "read a range of", key), path.open("rb") as file:
+        with store_errors(self.url, "read a range of", key), self._open(key) as file:
             file.seek(start)
             return file.read(length)
 
     def download(self, key: str, local: Path) -> None:
         """See Store.download."""
-        path = self._path(key)
-        with store_errors(self.url, "download", key):
-            shutil.copyfile(path, local)
+        with store_errors(self.url, "download", key), self._open(key) as file, local.open("wb") as copy:
+            shutil.copyfileobj(file, copy, CHUNK)
 
     def digest(self, key: str) -> tuple[int, str]:
         """See Store.digest."""
         path = self._path(key)
-        with store_errors(self.url, "digest", key):
+        with store_errors(self.url, "digest", key), self._open(key):
             return file_digest(path)
 
     def size(self, key: str) -> int | None:

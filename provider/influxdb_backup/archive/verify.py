@@ -12,8 +12,9 @@ from influxdb_backup.archive import layout
 from influxdb_backup.archive.parquet import read_batches
 from influxdb_backup.archive.parts import part_file, part_path, table_entry
 from influxdb_backup.columns import batch_columns
-from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, IntegrityError
+from influxdb_backup.errors import BackupNotFoundError, FormatError, InfluxdbBackupError, IntegrityError, StoreError
 from influxdb_backup.fingerprint import TableFingerprint
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import (
     DRILL_MEDIA_TYPE,
     Fingerprint,
@@ -30,6 +31,8 @@ from influxdb_backup.model import (
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
+
+logger = logger_of(__name__)
 
 REQUESTS = 8
 WORKERS = 2
@@ -88,16 +91,19 @@ def verify_ref(
 
     ``present``: ref, manifest and parts exist with the right sizes. ``complete``: their digests match. ``valid``:
     every part decodes, and rows, counts, time bounds and fingerprints are those of the manifest. ``restorable``:
-    a drill of this very manifest passed, too. Damage never raises: it is listed. A store that fails is listed as
-    ``unreadable``, and the report does not hold.
+    a drill of this very manifest passed, too. Damage never raises: it is listed. Damage is only what was read and is
+    wrong, or is not there: raises StoreError, after everything else was tried, when the store did not give an
+    object's bytes and no damage was found.
     """
     began = time.monotonic()
-    problems, manifest = _check_documents(repository, ref)
+    findings, manifest = _check_documents(repository, ref)
     if manifest is not None:
-        problems += _check_tables(manifest)
-        problems += _check_parts(repository, manifest, level, progress)
+        findings += _check_tables(manifest)
+        findings += _check_parts(repository, manifest, level, progress)
     if level is VerifyLevel.RESTORABLE:
-        problems += _drilled(repository, ref, manifest)
+        findings += _drilled(repository, ref, manifest)
+    problems = [finding for finding in findings if isinstance(finding, Problem)]
+    _judge_unread(repository, ref, problems, [one for one in findings if isinstance(one, InfluxdbBackupError)])
     return VerifyReport(
         ref=ref.id,
         manifest=ref.manifest,
@@ -165,11 +171,11 @@ def _sight(damage: VerifyReport) -> int:
 
 def _check_parts(
     repository: Repository, manifest: Manifest, level: VerifyLevel, progress: Callable[[VerifyProgress], None] | None
-) -> list[Problem]:
+) -> list[Finding]:
     check = {VerifyLevel.PRESENT: _present, VerifyLevel.COMPLETE: _complete}.get(level, _valid)
     workers = REQUESTS if level is VerifyLevel.PRESENT else WORKERS if level is VerifyLevel.COMPLETE else 1
     pairs = [(entry, part) for entry in manifest.tables for part in entry.parts]
-    problems: list[Problem] = []
+    problems: list[Finding] = []
     done = rows = size = 0
     pool = ThreadPoolExecutor(workers)
     try:
@@ -184,6 +190,29 @@ def _check_parts(
     return problems
 
 
+Finding = Problem | InfluxdbBackupError
+"""damage, or the error of an object that the store did not give"""
+
+
+def _judge_unread(repository: Repository, ref: Ref, problems: list[Problem], unread: list[InfluxdbBackupError]) -> None:
+    if any(problem.kind == "missing" for problem in problems):
+        repository.prove_place()  # of a folder that was unmounted everything is missing
+    if unread and all(problem.kind == "drill" for problem in problems):
+        more = f" ({len(unread) - 1} more)" if len(unread) > 1 else ""
+        raise StoreError(
+            f"Whether {ref.id} holds is not known, since the store did not give all of it{more}: {unread[0].message}",
+            hint=unread[0].hint or "Run the same again when the store answers; nothing was recorded.",
+            kind=unread[0].kind,
+        )
+    for error in unread:
+        logger.warning("An object of %s, which is damaged, could not be read: %s", ref.id, error)
+
+
+def _finding(key: str, error: InfluxdbBackupError) -> Finding:
+    is_found = isinstance(error, (IntegrityError, FormatError, BackupNotFoundError))
+    return _problem(key, error) if is_found else error
+
+
 def _problem(key: str, error: InfluxdbBackupError) -> Problem:
     known = {"missing", "size", "digest", "foreign", "path"}
     kind = error.kind if isinstance(error, IntegrityError) and error.kind in known else "unreadable"
@@ -191,9 +220,9 @@ def _problem(key: str, error: InfluxdbBackupError) -> Problem:
     return Problem(kind="missing" if isinstance(error, BackupNotFoundError) else kind, object=key, message=message)
 
 
-def _check_documents(repository: Repository, ref: Ref) -> tuple[list[Problem], Manifest | None]:
+def _check_documents(repository: Repository, ref: Ref) -> tuple[list[Finding], Manifest | None]:
     """The ref as it stands now, and the manifest; None when that cannot be trusted."""
-    problems = []
+    problems: list[Finding] = []
     try:
         standing = repository.read_ref(ref.plan, ref.window, ref.revision)
         if standing != ref:
@@ -201,11 +230,11 @@ def _check_documents(repository: Repository, ref: Ref) -> tuple[list[Problem], M
                 Problem(kind="digest", object=ref.id, message=f"The ref {ref.id} is not the one that was asked for.")
             )
     except InfluxdbBackupError as error:
-        problems.append(_problem(layout.ref_key(ref.plan, ref.window, ref.revision), error))
+        problems.append(_finding(layout.ref_key(ref.plan, ref.window, ref.revision), error))
     try:
         manifest = repository.manifest(ref)
     except InfluxdbBackupError as error:
-        return [*problems, _problem(layout.manifest_key(ref.manifest), error)], None
+        return [*problems, _finding(layout.manifest_key(ref.manifest), error)], None
     return problems, manifest
 
 
@@ -231,13 +260,13 @@ def _check_tables(manifest: Manifest) -> Iterator[Problem]:
 Check = Callable[["Repository", TableEntry, Part], Iterator[Problem]]
 
 
-def _checked(check: Check, repository: Repository, entry: TableEntry, part: Part) -> list[Problem]:
-    found: list[Problem] = []
+def _checked(check: Check, repository: Repository, entry: TableEntry, part: Part) -> list[Finding]:
+    found: list[Finding] = []
     try:
         part_path(part)
         found.extend(check(repository, entry, part))
     except InfluxdbBackupError as error:
-        found.append(_problem(part.path, error))
+        found.append(_finding(part.path, error))
     return found
 
 
@@ -263,7 +292,7 @@ def _complete(repository: Repository, _: TableEntry, part: Part) -> Iterator[Pro
 def _valid(repository: Repository, entry: TableEntry, part: Part) -> Iterator[Problem]:
     seen = TableFingerprint(entry.table.measurement)
     with part_file(repository.store, part) as path:
-        for batch in read_batches(path, part.path):
+        for batch in read_batches(path, part.path, rows=part.rows):
             if batch_columns(batch.schema) != part.columns:
                 message = f"{part.path} has other columns than the manifest says."
                 yield Problem(kind="counts", object=part.path, message=message)
@@ -280,14 +309,19 @@ def _valid(repository: Repository, entry: TableEntry, part: Part) -> Iterator[Pr
             yield Problem(kind=kind, object=part.path, message=message)
 
 
-def _drilled(repository: Repository, ref: Ref, manifest: Manifest | None) -> list[Problem]:
+def _drilled(repository: Repository, ref: Ref, manifest: Manifest | None) -> list[Finding]:
     prefix = layout.report_prefix(layout.DRILLS, ref.plan, ref.window, ref.revision)
+    damaged: list[Finding] = []
     try:
-        drills = [drill for _, drill in repository.read_documents(prefix, DrillVerdict)]
+        drills = repository.read_documents(
+            prefix, DrillVerdict, lambda key, error: damaged.append(_finding(key, error))
+        )
     except InfluxdbBackupError as error:
-        return [_problem(prefix, error)]
-    if manifest is not None and any(one.manifest == ref.manifest and one.proves(manifest) for one in drills):
+        return [_finding(prefix, error)]
+    if manifest is not None and any(one.manifest == ref.manifest and one.proves(manifest) for _, one in drills):
         return []
+    if damaged:
+        return damaged
     message = f"No drill of {ref.id} passed."
     return [
         Problem(kind="drill", object=ref.id, message=f"{message} Run influxdb-backup drill {ref.plan} --ref {ref.id}.")

@@ -21,7 +21,7 @@ from influxdb_backup.cli.options import (
 )
 from influxdb_backup.cli.session import RepositoryChoice, Session
 from influxdb_backup.cli.windows import optional_window
-from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, UsageError
+from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, StoreError, UsageError
 from influxdb_backup.model import Ref, VerifyLevel, VerifyReport, Window, printable
 from influxdb_backup.windows import format_instant, format_window, intersect
 
@@ -91,20 +91,32 @@ def verify(
             f"{opened.url} has no backup of the plan {plan!r} to verify.",
             hint="`influxdb-backup list` shows what there is.",
         )
-    for one in refs:
-        with output.progress(f"verify {one.id}") as tell:
-            report = run_verify(opened, one, level, progress=tell, record=record)
+    unknown: list[StoreError] = []
+
+    def prove(one: Ref) -> None:
+        try:
+            with output.progress(f"verify {one.id}") as tell:
+                report = run_verify(opened, one, level, progress=tell, record=record)
+        except StoreError as error:
+            output.note(f"NOT VERIFIED: {one.id}")
+            unknown.append(error)
+            return
         reports.append(report)
         if not json:
             _print(report)
         if any(problem.kind != "drill" for problem in report.problems):
             output.note(f"{_AGAIN}: {_export_command(one.plan, one.window)}")
+
+    for one in refs:
+        prove(one)
     ok = all(report.ok for report in reports)
     if json:
         output.document({"ok": ok, "reports": reports})
     elif len(reports) > 1:
         held = sum(report.ok for report in reports)
         output.line(f"{held} of {len(reports)} backups are {level.value}.")
+    if unknown:
+        raise unknown[0]
     if not ok:
         raise typer.Exit(1)
 
@@ -148,6 +160,7 @@ def coverage(
     json: JsonOption = False,
 ) -> None:
     """Show which stretch of time has a backup. The exit status is 1 for gaps, known damage and stale windows."""
+    from influxdb_backup.archive.repository import count_as_gap
     from influxdb_backup.jobs.coverage import coverage as run_coverage
     from influxdb_backup.jobs.identity import refuse_other_plan
 
@@ -156,7 +169,7 @@ def coverage(
     within = optional_window(start, end)
     opened = session.repository(RepositoryChoice(name=repository), plan)
     refuse_other_plan(chosen, opened)
-    refs = opened.refs(plan)
+    refs = opened.refs(plan, on_damage=count_as_gap)
     report = run_coverage(chosen, refs, range=within, now=time.time_ns())
     touched = [ref for ref in _newest(refs) if report.range and intersect(ref.window, report.range)]
     damaged = damaged_backups(opened, plan, touched)

@@ -72,14 +72,15 @@ def list_backups(
 ) -> list[Listed]:
     """All revisions of a plan in order of time; without ``reports`` checks and drills are not read."""
     from influxdb_backup.archive import layout
+    from influxdb_backup.archive.repository import count_as_gap, pass_over
     from influxdb_backup.jobs.drills import DrillReport
 
-    refs = repository.refs(layout.check_plan(plan), within)
+    refs = repository.refs(layout.check_plan(plan), within, count_as_gap)
     if not reports:
         return [Listed(ref, None, None) for ref in refs]
     checks = _checks(repository, plan)
     drills: dict[str, DrillReport] = {}
-    for _, drill in repository.read_documents(layout.report_prefix(layout.DRILLS, plan), DrillReport):
+    for _, drill in repository.read_documents(layout.report_prefix(layout.DRILLS, plan), DrillReport, pass_over):
         known = drills.get(drill.manifest)
         if known is None or drill.started_at >= known.started_at:
             drills[drill.manifest] = drill
@@ -96,9 +97,10 @@ def damaged_backups(repository: Repository, plan: str, refs: Sequence[Ref]) -> l
 def _checks(repository: Repository, plan: str) -> dict[str, list[VerifyReport]]:
     """The kept verifications of each manifest, in order of time."""
     from influxdb_backup.archive import layout
+    from influxdb_backup.archive.repository import pass_over
 
     checks: dict[str, list[VerifyReport]] = {}
-    for _, check in repository.read_documents(layout.report_prefix(layout.CHECKS, plan), VerifyReport):
+    for _, check in repository.read_documents(layout.report_prefix(layout.CHECKS, plan), VerifyReport, pass_over):
         checks.setdefault(check.manifest, []).append(check)
     return checks
 

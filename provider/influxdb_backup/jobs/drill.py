@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal
 
 from influxdb_backup.archive import layout
-from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.repository import Repository, count_as_gap
 from influxdb_backup.config.model import Check, Plan
 from influxdb_backup.errors import DrillError, InfluxdbBackupError, IntegrityError, TargetError
 from influxdb_backup.influx.protocol import Server
@@ -90,7 +90,7 @@ def drill(
     refuse_other_plan(plan, repository)
     if ref is None:
         how = plan.drill.pick if plan.drill else "latest"
-        refs = repository.refs(plan.name)
+        refs = repository.refs(plan.name, on_damage=count_as_gap)
         ref = pick_ref(plan.name, refs, reports(repository, plan.name), how, secrets.randbits(32))
     scratch = new_scratch_name()
     run = DrillRun(

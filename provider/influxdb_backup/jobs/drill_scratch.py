@@ -15,7 +15,7 @@ from functools import partial
 from threading import Event, Thread
 
 from influxdb_backup.archive import layout
-from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.repository import Repository, pass_over
 from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import InfluxdbBackupError
 from influxdb_backup.influx.protocol import LEASE, Mark, MarkedDatabase, Server, has_form, new_marked_name
@@ -202,9 +202,12 @@ _Records = list[tuple[str, ScratchStarted]]
 def _open_records(repository: Repository, plan: str) -> _Records:
     """Records of scratches that no other says were dropped, each with its key's beginning."""
     prefix = layout.report_prefix(layout.DRILLS, plan)
-    dropped = {key.removesuffix(".dropped.json") for key, _ in repository.read_documents(prefix, ScratchDropped)}
+    dropped = {
+        key.removesuffix(".dropped.json") for key, _ in repository.read_documents(prefix, ScratchDropped, pass_over)
+    }
     started = [
-        (key.removesuffix(".started.json"), record) for key, record in repository.read_documents(prefix, ScratchStarted)
+        (key.removesuffix(".started.json"), record)
+        for key, record in repository.read_documents(prefix, ScratchStarted, pass_over)
     ]
     return [(stem, record) for stem, record in started if stem not in dropped]
 

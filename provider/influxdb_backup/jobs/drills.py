@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from influxdb_backup.archive import layout
-from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.repository import Repository, pass_over
 from influxdb_backup.errors import BackupNotFoundError
 from influxdb_backup.model import DRILL_MEDIA_TYPE, Int64, Name, Problem, Ref, Value, Window
 
@@ -97,14 +97,14 @@ class DrillReport(Value):
 
 def reports(repository: Repository, plan: str) -> tuple[DrillReport, ...]:
     """All drill reports of a plan."""
-    found = repository.read_documents(layout.report_prefix(layout.DRILLS, plan), DrillReport)
+    found = repository.read_documents(layout.report_prefix(layout.DRILLS, plan), DrillReport, pass_over)
     return tuple(report for _, report in found)
 
 
 def passing_drill(repository: Repository, ref: Ref) -> DrillReport | None:
     """The newest passed drill of this very manifest, or None."""
     prefix = layout.report_prefix(layout.DRILLS, ref.plan, ref.window, ref.revision)
-    found = [report for _, report in repository.read_documents(prefix, DrillReport)]
+    found = [report for _, report in repository.read_documents(prefix, DrillReport, pass_over)]
     passed = [report for report in found if report.ok and report.manifest == ref.manifest]
     return max(passed, key=lambda report: report.started_at, default=None)
 

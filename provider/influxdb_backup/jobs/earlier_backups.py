@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from influxdb_backup.archive.commit import ManifestDraft
 from influxdb_backup.archive.layout import RefName
 from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.store import is_damage
 from influxdb_backup.config.model import Plan
-from influxdb_backup.errors import FormatError, InfluxdbBackupError, IntegrityError, SourceError
+from influxdb_backup.errors import InfluxdbBackupError, SourceError
 from influxdb_backup.jobs.scope import contains, table_in_scope
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Manifest, Ref, Window
@@ -46,7 +47,9 @@ def last_revision(repository: Repository, refs: Iterable[Ref], window: Window) -
     revisions = [ref for ref in refs if ref.window == window]
     try:
         return repository.manifest(max(revisions, key=lambda ref: ref.revision)) if revisions else None
-    except (IntegrityError, FormatError) as error:
+    except InfluxdbBackupError as error:
+        if not is_damage(error):
+            raise
         logger.warning("No part of the last revision of %s is named again, since %s", format_window(window), error)
         return None
 
@@ -66,7 +69,9 @@ def _last_read_first(repository: Repository, refs: Iterable[Ref]) -> Iterator[tu
     for ref in sorted(refs, key=lambda ref: (ref.read_start, ref.read_end, ref.window.end, ref.revision), reverse=True):
         try:
             yield ref, repository.manifest(ref)
-        except (IntegrityError, FormatError) as error:
+        except InfluxdbBackupError as error:
+            if not is_damage(error):
+                raise
             logger.warning("What the source showed before is judged by an older backup, since %s", error)
 
 
@@ -86,7 +91,9 @@ def refuse_shrink(draft: ManifestDraft, repository: Repository, revisions: Seque
             rows = present.get(entry.table, 0)
             if rows < entry.rows and table_in_scope(draft.scope, entry.table):
                 lost.append(f"{entry.table} now holds {rows} rows and held {entry.rows}")
-    except (IntegrityError, FormatError):
+    except InfluxdbBackupError as error:
+        if not is_damage(error):
+            raise
         rows = sum(present.values())
         if rows < latest.rows and contains(draft.scope, latest.scope):
             lost.append(f"it now holds {rows} rows and held {latest.rows}")

@@ -48,6 +48,7 @@ class BackupFreshSensor(SafeLog, BaseSensorOperator):
 
     def poke(self, context: Mapping[str, Any]) -> bool:  # noqa: ARG002
         """Whether the newest covered end is recent enough."""
+        from influxdb_backup.archive.repository import count_as_gap
         from influxdb_backup.config.load import load
         from influxdb_backup.hooks.repository import RepositoryHook
         from influxdb_backup.jobs.coverage import coverage
@@ -61,7 +62,7 @@ class BackupFreshSensor(SafeLog, BaseSensorOperator):
             level, oldest = verify_level(self.level), time.time_ns() - parse_duration(self.max_age)
             repository = RepositoryHook.of(config, plan.repository).repository()
             refuse_other_plan(plan, repository)
-            refs = proved(repository, repository.refs(plan.name), level)
+            refs = proved(repository, repository.refs(plan.name, on_damage=count_as_gap), level)
             newest = coverage(plan, refs, now=time.time_ns()).newest
         if newest is None:
             self.log.info("The plan %s has no backup that is %s.", plan.name, level)
@@ -78,6 +79,7 @@ def proved(repository: Repository, refs: Sequence[Ref], level: VerifyLevel) -> l
     a kept verification found damaged counts at no level.
     """
     from influxdb_backup.archive.layout import CHECKS, report_prefix
+    from influxdb_backup.archive.repository import pass_over
     from influxdb_backup.archive.verify import verdict
     from influxdb_backup.jobs.drills import passing_drill
     from influxdb_backup.model import VerifyLevel, VerifyReport
@@ -85,7 +87,7 @@ def proved(repository: Repository, refs: Sequence[Ref], level: VerifyLevel) -> l
     if not refs:
         return []
     checks: dict[str, list[VerifyReport]] = {}
-    for _, report in repository.read_documents(report_prefix(CHECKS, refs[0].plan), VerifyReport):
+    for _, report in repository.read_documents(report_prefix(CHECKS, refs[0].plan), VerifyReport, pass_over):
         checks.setdefault(report.manifest, []).append(report)
     verdicts = {ref.id: verdict(checks.get(ref.manifest, ())) for ref in refs}
     sound = [ref for ref in refs if verdicts[ref.id].damage is None]
