@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from influxdb_backup.errors import SourceError
+from influxdb_backup.errors import SourceError, TargetError
 from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.drill import drill
 from influxdb_backup.jobs.recheck import recheck
@@ -19,6 +19,7 @@ from tests.jobs.support import (
     opened,
     plan,
     restore_into,
+    window,
 )
 from tests.servers import RunningServer
 from tests.shard_reading.overlapping import BEFORE, BEHIND, KINDS, MONTH, SHARED, overlapping
@@ -156,3 +157,24 @@ def test_queries_read_groups_in_which_nothing_is_hidden(kind: str, tmp_path: Pat
         by_shard = back_up(repository, server, plan(database, reader="shard", hot_shards="allow"), MONTH)
         by_query = back_up(repository, server, plan(database, reader="query"), MONTH)
         assert (by_query.created, by_query.ref) == (False, by_shard.ref)
+
+
+def test_a_target_whose_groups_hide_points_is_not_taken_for_empty(tmp_path: Path) -> None:
+    """A count of 0 where another type would be counted is no proof: the restore is refused before it writes."""
+    old, new = f"cpu,host=a v=1 {BEHIND}", f'cpu,host=a v="kept" {SHARED}'
+    with (
+        overlapping("1.6", tmp_path / "s", old, new) as (running, database),
+        opened(running, **door(running)) as server,
+    ):
+        repository, source = local_repository(tmp_path / "r"), new_name()
+        running.create_database(source)
+        running.write(f'cpu,host=a v="other" {SHARED}', source)
+        chosen = window(SHARED, SHARED + 1000)
+        result = back_up(repository, server, plan(source), chosen)
+        with pytest.raises(TargetError) as found:
+            restore_into(repository, server, database, refs=(result.ref,))
+        assert found.value.kind == "target-not-empty"
+        assert "2022-01-03" in found.value.message
+        answer = running.query("SELECT v::string FROM cpu", db=database)
+    assert "kept" in str(answer)
+    assert "other" not in str(answer)

@@ -10,7 +10,7 @@ from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.objections import Objections
 from influxdb_backup.jobs.read_back import has_mixed_types
 from influxdb_backup.jobs.restore_request import Reads, RestoreRequest, Unit
-from influxdb_backup.model import RetentionPolicy, Table, printable
+from influxdb_backup.model import RetentionPolicy, Table, TableSchema, Window, printable
 from influxdb_backup.windows import format_duration, format_instant, format_window
 
 _MARGIN = 60 * 10**9
@@ -169,7 +169,8 @@ def refuse_change(target: Target) -> None:
 
 def refuse_conflict(request: RestoreRequest, reads: Reads, target: Target, own: frozenset[str] = frozenset()) -> None:
     """
-    Raises TargetError (``target-not-empty``) when any table to be written has a point in the range already.
+    Raises TargetError (``target-not-empty``) when any table to be written has a point in the range already, or may have
+    one that no count tells of.
 
     Tag filters are ignored: a point of another series counts too. Policies of ``own`` may have points.
     """
@@ -178,6 +179,7 @@ def refuse_conflict(request: RestoreRequest, reads: Reads, target: Target, own: 
     for policy in sorted(set(target.policies.values()) & target.existing - own):
         schemas = {schema.table.measurement: schema for schema in target.server.schema(target.database, policy).tables}
         pieces = target.server.pieces(target.database, policy, reads.window)
+        overlaps = target.server.overlaps(target.database, policy, reads.window)
         for table, wanted in target.policies.items():
             schema = schemas.get(table.measurement)
             if wanted != policy or schema is None:
@@ -193,6 +195,26 @@ def refuse_conflict(request: RestoreRequest, reads: Reads, target: Target, own: 
                         hint="Restore into another database (--target-database), or write over what is there with "
                         "--on-conflict merge.",
                     )
+            uncounted = _uncounted(target, schema, overlaps)
+            if uncounted:
+                raise TargetError(
+                    f"Whether the target {printable(target.database)!r} on {target.server.name} has points of "
+                    f"{printable(policy)}.{printable(table.measurement)} in {format_window(reads.window)} cannot be "
+                    f"counted: {uncounted}.",
+                    kind="target-not-empty",
+                    hint="Restore into another database (--target-database), or write over what may be there with "
+                    "--on-conflict merge.",
+                )
+
+
+def _uncounted(target: Target, schema: TableSchema, overlaps: Mapping[Window, str]) -> str | None:
+    """Why counts of a table do not tell of all of its values, in a few words; None when they do."""
+    hidden = sorted({column.name for column in schema.fields} & target.server.dialect.index_fields)
+    if hidden:
+        return f"queries answer its field {printable(hidden[0])} from the server's index"
+    if overlaps and has_mixed_types(schema.columns):
+        return f"a field of it has several types, and the shards {next(iter(overlaps.values()))} overlap"
+    return None
 
 
 def prepare(target: Target) -> tuple[str, ...]:
