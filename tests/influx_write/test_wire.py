@@ -49,7 +49,7 @@ def test_connections_are_kept(any_influx: RunningServer, database: str) -> None:
 def test_bodies_are_compressed_where_the_way_is_long(
     any_influx: RunningServer, database: str, host: str, compress: bool | None, compressed: bool
 ) -> None:
-    """Unless told otherwise bodies travel as they are on this machine and as gzip elsewhere; what arrives is equal."""
+    """Unless told otherwise bodies are made smaller elsewhere than on this machine; all have a checksum, and arrive."""
     any_influx.create_database(database)
     with relayed(any_influx.url) as wire:
         server = opened(any_influx, f"http://{host}:{wire.port}")
@@ -57,7 +57,7 @@ def test_bodies_are_compressed_where_the_way_is_long(
             writer.write("m", batch_of(COLUMNS, ROWS))
         server.close()
     (head,) = wire.of(WRITES[any_influx.generation])
-    assert (b"\r\nContent-Encoding: gzip\r\n" in head) == compressed
+    assert b"\r\nContent-Encoding: gzip\r\n" in head
     assert len(read_points(any_influx, database)) == len(ROWS)
     plain = writer.result.bytes
     assert (sum(map(len, wire.sent)) < plain) == compressed

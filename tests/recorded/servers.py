@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,10 @@ def _token(headers: Mapping[str, str]) -> str:
 def _serving(handle: Handle, certificate: Path | None = None) -> Iterator[str]:
     class Handler(QuietHandler):
         def answer(self) -> None:
-            exchange = handle(_token(self.headers), self.command, self.path, self.body())
+            body = self.body()
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            exchange = handle(_token(self.headers), self.command, self.path, body)
             self.send_response_only(exchange.status)
             chunked = exchange.headers.get("Transfer-Encoding") == "chunked"
             for name, value in exchange.headers.items():

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -228,3 +229,43 @@ def test_a_server_killed_while_it_took_a_shard_in(
         assert again
         assert target not in server.databases()
         assert restore_into(repository, server, target, refs=(ref,), writer="shard").rows == 44
+
+
+class Flipping(Wrapped):
+    """A server on the way to which a bit of every shard file changes."""
+
+    def create_with_shards(self, *arguments: object, **named: object) -> NewShards:
+        """The real shards, sent to by way of others."""
+        return FlippedShards(self.server.create_with_shards(*arguments, **named))  # type: ignore[arg-type, return-value]
+
+
+class FlippedShards(Wrapped):
+    """See Flipping."""
+
+    def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
+        """The files, with one bit of a value's block another."""
+        for file in files:
+            data = bytearray(file.read_bytes())
+            data[5 + 4 + (len(data) - 5) // 8] ^= 1
+            file.chmod(0o644)
+            file.write_bytes(data)
+        self.server.send(retention_policy, group, files)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("slow", [True, False], ids=["proved by counts", "proved by files"])
+def test_a_bit_that_changes_on_the_way_of_a_shard_is_found(
+    any_influx: RunningServer, repository: Repository, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    """Counts do not see it, so the files are compared always; the points are written as lines then, and are right."""
+    monkeypatch.setattr(shard_proof, "COUNTED_PER_SECOND", 1e12 if slow else 1e-6)
+    database, target = new_database(any_influx), new_name("target")
+    any_influx.write("\n".join(f"m v={n * n / 7} {DAY.start + n * 10**9}" for n in range(4000)), database)
+    with opened(any_influx, snapshot_address=any_influx.backup_address) as server:
+        ref = back_up(repository, server, plan(database), DAY).ref
+        beside: Any = Flipping(server)
+        report = restore_into(repository, beside, target, refs=(ref,))
+        assert (report.writer, report.rows, report.read_back) == ("lines", 4000, ("counts",))
+        second = back_up(repository, server, plan(target, name="again"), DAY)
+        assert fingerprints(manifest_of(repository, second.ref)) == fingerprints(manifest_of(repository, ref))
+        whole = restore_into(repository, server, new_name(), refs=(ref,))
+        assert (whole.writer, whole.read_back) == ("shard", ("counts", "files"))

@@ -295,7 +295,7 @@ def _print_report(report: RestoreReport) -> None:
         f"Restored {output.counted(report.rows, 'row')} of {output.counted(report.tables, 'table')} into "
         f"{report.target_server}, "
         f"database {report.target_database}, in {output.seconds(report.seconds)}; "
-        f"counts{' and fingerprints' if report.fingerprints else ''} were read back."
+        f"{report.proved_by} were read back."
     )
     if not report.rows and not report.dropped_points:
         output.note("Warning: no point was restored: the backups hold none of this range with these names and tags.")

@@ -126,7 +126,7 @@ class WriteOptions:
     unsigned_as_integer: bool = False
     """write unsigned fields as integers where the target has no ``u``; values above 2^63-1 then are refused"""
     compress: bool | None = None
-    """gzip the bodies with the fastest level; None: unless the server is on this machine"""
+    """make the bodies smaller, which are gzip in any case; None: unless the server is on this machine"""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import Literal
 
 from influxdb_backup.model import RESTORE_MEDIA_TYPE, Int64, Name, Table, Value, Window
 
+ReadBackOf = Literal["counts", "files", "values"]
+
 
 class TableWrite(Value):
     """One table of a restore plan."""
@@ -107,8 +109,19 @@ class RestoreReport(Value):
     """whether points were missing that the target had confirmed, so that all of them were written a second time"""
     fingerprints: bool = False
     """whether everything was read back, and had the archive's fingerprints"""
+    read_back: tuple[ReadBackOf, ...] = ()
+    """
+    what of the target was compared: ``counts`` of values, which see no changed one; the ``files`` of whole shards, byte
+    for byte, or their values; all ``values`` by fingerprints
+    """
     check_seconds: float
     """reading every part once, its digest and what line protocol can carry, before the first write"""
     write_seconds: float
     read_back_seconds: float
     seconds: float
+
+    @property
+    def proved_by(self) -> str:
+        """What was read back, in words: counts see no changed value, the shards' files and fingerprints do."""
+        words = {"counts": "counts", "files": "the shards' files", "values": "fingerprints"}
+        return " and ".join(words[what] for what in self.read_back)

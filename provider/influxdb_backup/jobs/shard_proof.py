@@ -1,18 +1,19 @@
 """
 Proof that the shards of a restore arrived and answer queries.
 
-Every field of every table in every shard group is counted by the server (``count(*)``). Where that would take longer
-than to fetch the files again, the files prove the counts: they must be the very ones that were sent, byte for byte,
-their shard must know every field with its type, and it must count all rows of each table by a field that all rows have;
-a table without such a field is counted in every field.
+The files of every shard are fetched again, and must be the very ones that were sent, byte for byte; of a shard that the
+server has made other files of since, every value is read and compared. And every field of every table is counted by the
+server (``count(*)``). Where that would take longer than to fetch the files, the shard must know every field with its
+type, and count all rows of each table by a field that all rows have, or by every field where none has.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from influxdb_backup.errors import ServerError
+from influxdb_backup.errors import ServerError, SourceError, TargetError
 from influxdb_backup.influx.protocol import NewShards
+from influxdb_backup.jobs.compare import refuse_other_content
 from influxdb_backup.jobs.read_back import Expected, ReadBack
 from influxdb_backup.jobs.restore_run import RestoreRun
 from influxdb_backup.jobs.shard_building import BuiltGroup
@@ -38,7 +39,8 @@ def prove(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...], secon
         window = intersect(group.window, run.reads.window)
         if window is None:
             continue
-        if by_files and _holds(run, made, group, window):
+        answers = _arrived(run, made, group, window, by_files=by_files)
+        if answers:
             continue
         ReadBack(
             run.target.server,
@@ -51,20 +53,33 @@ def prove(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...], secon
         ).prove()
 
 
-def _holds(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window) -> bool:
-    """Whether the server has the files and answers from them; False leaves the doubt to a full count."""
+def _arrived(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window, *, by_files: bool) -> bool:
+    """
+    Whether the server answers from the files that were sent; False leaves that to a full count.
+
+    Raises TargetError (``read-back-differs``) when it has other files, and other values in them.
+    """
     with ThreadPoolExecutor(1, thread_name_prefix="files") as pool:
         files = pool.submit(_has_the_files, made, group)
-        fields = pool.submit(_has_the_fields, run, made, group, window)
-        answers = _answers(run, made, group, window)
-        return files.result() and fields.result() and answers
+        answers = by_files and _has_the_fields(run, made, group, window) and _answers(run, made, group, window)
+        has_files = files.result()
+    if not has_files:
+        try:
+            refuse_other_content(run, made.database, group.policy, window)
+        except SourceError as error:  # a block that is damaged there was whole here
+            raise TargetError(
+                f"A shard of {printable(made.database)} did not arrive as it was sent: {error.message}",
+                kind="read-back-differs",
+                hint="Look at the way to the server (TLS, proxies, its disk), then run the restore again.",
+            ) from error
+    return answers and has_files
 
 
 def _has_the_files(made: NewShards, group: BuiltGroup) -> bool:
     try:
         held = made.digests(group.policy, group.window)
     except ServerError as error:
-        logger.info("A shard of %s is counted in every field: %s", printable(group.policy), error)
+        logger.info("The values of a shard of %s are compared: %s", printable(group.policy), error)
         return False
     return held == group.digests
 

@@ -199,10 +199,10 @@ class RestoreOperator(BackupOperator):
 
     def _tell(self, report: RestoreReport) -> dict[str, Any]:
         self.log.info(
-            "Restored %s rows into %s %s; counts%s were read back.",
+            "Restored %s rows into %s %s; %s were read back.",
             f"{report.rows:,}", report.target_database,
             "as whole shards" if report.writer == "shard" else "by line protocol",
-            " and fingerprints" if report.fingerprints else "",
+            report.proved_by,
         )  # fmt: skip
         for name in report.infinite:
             self.log.warning("Created %s to keep points for ever: the source's duration would drop them.", name)
