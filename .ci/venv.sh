@@ -7,15 +7,15 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
-for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
+for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3.14 python3; do
     [ -n "$candidate" ] || continue
-    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
         python=$candidate
         break
     fi
 done
 if [ -z "${python:-}" ]; then
-    echo "No Python 3.11, 3.12 or 3.13 found: install one, or name it with PYTHON=/path/to/python." >&2
+    echo "No Python 3.11 to 3.14 found: install one, or name it with PYTHON=/path/to/python." >&2
     exit 1
 fi
 
