@@ -12,11 +12,12 @@ from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import Store, open_store
 from influxdb_backup.archive.verify import verify_ref
+from influxdb_backup.errors import StoreError
 from influxdb_backup.jobs.restore_documents import RestoreIdentity
 from influxdb_backup.jobs.verify import verify
 from influxdb_backup.model import PlanIdentity, VerifyLevel, VerifyReport
 from tests.archive.build import backup
-from tests.archive.proxy import Asked, Reply, Rule, Swallow, Without, proxied
+from tests.archive.proxy import Asked, Reply, Rule, Swallow, Without, error, proxied
 from tests.s3 import create_bucket
 
 Open = Callable[..., Store]
@@ -79,3 +80,28 @@ def test_a_lost_reply_is_success_for_every_writer(s3_endpoint: str) -> None:
         }
         with pytest.raises(FileExistsError):
             repository.put_document(layout.restore_key("r"), restore.model_copy(update={"started_at": 2}))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "way_out"),
+    [
+        (
+            403,
+            "RequestTimeTooSkewed",
+            "The difference between the request time and the server's time is too large",
+            "NTP",
+        ),
+        (400, "InvalidArgument", "Unsupported header 'x-amz-checksum-crc32' received", "request_checksum_calculation"),
+    ],
+)
+def test_a_refusal_that_is_no_matter_of_rights_tells_its_way_out(
+    s3_endpoint: str, status: int, code: str, message: str, way_out: str
+) -> None:
+    """Clocks that differ, and checksum headers that a store does not know, are not called missing rights."""
+
+    def refuse(asked: Asked) -> Reply | None:
+        return error(status, code, message) if asked.method == "PUT" else None
+
+    with store_behind(s3_endpoint, refuse) as (store, _), pytest.raises(StoreError) as caught:
+        Repository.init(store)
+    assert way_out in caught.value.hint and "rights" not in caught.value.hint

@@ -50,6 +50,15 @@ _OF_ONE_OBJECT = {
 }
 REMOTE_CHUNK = 8 << 20
 """bytes of one ranged read from a remote store"""
+_CLOCKS = "The clocks of this machine and of the store differ by more than 15 minutes: set the wrong one, by NTP."
+_WAYS_OUT = {
+    "RequestTimeTooSkewed": _CLOCKS,
+    "difference between the request time": _CLOCKS,
+    "Unsupported header": "A store that does not know the checksums of newer clients needs, in the connection's extra, "
+    '{"config_kwargs": {"request_checksum_calculation": "when_required", '
+    '"response_checksum_validation": "when_required"}}.',
+}
+"""what a store's refusal says, and what is to be done about it"""
 _SPACE = {errno.ENOSPC, errno.EDQUOT}
 _WITH_PASSWORD = re.compile(r"[a-z0-9+.-]+://([^/]*:|[^/@]*:.*@)", re.IGNORECASE)
 """a secret with a slash in it reaches beyond the first one, and no bucket's name has a colon"""
@@ -242,6 +251,8 @@ def _store_error(url: str, verb: str, key: str, error: Exception, secrets: tuple
     if url.startswith("file:") and verb in _ABSENT_IS_AN_ANSWER and getattr(error, "errno", None) in _OF_ONE_OBJECT:
         kind = UNREADABLE
         hint = "Look at the disk and at the rights on this file, or put it back from a copy of the repository."
+    elif said := next((way for word, way in _WAYS_OUT.items() if word in reason), None):
+        hint = said
     elif isinstance(error, PermissionError):
         hint = "Check the credentials and their rights on this place."
     elif isinstance(error, OSError) and error.errno == errno.EROFS:

@@ -14,7 +14,7 @@ from typing import Literal
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository, count_as_gap
 from influxdb_backup.config.model import Check, Plan
-from influxdb_backup.errors import DrillError, InfluxdbBackupError, IntegrityError, TargetError
+from influxdb_backup.errors import AccessError, DrillError, InfluxdbBackupError, IntegrityError, TargetError
 from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.drill_checks import run_check
 from influxdb_backup.jobs.drill_scratch import (
@@ -187,8 +187,8 @@ def _prove(
             else None
         )
     except InfluxdbBackupError as error:
-        if error.retryable or error.kind == WRITER or scratch.is_in_doubt:
-            raise
+        if error.retryable or error.kind == WRITER or scratch.is_in_doubt or isinstance(error, AccessError):
+            raise  # a server that cannot be reached, or refuses a right, says nothing of the backup
         findings.note(error.kind, run.ref.id, _said(error))
         for problem in getattr(error, "problems", ()):
             findings.note(error.kind, run.ref.id, problem)
