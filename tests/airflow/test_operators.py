@@ -48,7 +48,7 @@ from influxdb_backup.operators.verify import VerifyBackupOperator
 from influxdb_backup.sensors.fresh import BackupFreshSensor
 from influxdb_backup.sensors.settled import WindowSettledSensor, seconds_until
 from influxdb_backup.windows import parse_window
-from tests.servers import RunningServer, find_influxd1, start_influxdb1
+from tests.servers import RunningServer, find_influxd1, free_port, start_influxdb1
 
 DAY_ONE = parse_window("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
 DAY_ONE_ID = "weather/20260101T000000.000000000Z_20260102T000000.000000000Z/000000"
@@ -653,6 +653,15 @@ class TestHooks:
             False,
             "This connection has no host. Set its host and port.",
         )
+
+    def test_connection_test_tries_the_backup_port(self, influx1: Any, monkeypatch: Any) -> None:
+        """A `snapshot_address` where nothing answers fails the test; the right one is told."""
+        for address, works in ((influx1.backup_address, True), (f"127.0.0.1:{free_port()}", False)):
+            place = {"conn_type": "influxdb_backup", "host": influx1.url, "extra": {"snapshot_address": address}}
+            monkeypatch.setenv("AIRFLOW_CONN_INFLUX_TEST", json.dumps(place))
+            held, message = InfluxdbBackupHook("influx_test").test_connection()
+            assert held is works
+            assert ("Its backup port answers" if works else "snapshot_address cannot be used") in message
 
     def test_connection_test_names_the_address(self, monkeypatch: Any) -> None:
         """A server that does not answer is named by its address, not by the id that Airflow makes up for the test."""

@@ -27,6 +27,9 @@ from influxdb_backup.influx.protocol import Mark, ReadOptions, ServerSettings, W
 from influxdb_backup.model import MAX_END, MIN_TIME, InfluxType, RetentionPolicy, Window
 from tests.influx2.support import DAY, Preparation, fresh
 from tests.influx_write.support import batch_of, field, read_points, tag
+from tests.jobs.support import back_up, memory_repository, plan, window
+from tests.jobs.support import opened as jobs_opened
+from tests.servers import RunningServer
 
 HOUR = 3600 * 10**9
 SECOND = 10**9
@@ -698,3 +701,18 @@ def test_reading_is_bounded(two: Preparation) -> None:
     assert max(batch.num_rows for batch in batches) <= 700
     times = pa.concat_arrays([batch.column(0) for batch in batches]).cast(pa.int64()).to_pylist()
     assert times == list(range(5000))
+
+
+def test_system_buckets_can_be_planned_by_name(influx2: RunningServer) -> None:
+    """`_monitoring` and `_tasks` are in no list of databases, and are read when a plan names them."""
+    with jobs_opened(influx2) as server:
+        assert not {"_monitoring", "_tasks"} & set(server.databases())
+        for database in ("_monitoring", "_tasks"):
+            (policy,) = server.retention_policies(database)
+            assert policy.name == "autogen"
+            assert policy.duration > 0
+            influx2.write(f"own v=1 {server.now()}", database)
+            chosen = plan(database, name="own", settle="0s")
+            end = server.now() + 10**9
+            result = back_up(memory_repository(), server, chosen, window(end - 60 * 10**9, end), force=True)
+            assert result.rows >= 1

@@ -22,6 +22,7 @@ from influxdb_backup.influx.query import QueryApi
 from influxdb_backup.influx.reader import Reader
 from influxdb_backup.model import Column, InfluxType, Role, Table, TableSchema, Window
 from tests.influx_read.support import document, replaying, reply
+from tests.listening import QuietHandler, listening
 
 SERIES: dict[str, object] = {"name": "m", "tags": {"t": "a"}, "columns": ["time", "v"], "values": [[1, 1.5], [2, None]]}
 ONE = document([SERIES])
@@ -210,3 +211,28 @@ def test_no_message_shows_credentials() -> None:
         with pytest.raises(AccessError) as refused:
             QueryApi(Http(settings)).rows("SELECT")
     assert "s3cret" not in str(refused.value) + repr(settings)
+
+
+class Cutting(QuietHandler):
+    """The first replies end short."""
+
+    left = 2
+
+    def answer(self) -> None:
+        """Twenty bytes are told, and ten or all of them are sent."""
+        kind = type(self)
+        cut, kind.left = kind.left > 0, kind.left - 1
+        self.send_response_only(200)
+        self.send_header("Content-Length", "20")
+        self.end_headers()
+        self.wfile.write(b"0123456789" if cut else b"0123456789" * 2)
+        self.close_connection = True
+
+
+def test_a_listing_that_breaks_off_is_asked_for_again() -> None:
+    """Twice; then it is an error, and what is no GET is sent once."""
+    with listening(type("Cut", (Cutting,), {})) as url:
+        assert Http(ServerSettings(url=url)).request("GET", "/api/v2/backup/metadata").body == b"0123456789" * 2
+    for method, left in (("GET", 3), ("POST", 1)):
+        with listening(type("Cut", (Cutting,), {"left": left})) as url, pytest.raises(IncompleteReadError):
+            Http(ServerSettings(url=url)).request(method, "/write")

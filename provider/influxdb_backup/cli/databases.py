@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
 def databases(
     context: typer.Context,
     unplanned: Annotated[
-        bool, typer.Option("--unplanned", help="Only databases that no plan backs up; the exit status is 1 if any.")
+        bool,
+        typer.Option("--unplanned", help="Only visible databases that no plan backs up; the exit status is 1 if any."),
     ] = False,
     connection: Annotated[
         str | None,
@@ -57,6 +58,8 @@ def databases(
             [(conn_id, database, ", ".join(backing) or "NONE") for conn_id, database, backing in shown],
         )
     else:
-        output.line("Every database has a plan." if found else "The servers show no database.")
+        output.line("Every visible database has a plan." if found else "The servers show no database.")
+    if unplanned and not json:
+        output.note("Only databases that the credentials of these connections show were compared.")
     if unplanned and shown:
         raise typer.Exit(1)

@@ -57,12 +57,17 @@ class InfluxdbBackupHook(BaseHook):
         from influxdb_backup.influx.connection import connect
 
         try:
-            with closing(connect(replace(self.settings(), name="The server"))) as server:
+            settings = replace(self.settings(), name="The server")
+            with closing(connect(settings)) as server:
                 count = len(server.databases())
                 info = server.info
+                closed = server.shard_door_closed() if settings.snapshot_address else None
         except InfluxdbBackupError as error:
             return False, _without_id(str(error), self.influxdb_conn_id)
-        return True, f"InfluxDB {info.version} answers and shows {count} database{'' if count == 1 else 's'}."
+        if closed:
+            return False, f"InfluxDB {info.version} answers, but its snapshot_address cannot be used: {closed}."
+        words = f"InfluxDB {info.version} answers and shows {count} database{'' if count == 1 else 's'}."
+        return True, f"{words} Its backup port answers too." if settings.snapshot_address else words
 
 
 def _without_id(message: str, conn_id: str) -> str:

@@ -38,7 +38,7 @@ class Buckets:
 
     def policies(self, database: str) -> tuple[RetentionPolicy, ...]:
         """The buckets of a database as policies, sorted by name. Raises NotVisibleError when there is none."""
-        found = [bucket for bucket in self.listed() if bucket.database == database]
+        found = [bucket for bucket in self.listed(system=True) if bucket.database == database]
         if not found:
             raise self._not_found(database, None)
         self._refuse_twins(database, found)

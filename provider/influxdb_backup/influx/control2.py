@@ -123,7 +123,7 @@ class ControlPlane:
         self._name = settings.name or settings.url
         retries = urllib3.Retry(
             total=_TRIES,
-            read=False,
+            read=_TRIES,
             other=False,
             redirect=False,
             backoff_factor=0.2,

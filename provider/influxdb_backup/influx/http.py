@@ -53,6 +53,8 @@ RETRY_SECONDS = 30.0
 FIRST_CONTACT_SECONDS = 4.0
 """how long a server that never answered yet is tried: a wrong address is told soon, a restart later is waited for"""
 CONNECT_SECONDS = 10.0
+WHOLE_TRIES = 3
+"""how often a listing is asked for whose reply breaks off"""
 _CONNECTIONS = 16
 _LONGEST_REASON = 500
 
@@ -223,9 +225,17 @@ class Http:
         Raises ServerUnavailableError when no reply comes or a transient status stays; with ``retry=False`` a
         transient status is returned and a lost connection raises at once.
         """
-        with self.stream(method, path, parameters=parameters, body=body, headers=headers, retry=retry) as response:
-            content = ByteStream(response, self.name).read(None)
-            return Reply(response.status, response.headers, content)
+        for left in reversed(range(WHOLE_TRIES if retry and method == "GET" else 1)):
+            with self.stream(method, path, parameters=parameters, body=body, headers=headers, retry=retry) as response:
+                try:
+                    content = ByteStream(response, self.name).read(None)
+                except IncompleteReadError as error:
+                    if not left:
+                        raise
+                    logger.info("%s is asked again: %s", path, error.message)
+                    continue
+                return Reply(response.status, response.headers, content)
+        raise AssertionError("unreachable")
 
     def send(self, method: str, path: str, chunks: Iterator[bytes], *, size: int, seconds: float) -> Reply:
         """

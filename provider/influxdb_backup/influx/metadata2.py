@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from influxdb_backup.errors import IncompleteReadError, ServerError
-from influxdb_backup.influx.http import ByteStream, Http, Reply, status_error
+from influxdb_backup.influx.http import WHOLE_TRIES, ByteStream, Http, Reply, status_error
 from influxdb_backup.influx.pieces import group_window
 from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.model import Window
@@ -36,6 +36,16 @@ def metadata_groups(http: Http, bucket_id: str) -> list[Window] | None:
 
 def metadata_shards(http: Http) -> dict[str, tuple[ShardInfo, ...]]:
     """By a bucket's id its shards, without those that retention deleted. Raises as ``metadata_groups``."""
+    for left in reversed(range(WHOLE_TRIES)):
+        try:
+            return _metadata_shards(http)
+        except IncompleteReadError:
+            if not left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _metadata_shards(http: Http) -> dict[str, tuple[ShardInfo, ...]]:
     with http.stream("GET", "/api/v2/backup/metadata") as response:
         body = ByteStream(response, http.name)
         if response.status != 200:
