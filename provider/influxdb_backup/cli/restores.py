@@ -100,6 +100,10 @@ def restore(
         bool,
         typer.Option("--fingerprints", help="Read everything back, too, and compare it with the archive to the bit."),
     ] = False,
+    salvage: Annotated[
+        bool,
+        typer.Option("--salvage", help="Restore what is whole of damaged parts, name what is not, and end with 1."),
+    ] = False,
     unsigned_as_integer: Annotated[
         bool, typer.Option("--unsigned-as-integer", help="Write unsigned fields as integers, for a 1.x target.")
     ] = False,
@@ -167,6 +171,7 @@ def restore(
         max_rejects=max_rejects,
         unsigned_as_integer=unsigned_as_integer,
         fingerprints=fingerprints,
+        salvage=salvage,
         connections=connections,
         restore_id=restore_id,
     )
@@ -197,6 +202,8 @@ def restore(
         with _named_when_it_fails(opened, restore_id), output.progress(f"restore {restore_id}") as tell:
             report = job.restore(request, repository=opened, target=server, scope=scope, progress=tell)
     output.document(report) if json else _print_report(report)
+    if report.lost:
+        raise typer.Exit(1)
 
 
 @contextmanager
@@ -309,6 +316,7 @@ def _print_report(report: RestoreReport) -> None:
     facts += [("separated types", what) for what in report.separated]
     facts += [("widened", f"{what}: existed, and now keeps points for ever") for what in report.widened]
     facts += [("gap", what) for what in report.gaps]
+    facts += [("LOST", f"{lost.path}: {lost}") for lost in report.lost]
     if report.dropped_points:
         facts.append(("not written", f"{output.number(report.dropped_points)} points older than the target keeps"))
     if report.rejects:

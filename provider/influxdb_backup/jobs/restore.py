@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from influxdb_backup.archive.repository import Repository
+from influxdb_backup.errors import IntegrityError
 from influxdb_backup.influx.protocol import Server, WriteOptions
 from influxdb_backup.jobs.compare import compare_fingerprints
 from influxdb_backup.jobs.line_restore import refuse_names, restore_by_lines
@@ -150,15 +152,32 @@ def restore(
     run = _aimed(request, repository, target, scope, scratch, objections, progress)
     taken_up = _taken_up(run, objections)
     claim_once = partial(_claim_once, run, taken_up)
-    by_shards = None if taken_up.standing.steps else restore_by_shards(run, claim_once, scratch)
-    if by_shards is not None and scratch is None:  # or the same call would write over what came later
-        keep_progress(run, run.reads.units, Totals(), by_shards.totals, 0)
-    outcome = by_shards or restore_by_lines(run, taken_up.standing, claim_once, scratch)
+    with _telling_of_salvage(request):
+        by_shards = None if taken_up.standing.steps else restore_by_shards(run, claim_once, scratch)
+        if by_shards is not None and scratch is None:  # or the same call would write over what came later
+            keep_progress(run, run.reads.units, Totals(), by_shards.totals, 0)
+        outcome = by_shards or restore_by_lines(run, taken_up.standing, claim_once, scratch)
     if request.fingerprints:
         compare_fingerprints(run, by_shards=by_shards is not None)
     if scratch is None:
         unmark_target(run)
     return _report(run, outcome, taken_up.standing.steps, by_shards=by_shards is not None)
+
+
+@contextmanager
+def _telling_of_salvage(request: RestoreRequest) -> Iterator[None]:
+    """Adds to an error about a damaged part that what is whole of it can be restored."""
+    try:
+        yield
+    except IntegrityError as error:
+        if request.salvage or error.kind not in {"missing", "size", "digest"}:
+            raise
+        raise IntegrityError(
+            error.message,
+            hint=f"{error.hint} As a last way out, --salvage restores what is whole and names every lost row.",
+            kind=error.kind,
+            problems=error.problems,
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -219,6 +238,7 @@ def _report(run: RestoreRun, outcome: Outcome, done: Sequence[RestoreProgress], 
         separated=chosen.separated,
         widened=chosen.widen,
         gaps=reads.gaps,
+        lost=tuple(sorted(run.lost.values(), key=lambda lost: (lost.path, lost.first_row, lost.column or ""))),
         continued_units=sum(len(step.units) for step in done),
         writer="shard" if by_shards else "lines",
         written_again=outcome.written_again,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from influxdb_backup.archive.salvage import LostRows
 from influxdb_backup.model import RESTORE_MEDIA_TYPE, Int64, Name, Table, Value, Window
 
 ReadBackOf = Literal["counts", "files", "values"]
@@ -101,6 +102,8 @@ class RestoreReport(Value):
     widened: tuple[str, ...] = ()
     """policies of the target that had a shorter retention and now keep points for ever"""
     gaps: tuple[str, ...]
+    lost: tuple[LostRows, ...] = ()
+    """with ``salvage``: stretches of rows of damaged parts that were not restored, or not whole"""
     continued_units: int
     """parts that an earlier call with this id had written"""
     writer: Literal["lines", "shard"] = "lines"

@@ -126,7 +126,8 @@ def absorb_progress(run: RestoreRun, standing: Standing) -> Totals:
 def _add(run: RestoreRun, unit: Unit, totals: Totals) -> None:
     policy = run.target.policies[unit.table]
     table = Table(retention_policy=policy, measurement=unit.table.measurement)
-    if unit.whole and not run.request.tags and policy not in run.target.cutoffs:
+    counts_hold = not run.request.tags and not run.request.salvage
+    if unit.whole and counts_hold and policy not in run.target.cutoffs:
         totals.rows += unit.part.rows
         for count in unit.part.counts:
             totals.values += count.count

@@ -53,6 +53,8 @@ class RestoreRequest(Value):
     unsigned_as_integer: bool = False
     fingerprints: bool = False
     """everything is read back, too, and must have the archive's fingerprints"""
+    salvage: bool = False
+    """of a damaged part what is whole is restored, and the report names every row that is not; else damage ends it"""
     connections: int = 2
     writer: Literal["auto", "lines", "shard"] = "auto"
     """how points are written: by line protocol, or as whole shards, into a new database only; ``auto`` takes shards
@@ -116,6 +118,7 @@ def decide_reads(
     fingerprints of a target that is not to equal the archive.
     """
     _refuse_fingerprints(request)
+    _refuse_salvage(request)
     candidates, window = _candidates(request, repository)
     used = winners(candidates, window)
     manifests = dict(zip((ref.id for ref in used), at_once(repository.manifest, used), strict=True))
@@ -173,6 +176,16 @@ def _refuse_fingerprints(request: RestoreRequest) -> None:
             raise UsageError(
                 f"Fingerprints cannot be compared with {option}: the target would not hold what the archive does.",
                 hint="Leave one of them out; the counts are read back in any case.",
+            )
+
+
+def _refuse_salvage(request: RestoreRequest) -> None:
+    """What is left of a damaged part is not what the archive was: it has no fingerprint, and fills no whole shard."""
+    for asked, option in ((request.fingerprints, "--fingerprints"), (request.writer == "shard", "--writer shard")):
+        if request.salvage and asked:
+            raise UsageError(
+                f"What is left of damaged parts cannot be restored with {option}.",
+                hint=f"Leave out {option}; counts are read back in any case, and the lost rows are named.",
             )
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from influxdb_backup.archive.repository import Repository
+from influxdb_backup.archive.salvage import LostRows
 from influxdb_backup.columns import batch_columns
 from influxdb_backup.influx.protocol import Mark, WriteOptions, WriteResult, new_marked_name
 from influxdb_backup.jobs.progress import ProgressCallback
@@ -81,6 +82,9 @@ class RestoreRun:
     restore_id: str
     started: float
 
+    lost: dict[tuple[str, int, str | None], LostRows] = field(default_factory=dict)
+    """with ``salvage``: rows of damaged parts that cannot be read, by part, first row and field, as they are found"""
+
     unpublished: str = field(default_factory=lambda: new_marked_name("restore"))
     """what a new database is called until all of it is there, where the server can rename it"""
 
@@ -128,9 +132,20 @@ class Outcome:
 
 
 def batches(run: RestoreRun, unit: Unit, *, large: bool = False) -> Iterator[pa.RecordBatch]:
-    """The points of a unit that the request asks for, bounded as ``archive.parquet.read_batches`` says."""
+    """
+    The points of a unit that the request asks for, bounded as ``archive.parquet.read_batches`` says.
+
+    With ``salvage`` those that are whole; the rows that are not are noted in ``run.lost``.
+    """
     tags = dict(run.request.tags) or None
     window = None if unit.whole else unit.window
+    if run.request.salvage:
+
+        def note(lost: LostRows) -> None:
+            if lost.min_time < unit.window.end and lost.max_time >= unit.window.start:
+                run.lost[lost.path, lost.first_row, lost.column] = lost
+
+        return run.repository.read_part_salvaged(unit.part, unit.table.measurement, note, window=window, tags=tags)
     return iter(run.repository.read_part(unit.part, window=window, tags=tags, large=large))
 
 

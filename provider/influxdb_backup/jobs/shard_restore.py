@@ -54,6 +54,8 @@ def why_not_shards(run: RestoreRun) -> str | None:
         return "the request says so"
     if target.exists:
         return f"the database {printable(target.database)} exists already"
+    if request.salvage:
+        return "what is left of damaged parts fills no whole shard"
     if request.unsigned_as_integer:
         return "unsigned fields are to become integers"
     reason = why_not_fast() or target.server.shard_door_closed()
