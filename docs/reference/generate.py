@@ -134,7 +134,15 @@ Connections come from the environment: `INFLUXDB_BACKUP_CONN_<ID>` or Airflow's 
 (`influxdb-backup://user:password@host:8086`, each part percent-encoded) or as Airflow's JSON. A store's connection is
 of type `aws`, `google_cloud_platform` or `wasb`; without one the environment's own credentials are used. Results go to
 standard output; progress, warnings and errors to standard error. With `--json` a command prints one document with the
-field names of the program's models; 64-bit numbers, so all times in ns, are decimal strings."""
+field names of the program's models; 64-bit numbers are decimal strings, and an instant is there twice: `start` in ns
+and `start_rfc3339`. An error is then a document too, on standard output with the same exit status:
+`{"error": {"kind", "message", "hint", "problems"}}`.
+
+A backup (REF) is named by its id, by `plan@latest`, or by its date: `plan@2013-01-12` is the newest revision of the
+window that starts on that day (else of the one that holds it), `plan@2013-01-12T06:00Z` of the one that starts then,
+and `plan@2013-01-12#0` is one revision. On a terminal tables fit its width and GAP, FAILED and DAMAGED are red, unless
+`NO_COLOR` is set. `--install-completion` makes the shell complete commands and options, `--show-completion` prints its
+script; `-h` is `--help` everywhere."""
 
 
 def cli_page() -> str:

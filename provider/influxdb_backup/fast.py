@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import time
+from fnmatch import fnmatch
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -32,10 +33,27 @@ def why_not_fast() -> str | None:
     """Why the compiled loops are not used, for a log line; None when they are."""
     if not is_installed():
         return "the extra 'fast' is not installed (pip install 'airflow-provider-influxdb-backup[fast]')"
-    marks = list(_cache_folder().glob(_MARK.format("*")))  # any at all, before LLVM is loaded: it has 100 MB
-    if not marks or _mark() not in marks:
+    try:
+        folder = _cache_folder()
+        marks = [folder / name for name in os.listdir(folder) if fnmatch(name, _MARK.format("*"))]  # noqa: PTH208
+    except FileNotFoundError:
+        marks = []
+    except (OSError, RuntimeError) as error:  # a home that cannot be read, or none at all
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return f"their folder cannot be read: {reason} (set NUMBA_CACHE_DIR to one that can)"
+    if not marks or _mark() not in marks:  # any at all, before LLVM is loaded: it has 100 MB
         return "the loops are not compiled for this machine and user (run: influxdb-backup warm)"
     return None
+
+
+def cache_folder() -> Path | None:
+    """Where the machine code is kept, made when it is not there; None where nothing can be written."""
+    try:
+        folder = _cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def leave_mark() -> None:
@@ -61,6 +79,6 @@ def _cache_folder() -> Path:
     if chosen:
         return Path(chosen)
     beside = _FOLDER / "__pycache__"
-    if os.access(beside if beside.exists() else _FOLDER, os.W_OK):
+    if os.access(beside if os.path.exists(beside) else _FOLDER, os.W_OK):  # noqa: PTH110  never raises
         return beside
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "influxdb-backup"

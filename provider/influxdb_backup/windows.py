@@ -122,6 +122,33 @@ def format_window(window: Window) -> str:
     return f"{format_instant(window.start)} to {format_instant(window.end)}"
 
 
+def say_instant(instant: int) -> str:
+    """For people, in UTC: ``2013-01-12`` at midnight, else ``2013-01-12 06:00``, and seconds where there are some."""
+    text = format_instant(instant).removesuffix("Z").replace("T", " ")
+    if text.endswith(" 00:00:00"):
+        return text[:10]
+    return text.removesuffix(":00") if len(text) == 19 else text
+
+
+def say_length(nanoseconds: int) -> str:
+    """For people: ``1 day``, ``6 hours``, ``10 min``, ``30 s``; an empty text for what is not that round."""
+    for unit, size in (("day", 86400), ("hour", 3600)):
+        count, rest = divmod(nanoseconds, size * _SECOND)
+        if count and not rest:
+            return f"{count:,} {unit}{'' if count == 1 else 's'}"
+    for unit, size in (("min", 60), ("s", 1)):
+        count, rest = divmod(nanoseconds, size * _SECOND)
+        if 0 < count < 600 and not rest:
+            return f"{count} {unit}"
+    return ""
+
+
+def say_window(window: Window) -> str:
+    """For people, in UTC: ``2013-01-12, 1 day``, or start and end where the length is not round."""
+    start, length = say_instant(window.start), say_length(window.end - window.start)
+    return f"{start}, {length}" if length else f"{start} to {say_instant(window.end)}"
+
+
 def parse_duration(text: str) -> int:
     """Nanoseconds of an InfluxQL duration such as ``30m``, ``1h30m`` or ``7d``. Raises UsageError."""
     compact = text.strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,10 +38,11 @@ from influxdb_backup.errors import (
     StoreError,
     UsageError,
 )
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Manifest, Part, PlanIdentity, Ref, Value, Window, printable
-from influxdb_backup.windows import format_window, intersect
+from influxdb_backup.windows import format_instant, format_window, intersect, parse_instant
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 V = TypeVar("V", bound=Value)
 A = TypeVar("A")
@@ -254,13 +254,17 @@ class Repository:
 
     def ref(self, text: str) -> Ref:
         """
-        The ref that a person names: ``plan/start_end/revision``, ``plan/start_end`` (its newest revision) or
-        ``plan@latest`` (of the closed window with the latest end that has points).
+        The ref that a person names: ``plan/start_end/revision``, ``plan/start_end`` (its newest revision),
+        ``plan@latest`` (of the closed window with the latest end that has points), or ``plan@2013-01-12`` (the newest
+        revision of the window that starts then, else of the one that holds that day), ``plan@2013-01-12T06:00Z``, and
+        ``plan@2013-01-12#0`` for one revision.
 
-        Raises UsageError for another form, BackupNotFoundError when there is none.
+        Raises UsageError for another form and for a date of several windows, BackupNotFoundError when there is none.
         """
         if text.endswith("@latest"):
             return self._latest(text.removesuffix("@latest"))
+        if "@" in text:
+            return self._dated(text)
         plan, *rest = text.split("/")
         if len(rest) not in {1, 2}:
             raise UsageError(f"{text!r} is not a backup.", hint="Write plan@latest or plan/<start>_<end>/<revision>.")
@@ -277,6 +281,28 @@ class Repository:
             return self.read_ref(plan, window, int(rest[1]))
         except BackupNotFoundError:
             raise self._no_backup(f"There is no backup {text} in {self.url}.", plan) from None
+
+    def _dated(self, text: str) -> Ref:
+        plan, _, when = text.partition("@")
+        moment, _, number = when.partition("#")
+        stretch = _stretch(text, moment)
+        if number and not number.isdecimal():
+            raise UsageError(f"{number!r} is not a revision.", hint=f"Write {plan}@{moment}#0.")
+        names = [name for name in self.ref_names(layout.check_plan(plan)) if not name.tombstone]
+        windows = {name.window for name in names}
+        found = {window for window in windows if stretch.start <= window.start < stretch.end} or {
+            window for window in windows if window.start <= stretch.start < window.end
+        }
+        if len(found) > 1:
+            shown = [f"{plan}@{format_instant(start)}" for start in sorted({window.start for window in found})]
+            raise UsageError(
+                f"{text} means {len(found)} windows: {', '.join(shown[:3])}{' and more' if len(shown) > 3 else ''}.",
+                hint=f"Name one by its start, or by an id that `influxdb-backup list {plan} --ids` shows.",
+            )
+        revisions = [name.revision for name in names if name.window in found and number in ("", str(name.revision))]
+        if not revisions:
+            raise self._no_backup(f"There is no backup {text} in {self.url}.", plan)
+        return self.read_ref(plan, found.pop(), max(revisions))
 
     def _latest(self, plan: str) -> Ref:
         names = [name for name in self.ref_names(layout.check_plan(plan)) if not name.tombstone]
@@ -433,6 +459,19 @@ def _way_out(hint: str) -> Iterator[None]:
         raise FormatError(error.message, hint=error.hint or hint) from None
     except IntegrityError as error:
         raise IntegrityError(error.message, hint=hint, kind=error.kind) from None
+
+
+def _stretch(text: str, moment: str) -> Window:
+    """The day, minute or instant that a person wrote behind ``plan@``."""
+    day, instant = re.fullmatch(r"\d{4}-\d{2}-\d{2}", moment), re.sub(r"(T\d{2}:\d{2})Z?$", r"\1:00Z", moment)
+    try:
+        start = parse_instant(f"{moment}T00:00:00Z" if day else instant)
+        return Window(start=start, end=start + (86_400 * 10**9 if day else 1))
+    except (UsageError, ValueError):
+        raise UsageError(
+            f"{text!r} is not a backup.",
+            hint="Write plan@latest, plan@2013-01-12, plan@2013-01-12T06:00Z, or plan/<start>_<end>/<revision>.",
+        ) from None
 
 
 def _parse_marker(data: bytes, url: str) -> RepositoryDocument:

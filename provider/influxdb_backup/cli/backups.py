@@ -24,7 +24,7 @@ from influxdb_backup.cli.options import (
 from influxdb_backup.cli.session import RepositoryChoice, Session
 from influxdb_backup.cli.windows import optional_window
 from influxdb_backup.model import Manifest, Ref, printable
-from influxdb_backup.windows import format_instant, format_window, parse_window
+from influxdb_backup.windows import format_instant, format_window, parse_window, say_instant, say_window
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
@@ -88,7 +88,7 @@ def export(
 def list_(
     context: typer.Context,
     plan: Annotated[
-        str | None, typer.Argument(metavar="[PLAN]", help="Name of a plan; without it all plans in the repository.")
+        str | None, typer.Argument(metavar="PLAN", help="Name of a plan; without it all plans in the repository.")
     ] = None,
     start: OptionalStart = None,
     end: OptionalEnd = None,
@@ -98,7 +98,7 @@ def list_(
     repository_connection: RepositoryConnectionOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List backups: window, revision, rows, bytes, when it was read, and how far it was proved."""
+    """List backups: window, revision, rows, size, and how far, by what and when each was proved."""
     session: Session = context.obj
     within = optional_window(start, end)
     choice = RepositoryChoice(name=repository, url=repository_url, connection=repository_connection)
@@ -135,28 +135,39 @@ def _places(session: Session, choice: RepositoryChoice, plan: str | None) -> Ite
 
 
 def _print(found: list[Listed]) -> None:
-    output.table(
-        ("plan", "start", "end", "rev", "rows", "bytes", "read at", "state", "verified", "drilled"),
-        [
-            (
-                entry.ref.plan,
-                format_instant(entry.ref.window.start),
-                format_instant(entry.ref.window.end),
-                entry.ref.revision,
-                output.number(entry.ref.rows),
-                output.size(entry.ref.bytes),
-                format_instant(entry.ref.read_start),
-                entry.state,
-                entry.verified,
-                entry.drilled,
-            )
-            for entry in found
-        ],
-        numbers=("rev", "rows", "bytes"),
-    )
+    plans = sorted({entry.ref.plan for entry in found})
+    for at, plan in enumerate(plans):
+        entries = [entry for entry in found if entry.ref.plan == plan]
+        if len(plans) > 1:
+            if at:
+                output.line()
+            output.line(f"{plan}:")
+        _print_plan(entries)
+    if len(plans) > 1:
+        output.line()
     rows, size = sum(entry.ref.rows for entry in found), sum(entry.ref.bytes for entry in found)
     output.line(
         f"{output.counted(len(found), 'backup')}, {output.counted(rows, 'row')}, {output.size(size)}. Ids: --ids."
+    )
+
+
+def _print_plan(entries: list[Listed]) -> None:
+    noted = any(entry.state for entry in entries)
+    output.table(
+        ("window (UTC)", "rev", "rows", "size", "proved", *(("state",) if noted else ())),
+        [
+            (
+                say_window(entry.ref.window),
+                entry.ref.revision,
+                output.number(entry.ref.rows),
+                output.size(entry.ref.bytes),
+                entry.proved,
+                *((entry.state,) if noted else ()),
+            )
+            for entry in entries
+        ],
+        numbers=("rev", "rows", "size"),
+        alarms=("proved", "state"),
     )
 
 
@@ -180,36 +191,43 @@ def show(
     output.pairs(_facts(found, manifest))
     output.line()
     output.table(
-        ("table", "rows", "parts", "bytes", "first", "last", "columns"),
+        ("table", "rows", "size", "first (UTC)", "last"),
         [
             (
                 entry.table,
                 output.number(entry.rows),
-                len(entry.parts),
                 output.size(sum(part.size for part in entry.parts)),
-                format_instant(entry.min_time) if entry.min_time is not None else "",
-                format_instant(entry.max_time) if entry.max_time is not None else "",
-                ", ".join(f"{column.name} {column.type.value}" for column in entry.columns),
+                say_instant(entry.min_time) if entry.min_time is not None else "",
+                say_instant(entry.max_time) if entry.max_time is not None else "",
             )
             for entry in manifest.tables
         ],
-        numbers=("rows", "parts", "bytes"),
+        numbers=("rows", "size"),
+    )
+    output.line()
+    output.table(
+        ("table", "columns"),
+        [
+            (entry.table, ", ".join(f"{column.name} {column.type.value}" for column in entry.columns))
+            for entry in manifest.tables
+        ],
     )
     for table in manifest.evidence.unreadable:
-        output.line(f"not in the backup: {table.table}: {table.reason}")
+        output.verdict(f"NOT in the backup: {table.table}: {table.reason}")
 
 
 def _facts(ref: Ref, manifest: Manifest) -> list[tuple[str, object]]:
     source, evidence = manifest.source, manifest.evidence
     policies = ", ".join(printable(policy.name) for policy in source.retention_policies)
     return [
-        ("backup", ref.id),
+        ("backup", f"{ref.plan}, {say_window(ref.window)}, revision {ref.revision}"),
+        ("id", ref.id),
         ("window", format_window(ref.window) + (" (open when it was read)" if ref.open else "")),
         ("source", f"{source.database}, InfluxDB {source.version}" + (f", {source.name}" if source.name else "")),
-        ("retention policies", policies),
+        ("policies", policies),
         ("read", f"{format_instant(evidence.read_start)} to {format_instant(evidence.read_end)}"),
         ("rows", output.number(manifest.rows)),
-        ("bytes", output.size(manifest.bytes)),
+        ("size", output.size(manifest.bytes)),
         ("manifest", ref.manifest),
         ("written by", manifest.tool.package + (f", DAG run {manifest.tool.run_id}" if manifest.tool.run_id else "")),
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from influxdb_backup.cli import output
-from influxdb_backup.cli.listing import damaged_backups, plan_of
+from influxdb_backup.cli.listing import damaged_backups, plan_of, say_id
 from influxdb_backup.cli.options import (
     JsonOption,
     OptionalEnd,
@@ -19,11 +19,11 @@ from influxdb_backup.cli.options import (
     RepositoryOption,
     RepositoryUrlOption,
 )
-from influxdb_backup.cli.session import RepositoryChoice, Session
+from influxdb_backup.cli.session import RepositoryChoice, Session, plan_without_file
 from influxdb_backup.cli.windows import optional_window
 from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, StoreError, UsageError
 from influxdb_backup.model import Ref, VerifyLevel, VerifyReport, Window, printable
-from influxdb_backup.windows import format_instant, format_window, intersect
+from influxdb_backup.windows import format_instant, intersect, say_instant, say_length, say_window
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.layout import RefName
@@ -95,10 +95,10 @@ def verify(
 
     def prove(one: Ref) -> None:
         try:
-            with output.progress(f"verify {one.id}") as tell:
+            with output.progress(f"verify {say_id(one.id)}") as tell:
                 report = run_verify(opened, one, level, progress=tell, record=record)
         except StoreError as error:
-            output.note(f"NOT VERIFIED: {one.id}")
+            output.note(f"NOT VERIFIED: {say_id(one.id)}")
             unknown.append(error)
             return
         reports.append(report)
@@ -132,12 +132,12 @@ def _newest(refs: tuple[Ref, ...]) -> list[Ref]:
 def _print(report: VerifyReport) -> None:
     if report.ok:
         output.line(
-            f"{report.level.value}: {report.ref}: {output.counted(report.rows, 'row')} in "
+            f"{report.level.value}: {say_id(report.ref)}: {output.counted(report.rows, 'row')} in "
             f"{output.counted(report.parts, 'part')}, "
             f"{output.size(report.bytes)}, {output.seconds(report.seconds)}"
         )
         return
-    output.line(f"NOT {report.level.value}: {report.ref}")
+    output.verdict(f"NOT {report.level.value}: {say_id(report.ref)}")
     for problem in report.problems:
         place = "" if problem.object in problem.message else f"{problem.object}: "
         output.line(f"  {problem.kind}: {place}{problem.message}")
@@ -157,6 +157,8 @@ def coverage(
         ),
     ] = False,
     repository: RepositoryOption = None,
+    repository_url: RepositoryUrlOption = None,
+    repository_connection: RepositoryConnectionOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show which stretch of time has a backup. The exit status is 1 for gaps, known damage and stale windows."""
@@ -165,10 +167,20 @@ def coverage(
     from influxdb_backup.jobs.identity import refuse_other_plan
 
     session: Session = context.obj
-    chosen = session.plan(plan)
+    choice = RepositoryChoice(name=repository, url=repository_url, connection=repository_connection)
+    if choice.url is None:
+        session.plan(plan)
     within = optional_window(start, end)
-    opened = session.repository(RepositoryChoice(name=repository), plan)
-    refuse_other_plan(chosen, opened)
+    opened = session.repository(choice, plan if choice.url is None else None)
+    known = session.known_plan(plan)
+    if recheck and known is None:
+        raise UsageError(
+            f"--recheck asks the server of the plan {plan!r}, which only a configuration file names.",
+            hint="Put --config FILE before the command, or leave --recheck out.",
+        )
+    chosen = known or plan_without_file(opened, plan)
+    if known is not None:
+        refuse_other_plan(chosen, opened)
     refs = opened.refs(plan, on_damage=count_as_gap)
     report = run_coverage(chosen, refs, range=within, now=time.time_ns())
     touched = [ref for ref in _newest(refs) if report.range and intersect(ref.window, report.range)]
@@ -207,7 +219,7 @@ def _print_coverage(plan: Plan, report: CoverageReport, damaged: Sequence[Ref]) 
     if report.range is None:
         output.line(f"The plan {plan.name} has no start and no backups: nothing is due.")
         return
-    output.line(f"{plan.name}, {format_window(report.range)}")
+    output.line(f"{plan.name}, {say_window(report.range)}, in UTC")
     stretches = [
         (window.start, window.end, state)
         for state, windows in (
@@ -219,17 +231,18 @@ def _print_coverage(plan: Plan, report: CoverageReport, damaged: Sequence[Ref]) 
         for window in windows
     ]
     output.table(
-        ("start", "end", "state"),
-        [(format_instant(a), format_instant(b), state) for a, b, state in sorted(stretches)],
+        ("from", "to", "length", "state"),
+        [(say_instant(a), say_instant(b), say_length(b - a), state) for a, b, state in sorted(stretches)],
+        alarms=("state",),
     )
     if report.unreadable:
         output.line(f"The newest backup could not read {output.counted(report.unreadable, 'table')}.")
     for ref in damaged:
-        output.line(f"DAMAGED: {ref.id}: {_AGAIN}: {_export_command(ref.plan, ref.window)}")
+        output.verdict(f"DAMAGED: {say_id(ref.id)}: {_AGAIN}: {_export_command(ref.plan, ref.window)}")
     for window in report.stale:
-        output.line(_stale_line(plan.name, window, [one for one in report.changes if one.window == window]))
+        output.verdict(_stale_line(plan.name, window, [one for one in report.changes if one.window == window]))
     for rest in report.unjudged:
-        output.line(f"NOT COMPARED: {format_window(rest.window)}: {rest.reason}")
+        output.verdict(f"NOT COMPARED: {say_window(rest.window)}: {rest.reason}")
     for gap in report.gaps:
         output.line(f"fill it: {backfill_command(plan, gap)}")
         output.line(f"     or as one window: {_export_command(plan.name, gap)}")
@@ -245,7 +258,7 @@ def _stale_line(plan: str, window: Window, changes: Sequence[Change]) -> str:
     flags = ["--accept-shrink"] if any(one.counted < one.backed_up for one in changes) else []
     flags += ["--accept-missing"] if not all(one.listed for one in changes) else []
     deleted = f" (if points were deleted on purpose, with {' '.join(flags)})" if flags else ""
-    return f"STALE: {shown}{more}: back it up again{deleted}: {_export_command(plan, window)}"
+    return f"STALE: {say_window(window)}: {shown}{more}: back it up again{deleted}: {_export_command(plan, window)}"
 
 
 def _export_command(plan: str, window: Window) -> str:

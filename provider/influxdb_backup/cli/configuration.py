@@ -14,7 +14,7 @@ from influxdb_backup.config.load import load
 from influxdb_backup.config.model import Config
 from influxdb_backup.windows import format_duration, format_instant
 
-app = typer.Typer(help="Check the configuration file.", no_args_is_help=True)
+app = typer.Typer(help="Check the configuration file.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()

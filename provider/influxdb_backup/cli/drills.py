@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from influxdb_backup.cli import output
-from influxdb_backup.cli.listing import plan_of
+from influxdb_backup.cli.listing import plan_of, say_id
 from influxdb_backup.cli.options import (
     JsonOption,
     PlanArgument,
@@ -27,13 +27,11 @@ from influxdb_backup.cli.options import (
     TargetVerifyTlsOption,
     secret_of,
 )
-from influxdb_backup.cli.session import RepositoryChoice, ServerChoice, Session
-from influxdb_backup.config.model import Plan
-from influxdb_backup.errors import BackupNotFoundError, UsageError
+from influxdb_backup.cli.session import RepositoryChoice, ServerChoice, Session, plan_without_file
+from influxdb_backup.errors import UsageError
 from influxdb_backup.model import printable
 
 if TYPE_CHECKING:
-    from influxdb_backup.archive.repository import Repository
     from influxdb_backup.jobs.drill import Cleaned
     from influxdb_backup.jobs.drills import DrillReport
 
@@ -83,7 +81,7 @@ def drill(
         session.plan(plan)
     opened = session.repository(choice, plan if choice.url is None else None)
     known = session.known_plan(plan)
-    chosen = known or _without_file(opened, plan)
+    chosen = known or plan_without_file(opened, plan)
     default = (known.drill.connection if known.drill else None) or known.connection if known else None
     target = ServerChoice(
         connection=target_connection,
@@ -107,16 +105,6 @@ def drill(
         raise typer.Exit(1)
 
 
-def _without_file(repository: Repository, plan: str) -> Plan:
-    """A plan from what the repository knows of it: its database; no checks of one's own."""
-    identity = repository.plan_identity(plan)
-    if identity is None:
-        raise BackupNotFoundError(
-            f"{repository.url} has no plan {plan!r}.", hint="`influxdb-backup list` shows what there is."
-        )
-    return Plan(name=plan, database=identity.database, repositories=("repository",))
-
-
 def _print_cleaned(cleaned: Cleaned, server: str, *, json: bool) -> None:
     if json:
         output.document(asdict(cleaned))
@@ -136,7 +124,7 @@ def _print_cleaned(cleaned: Cleaned, server: str, *, json: bool) -> None:
 
 
 def _print(report: DrillReport) -> None:
-    output.line(f"{_verdict(report)}: {report.ref}")
+    output.verdict(f"{_verdict(report)}: {say_id(report.ref)}")
     output.pairs(
         [
             (
@@ -152,9 +140,11 @@ def _print(report: DrillReport) -> None:
         ]
     )
     for check in report.checks:
-        output.line(f"check {'ok' if check.ok else 'FAILED'}: {check.query}: {check.value} ({check.message})")
+        output.verdict(f"check {'ok' if check.ok else 'FAILED'}: {check.query}: {check.value} ({check.message})")
     for problem in report.problems:
-        output.line(f"  {problem.kind}: {problem.object}: {problem.message}")
+        if problem.kind == "check":  # told above
+            continue
+        output.verdict(f"  {problem.kind}: {problem.object}: {problem.message}")
 
 
 def _verdict(report: DrillReport) -> str:

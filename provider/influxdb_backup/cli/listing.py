@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from influxdb_backup.errors import UsageError
 from influxdb_backup.model import Ref, VerifyLevel, VerifyReport, Window
+from influxdb_backup.windows import parse_key, say_instant, say_window
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
@@ -25,6 +26,8 @@ class Listed:
     """the check that counts, of this very manifest"""
     drill: DrillReport | None
     """the newest drill of this very manifest"""
+    checked_at: int | None = None
+    """when ``check`` was made, ns"""
 
     @property
     def state(self) -> str:
@@ -35,18 +38,22 @@ class Listed:
         return ", ".join(words)
 
     @property
-    def verified(self) -> str:
-        """The level that holds, ``DAMAGED``, or empty when it was never verified."""
-        if self.check is None:
-            return ""
-        return self.check.level.value if self.check.ok else "DAMAGED"
+    def proved(self) -> str:
+        """
+        How far, by what and when: ``restorable, drill 2026-01-31``, ``DAMAGED, verify 2026-02-01``, or empty.
 
-    @property
-    def drilled(self) -> str:
-        """``ok``, ``FAILED``, or empty when it was never drilled."""
-        if self.drill is None:
-            return ""
-        return "ok" if self.drill.ok else "FAILED"
+        What failed last stands before what held; else what proves more.
+        """
+        checked = drilled = ""
+        if self.check is not None:
+            at = f" {say_instant(self.checked_at)[:10]}" if self.checked_at is not None else ""
+            checked = f"{self.check.level.value if self.check.ok else 'DAMAGED'}, verify{at}"
+        if self.drill is not None:
+            word = "restorable" if self.drill.ok else "FAILED"
+            drilled = f"{word}, drill {say_instant(self.drill.started_at)[:10]}"
+        if self.check is not None and not self.check.ok:
+            return checked
+        return drilled or checked
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
@@ -55,7 +62,12 @@ class Listed:
             "ref": self.ref,
             "verified": None
             if self.check is None
-            else {"ok": self.check.ok, "level": self.check.level.value, "problems": self.check.problems},
+            else {
+                "ok": self.check.ok,
+                "level": self.check.level.value,
+                "problems": self.check.problems,
+                "ended_at": None if self.checked_at is None else str(self.checked_at),
+            },
             "drilled": None
             if self.drill is None
             else {
@@ -84,25 +96,38 @@ def list_backups(
         known = drills.get(drill.manifest)
         if known is None or drill.started_at >= known.started_at:
             drills[drill.manifest] = drill
-    return [Listed(ref, counting_check(checks.get(ref.manifest, ())), drills.get(ref.manifest)) for ref in refs]
+    times = {id(check): at for made in checks.values() for at, check in made}
+    found = []
+    for ref in refs:
+        check = counting_check([check for _, check in checks.get(ref.manifest, ())])
+        found.append(Listed(ref, check, drills.get(ref.manifest), times.get(id(check))))
+    return found
 
 
 def damaged_backups(repository: Repository, plan: str, refs: Sequence[Ref]) -> list[Ref]:
     """Those refs that a kept verification found damaged."""
     checks = _checks(repository, plan) if refs else {}
-    counting = [(ref, counting_check(checks.get(ref.manifest, ()))) for ref in refs]
+    counting = [(ref, counting_check([check for _, check in checks.get(ref.manifest, ())])) for ref in refs]
     return [ref for ref, check in counting if check is not None and not check.ok]
 
 
-def _checks(repository: Repository, plan: str) -> dict[str, list[VerifyReport]]:
-    """The kept verifications of each manifest, in order of time."""
+def _checks(repository: Repository, plan: str) -> dict[str, list[tuple[int | None, VerifyReport]]]:
+    """The kept verifications of each manifest with when they were made, in order of time."""
     from influxdb_backup.archive import layout
     from influxdb_backup.archive.repository import pass_over
 
-    checks: dict[str, list[VerifyReport]] = {}
-    for _, check in repository.read_documents(layout.report_prefix(layout.CHECKS, plan), VerifyReport, pass_over):
-        checks.setdefault(check.manifest, []).append(check)
+    checks: dict[str, list[tuple[int | None, VerifyReport]]] = {}
+    for key, check in repository.read_documents(layout.report_prefix(layout.CHECKS, plan), VerifyReport, pass_over):
+        checks.setdefault(check.manifest, []).append((_time_of(key), check))
     return checks
+
+
+def _time_of(key: str) -> int | None:
+    """When a report was made, as its key says; None for a name that is not of this form."""
+    try:
+        return parse_key(key.rsplit("/", 1)[-1].partition("_")[0])
+    except UsageError:
+        return None
 
 
 def counting_check(checks: Sequence[VerifyReport]) -> VerifyReport | None:
@@ -119,6 +144,14 @@ def counting_check(checks: Sequence[VerifyReport]) -> VerifyReport | None:
     return max(reversed(found.held), key=lambda check: _LEVELS.index(check.level), default=None)
 
 
+def say_id(ref: str) -> str:
+    """A backup's id for people: ``telemetry, 2013-01-12, 1 day, revision 0``; another text stays as it is."""
+    from influxdb_backup.archive import layout
+
+    name = layout.parse_ref_key(f"{layout.REFS}{ref}.json")
+    return ref if name is None else f"{name.plan}, {say_window(name.window)}, revision {name.revision}"
+
+
 def plan_of(ref: str) -> str:
     """The plan in ``plan@latest`` or ``plan/…``. Raises UsageError for another form."""
     for separator in ("/", "@"):
@@ -126,5 +159,6 @@ def plan_of(ref: str) -> str:
         if found:
             return plan
     raise UsageError(
-        f"{ref!r} is not a backup.", hint=f"Write {ref}@latest, or an id that `influxdb-backup list --ids` shows."
+        f"{ref!r} is not a backup.",
+        hint=f"Write {ref}@latest, {ref}@2013-01-12, or an id of `influxdb-backup list --ids`.",
     )

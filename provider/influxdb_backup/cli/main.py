@@ -14,15 +14,16 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from influxdb_backup import __version__
 from influxdb_backup.cli import backups, checks, configuration, databases, drills, repositories, restores, scrub, warm
-from influxdb_backup.cli.output import OutputError, failure, note, trace
+from influxdb_backup.cli.output import OutputError, Teller, note, trace
 from influxdb_backup.cli.session import CONFIG_VARIABLE, Session
 from influxdb_backup.errors import InfluxdbBackupError, UsageError
 from influxdb_backup.messages import MASKER, hide, shown_lines
@@ -30,6 +31,8 @@ from influxdb_backup.messages import MASKER, hide, shown_lines
 HELD, DID_NOT_HOLD, USAGE, INTERRUPTED = 0, 1, 2, 130
 _INTERRUPTED = "Interrupted. No half-made backup is visible in the repository."
 
+_WRONG_CALL: type[Exception] = typer.BadParameter.__mro__[2]
+"""the root of what the library raises for a call that it cannot understand, wherever it keeps it"""
 _SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -47,7 +50,8 @@ app = typer.Typer(
     help="Back up, verify, restore and drill InfluxDB databases by time window.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(configuration.app, name="config")
 app.add_typer(repositories.app, name="repo")
@@ -105,12 +109,28 @@ def _show_log(context: typer.Context) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Errors are a message and a hint, never a traceback."""
+    if arguments is None:
+        sys.meta_path.insert(0, _WithoutPandas())
     given = list(sys.argv[1:] if arguments is None else arguments)
     _prepare_streams()
     with _stopped_as_by_ctrl_c() as stopped, MASKER.forgetting(), _safe_log():
         hide(*(os.environ.get(name) for name in _SECRET_VARIABLES))
         status = _run(given)
         return 128 + stopped[0] if stopped and status == INTERRUPTED else status
+
+
+class _WithoutPandas(MetaPathFinder):
+    """
+    Says that pandas is not installed, in a process that is one command.
+
+    pyarrow asks for it when it makes its first array, and importing it took 0.4 s; no command makes a data frame.
+    """
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        """Nothing, so that the next finder is asked. Raises ModuleNotFoundError for pandas."""
+        del path, target
+        if fullname == "pandas":
+            raise ModuleNotFoundError("A command of influxdb-backup uses no pandas.", name=fullname)
 
 
 class _SafeFormatter(logging.Formatter):
@@ -140,35 +160,49 @@ def _safe_log() -> Iterator[None]:
 
 
 def _run(given: list[str]) -> int:
+    tell = Teller(as_json="--json" in given)
     try:
-        app(given, prog_name="influxdb-backup")
-    except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # typer ends like this at Ctrl-C, and says nothing
-            failure(_INTERRUPTED)
-        return ended.code if isinstance(ended.code, int) else HELD
-    except KeyboardInterrupt:
-        failure(_INTERRUPTED)
+        ended = app(given, prog_name="influxdb-backup", standalone_mode=False)
+        return ended if isinstance(ended, int) else HELD
+    except SystemExit as error:  # completion ends like this
+        return error.code if isinstance(error.code, int) else HELD
+    except (typer.Abort, KeyboardInterrupt):
+        tell.failure(_INTERRUPTED, kind="interrupted")
         return INTERRUPTED
+    except _WRONG_CALL as error:
+        return _refuse_call(error, tell)
     except BrokenPipeError:
         _discard_output()
         return DID_NOT_HOLD
     except OutputError as error:
-        failure(str(error), "What the command did is done; `influxdb-backup list` shows what there is.")
+        hint = "What the command did is done; `influxdb-backup list` shows what there is."
+        Teller(as_json=False).failure(str(error), hint)
         _discard_output()
         return DID_NOT_HOLD
     except InfluxdbBackupError as error:
         if "--debug" in given:
             trace(error)
-        failure(error.message, error.hint)
-        for problem in getattr(error, "problems", ()):
-            note(f"  {problem}")
+        tell.failure(error.message, error.hint, kind=error.kind, problems=getattr(error, "problems", ()))
         return USAGE if isinstance(error, UsageError) else DID_NOT_HOLD
     except Exception as error:  # noqa: BLE001  whatever it is, a person gets a sentence and a status
         if "--debug" in given:
             trace(error)
-        failure(f"{type(error).__name__}: {error}", "This is a defect; --debug before the command shows where.")
+        words = f"{type(error).__name__}: {error}"
+        tell.failure(words, "This is a defect; --debug before the command shows where.", kind="defect")
         return DID_NOT_HOLD
-    return HELD
+
+
+def _refuse_call(error: Any, tell: Teller) -> int:
+    """Says what is wrong with the words of a call, and how the command is called."""
+    context, message = error.ctx, error.format_message()
+    if message.startswith("Usage: "):  # no words at all: the help
+        sys.stderr.write(message + "\n")
+        return int(error.exit_code)
+    command = context.command_path if context is not None else "influxdb-backup"
+    if context is not None and not tell.as_json:
+        note(context.get_usage())
+    tell.failure(message, f"`{command} --help` shows what there is.", kind="usage")
+    return int(error.exit_code)
 
 
 def _prepare_streams() -> None:

@@ -54,7 +54,7 @@ def secret_of(context: typer.Context, option: str, value: str | None, file: Path
 
 
 PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="Name of a plan of the configuration file.")]
-RefArgument = Annotated[str, typer.Argument(metavar="REF", help="A backup: plan/start_end/revision, or plan@latest.")]
+RefArgument = Annotated[str, typer.Argument(metavar="REF", help="A backup: plan@latest, plan@2013-01-12, or its id.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 StartOption = Annotated[
     str, typer.Option("--start", metavar="TIME", help="Start, RFC 3339 with a zone: 2026-01-31T00:00:00Z.")

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, TextIO
+from unicodedata import combining, east_asian_width
 
 from pydantic import BaseModel
 
-from influxdb_backup.messages import printable, shown, shown_lines
+from influxdb_backup.messages import mask, printable, shown, shown_lines
+from influxdb_backup.windows import format_instant
 
 if TYPE_CHECKING:
     from influxdb_backup.jobs.progress import Progress as JobProgress
@@ -21,6 +28,13 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 5.0
 """at most one progress line in this time where there is no terminal"""
+_BOLD, _RED = "1", "1;31"
+_ALARM = re.compile(r"\b(?:GAP|FAILED|DAMAGED|STALE|NOT [A-Z]+|NOT|NO|NONE|REFUSED|Error)\b")
+_NARROWEST = 10
+_TIMES = frozenset(
+    {"start", "end", "read_start", "read_end", "min_time", "max_time", "started_at", "dropped_at", "ended_at", "newest"}
+)
+"""fields that hold an instant in ns; documents have them as RFC 3339 too"""
 _UNITS = {
     "read": "pieces",
     "check": "parts",
@@ -38,7 +52,8 @@ class OutputError(Exception):
 
 def document(value: BaseModel | dict[str, Any]) -> None:
     """
-    One JSON document on standard output: field names of the models, 64-bit numbers as decimal strings.
+    One JSON document on standard output: field names of the models, 64-bit numbers as decimal strings, instants also
+    as RFC 3339.
 
     Where standard output is not UTF-8 the document is ASCII, since JSON knows no other encoding.
     """
@@ -56,12 +71,20 @@ def _dumped(value: Any, *, is_utf8: bool) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return _plain(value.model_dump(mode="json"))
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: told for name, item in value.items() for key, told in _entries(name, _plain(item))}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _entries(name: Any, value: Any) -> Iterator[tuple[Any, Any]]:
+    """An instant is there twice: ``start`` in ns as a decimal string, and ``start_rfc3339``."""
+    yield name, value
+    if name in _TIMES and isinstance(value, str) and value.lstrip("-").isdecimal():
+        with suppress(OverflowError, ValueError):
+            yield f"{name}_rfc3339", format_instant(int(value))
 
 
 def line(text: str = "") -> None:
@@ -93,11 +116,24 @@ def note(text: str) -> None:
     sys.stderr.write(shown(text) + "\n")
 
 
-def failure(message: str, hint: str = "") -> None:
-    """An error for a person: what is wrong, and what to do."""
-    sys.stderr.write(f"Error: {_lines(message)}\n")
-    if hint:
-        sys.stderr.write(f"Hint: {shown(hint)}\n")
+@dataclass(frozen=True)
+class Teller:
+    """How errors are put out: for a person on standard error, or as the one JSON document on standard output."""
+
+    as_json: bool
+
+    def failure(self, message: str, hint: str = "", *, kind: str = "error", problems: Sequence[str] = ()) -> None:
+        """An error: what is wrong, what to do, its stable word for programs, and every finding."""
+        if self.as_json:
+            found = {"kind": kind, "message": mask(message), "hint": mask(hint), "problems": [*map(mask, problems)]}
+            with suppress(OutputError, BrokenPipeError):
+                document({"error": found})
+            return
+        sys.stderr.write(f"{_painted('Error', sys.stderr)}: {_lines(message)}\n")
+        if hint:
+            sys.stderr.write(f"Hint: {shown(hint)}\n")
+        for problem in problems:
+            note(f"  {problem}")
 
 
 def _lines(message: str) -> str:
@@ -111,40 +147,108 @@ def trace(error: BaseException) -> None:
         sys.stderr.write(shown_lines(text))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[str] = ()) -> None:
-    """A table on standard output; ``numbers`` names the columns that are aligned to the right."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[str] = (), alarms: Sequence[str] = ()
+) -> None:
+    """
+    A table on standard output.
+
+    ``numbers`` names the columns that are aligned to the right, ``alarms`` those whose words in capitals are coloured.
+    On a terminal the widest texts are wrapped so that it fits; elsewhere every row is one line.
+    """
     texts = [[shown(str(cell)) for cell in row] for row in rows]
+    widths = [max(_width(column), *(_width(row[at]) for row in texts), 0) for at, column in enumerate(columns)]
     if sys.stdout.isatty():
-        _rich_table(columns, texts, numbers)
-        return
-    widths = [max(len(column), *(len(row[at]) for row in texts), 0) for at, column in enumerate(columns)]
-    for row in [list(columns), *texts]:
-        cells = [
-            cell.rjust(width) if column in numbers else cell.ljust(width)
-            for cell, width, column in zip(row, widths, columns, strict=True)
-        ]
-        _put("  ".join(cells).rstrip())
+        _narrow(widths, [at for at, column in enumerate(columns) if column not in numbers], terminal_columns())
+    for index, row in enumerate([list(columns), *texts]):
+        wrapped = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for cells in zip_longest(*wrapped, fillvalue=""):
+            aligned = [
+                _aligned(cell, width, right=column in numbers, is_last=column == columns[-1])
+                for cell, width, column in zip(cells, widths, columns, strict=True)
+            ]
+            if index == 0:
+                _put(_styled("  ".join(aligned).rstrip(), _BOLD, sys.stdout))
+            else:
+                painted = [
+                    _painted(cell, sys.stdout) if column in alarms else cell
+                    for cell, column in zip(aligned, columns, strict=True)
+                ]
+                _put("  ".join(painted).rstrip())
 
 
-def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def terminal_columns() -> int:
+    """How wide the terminal is."""
+    return shutil.get_terminal_size((80, 24)).columns
 
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        shown.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(cell) for cell in row))
-    Console().print(shown)
+
+def _narrow(widths: list[int], flexible: Sequence[int], most: int) -> None:
+    """Takes from the widest of the flexible columns until the table fits, and leaves each readable."""
+    while sum(widths) + 2 * (len(widths) - 1) > most and flexible:
+        widest = max(flexible, key=lambda at: widths[at])
+        if widths[widest] <= _NARROWEST:
+            return
+        widths[widest] -= 1
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    if _width(text) <= width:
+        return [text]
+    lines, rest = [], text
+    while _width(rest) > width:
+        end = 1
+        while end < len(rest) and _width(rest[: end + 1]) <= width:
+            end += 1
+        space = rest.rfind(" ", 0, end + 1)
+        end = space if space > width // 2 else end
+        lines.append(rest[:end].rstrip())
+        rest = rest[end:].lstrip()
+    return [*lines, rest] if rest else lines
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: some letters take two, and marks above letters none."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if east_asian_width(one) in "WF" else 0 if combining(one) else 1 for one in text)
+
+
+def _aligned(cell: str, width: int, *, right: bool, is_last: bool) -> str:
+    space = " " * (width - _width(cell))
+    if right:
+        return space + cell
+    return cell if is_last else cell + space
+
+
+def _has_colour(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _styled(text: str, style: str, stream: TextIO) -> str:
+    return f"\x1b[{style}m{text}\x1b[0m" if text and _has_colour(stream) else text
+
+
+def _painted(text: str, stream: TextIO) -> str:
+    """The text with its alarming words (written in capitals, and ``Error``) in red: readable on dark and on light."""
+    if not _has_colour(stream):
+        return text
+    return _ALARM.sub(lambda found: f"\x1b[{_RED}m{found[0]}\x1b[0m", text)
+
+
+def verdict(text: str) -> None:
+    """As ``line``, for a sentence whose words in capitals (GAP, FAILED, DAMAGED) are coloured on a terminal."""
+    _put(_painted(shown(text), sys.stdout))
 
 
 def pairs(rows: Sequence[tuple[str, object]]) -> None:
-    """Names and values, one a line."""
+    """Names and values, one a line; on a terminal a value that does not fit stands below its name, to be copied."""
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        line(f"{name.ljust(width)}  {value}".rstrip())
+        text = f"{name.ljust(width)}  {value}".rstrip()
+        if sys.stdout.isatty() and _width(text) > terminal_columns():
+            line(name)
+            text = f"  {value}"
+        line(text)
 
 
 def number(value: int) -> str:

@@ -10,7 +10,7 @@ from influxdb_backup.cli import output
 from influxdb_backup.cli.options import JsonOption, RepositoryConnectionOption
 from influxdb_backup.cli.session import RepositoryChoice, Session
 
-app = typer.Typer(help="Make and check repositories.", no_args_is_help=True)
+app = typer.Typer(help="Make and check repositories.", no_args_is_help=True, rich_markup_mode=None)
 RepositoryArgument = Annotated[
     str, typer.Argument(metavar="REPOSITORY", help="Name of a repository of the configuration file, or a URL.")
 ]

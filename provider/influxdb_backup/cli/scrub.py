@@ -71,6 +71,7 @@ def scrub_server(
                 )
                 for policy in found
             ],
+            numbers=("shard groups", "rows"),
         )
         for policy in found:
             for damage in policy.damages:

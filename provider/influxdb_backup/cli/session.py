@@ -176,6 +176,16 @@ class Session:
         return entry.url, entry.connection
 
 
+def plan_without_file(repository: Repository, plan: str) -> Plan:
+    """A plan from what the repository knows of it: its database; no start, schedule or checks of one's own."""
+    identity = repository.plan_identity(plan)
+    if identity is None:
+        raise BackupNotFoundError(
+            f"{repository.url} has no plan {plan!r}.", hint="`influxdb-backup list` shows what there is."
+        )
+    return Plan(name=plan, database=identity.database, repositories=("repository",))
+
+
 @contextmanager
 def _opened(settings: ServerSettings) -> Iterator[Server]:
     from influxdb_backup.influx.connection import connect

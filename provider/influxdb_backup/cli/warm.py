@@ -8,7 +8,7 @@ import typer
 
 from influxdb_backup.cli import output
 from influxdb_backup.errors import UsageError
-from influxdb_backup.fast import is_installed, leave_mark, why_not_fast
+from influxdb_backup.fast import cache_folder, is_installed, leave_mark, why_not_fast
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +25,12 @@ def warm() -> None:
     if why_not_fast() is None:
         output.line("The loops are compiled.")
         return
+    folder = cache_folder()
+    if folder is None:
+        raise UsageError(
+            "There is no folder for the compiled loops that can be written.",
+            hint="Set NUMBA_CACHE_DIR to one, for this command and for those that back up and restore.",
+        )
     from influxdb_backup.fingerprint_kernels import exercise as exercise_fingerprint
     from influxdb_backup.influx.fast_lines import exercise as exercise_lines
     from influxdb_backup.influx.fast_rows import exercise as exercise_rows

@@ -86,7 +86,8 @@ def loads(text: str, path: Path) -> Config:
     _references(defaults, plans, document, problems)
     final: dict[str, Plan] = {}
     for name, entry in plans.items():
-        plan = problems.check(Plan, {**entry, "name": name}, ("plans", name))
+        called = name if re.fullmatch(PLAN_NAME, name) else "wrong"  # what it holds is checked all the same
+        plan = problems.check(Plan, {**entry, "name": called}, ("plans", name))
         if plan is not None:
             final[name] = plan
     problems.raise_any()
@@ -178,7 +179,7 @@ def _named(document: Mapping[str, Any], key: str, problems: _Problems) -> dict[s
             problems.add(
                 (key, name), "the name must be 1 to 64 of a-z, 0-9, '_' and '-', and start with a letter or a digit."
             )
-        elif not isinstance(entry, dict):
+        if not isinstance(entry, dict):
             problems.add((key, name), "must be a mapping of keys and values.")
         else:
             entries[name] = entry

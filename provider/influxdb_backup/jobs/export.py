@@ -32,6 +32,7 @@ from influxdb_backup.jobs.selection import (
     refuse_expired,
     select_policies,
     select_tables,
+    visible_policies,
 )
 from influxdb_backup.jobs.shard_reading import ShardReading, telling_last_backup
 from influxdb_backup.jobs.window_reader import WindowReader
@@ -262,7 +263,7 @@ def _refuse_unreadable(plan: Plan, unreadable: Sequence[UnreadableTable]) -> Non
 
 def _list(reader: WindowReader, previous: Manifest | None, read_start: int, options: ExportOptions) -> _Reading:
     plan, server, window = reader.plan, reader.server, reader.window
-    policies = select_policies(plan, server.retention_policies(plan.database))
+    policies = select_policies(plan, visible_policies(plan, server))
     if not options.accept_expired:
         refuse_expired(policies, window, max(read_start, server.now()))
     with ThreadPoolExecutor(1, thread_name_prefix="pieces") as pool:

@@ -24,7 +24,7 @@ from influxdb_backup.jobs.layers import Held, Layers
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.restore_request import oldest_read_first, winners
 from influxdb_backup.jobs.scope import table_in_scope
-from influxdb_backup.jobs.selection import is_expired, select_policies
+from influxdb_backup.jobs.selection import is_expired, select_policies, visible_policies
 from influxdb_backup.model import Part, Ref, RetentionPolicy, Role, Table, Value, Window, printable
 from influxdb_backup.windows import format_duration, format_instant, intersect, merge, subtract
 
@@ -113,7 +113,7 @@ class _Listing:
 
 def _list(plan: Plan, server: Server, whole: Window) -> _Listing:
     now = server.now()
-    policies = {policy.name: policy for policy in select_policies(plan, server.retention_policies(plan.database))}
+    policies = {policy.name: policy for policy in select_policies(plan, visible_policies(plan, server))}
     schemas = [server.schema(plan.database, name) for name in policies]
     shown = {found.table for schema in schemas for found in schema.tables}
     unreadable = {entry.table: entry.reason for schema in schemas for entry in schema.unreadable}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from influxdb_backup.archive.repository import Repository, at_once
+from influxdb_backup.config.names import listed, suggestion
 from influxdb_backup.errors import BackupNotFoundError, UsageError
 from influxdb_backup.jobs.coverage import effective_window
 from influxdb_backup.jobs.layers import Held, Layers
@@ -133,7 +134,8 @@ def decide_reads(
         },
         key=lambda table: (table.retention_policy, table.measurement),
     )
-    _refuse_unknown(request, tables, window)
+    everything = {entry.table for manifest in manifests.values() for entry in manifest.tables}
+    _refuse_unknown(request, tables, everything, window)
     nowhere = _gaps(request, candidates, window, scope)
     units, columns, gaps = [], {}, [format_window(gap) for gap in nowhere]
     layers = Layers([Held.of(ref, manifests[ref.id]) for ref in used], window)
@@ -225,17 +227,31 @@ def oldest_read_first(refs: Iterable[Ref]) -> list[Ref]:
     return sorted(refs, key=lambda ref: (ref.read_start, ref.read_end, ref.revision))
 
 
-def _refuse_unknown(request: RestoreRequest, tables: Sequence[Table], window: Window) -> None:
+def _refuse_unknown(
+    request: RestoreRequest, tables: Sequence[Table], everything: Iterable[Table], window: Window
+) -> None:
     """A name in the request that nothing answers is a mistake, also beside names that something does."""
-    for what, asked, held in (
-        ("retention policy", request.retention_policies, {table.retention_policy for table in tables}),
-        ("measurement", request.measurements, {table.measurement for table in tables}),
+    policies, measurements = request.retention_policies, request.measurements
+    for what, asked, held, known in (
+        (
+            "retention policy",
+            policies,
+            {table.retention_policy for table in tables},
+            {table.retention_policy for table in everything},
+        ),
+        (
+            "measurement",
+            measurements,
+            {table.measurement for table in tables},
+            {table.measurement for table in everything},
+        ),
     ):
         unknown = [name for name in asked or () if name not in held]
         if unknown:
             raise BackupNotFoundError(
-                f"No table in the backups of {format_window(window)} is of the {what} {printable(unknown[0])!r}.",
-                hint="Look at the tables with `influxdb-backup show REF`.",
+                f"No table in the backups of {format_window(window)} is of the {what} {printable(unknown[0])!r}."
+                f"{suggestion(unknown[0], known)}",
+                hint=f"They have {listed(map(printable, known))}.",
             )
     if not tables:
         raise BackupNotFoundError(
@@ -250,8 +266,9 @@ def _refuse_unknown_tags(request: RestoreRequest, tables: Iterable[Sequence[Colu
     unknown = [name for name, value in request.tags.items() if value and name not in held]
     if unknown:
         raise BackupNotFoundError(
-            f"No table in the backups of {format_window(window)} has the tag {printable(unknown[0])!r}.",
-            hint=f"They have {', '.join(sorted(map(printable, held))) or 'no tags'}.",
+            f"No table in the backups of {format_window(window)} has the tag {printable(unknown[0])!r}."
+            f"{suggestion(unknown[0], held)}",
+            hint=f"They have {listed(map(printable, held)) if held else 'no tags'}.",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from influxdb_backup.config.names import listed, suggestion
 from influxdb_backup.errors import SourceError, UsageError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Server, ShardReport
@@ -57,7 +58,10 @@ def scrub(
     known = server.databases()
     for name in databases or ():
         if name not in known:
-            raise UsageError(f"{server.name} has no database {printable(name)}, or does not show it.")
+            raise UsageError(
+                f"{server.name} has no database {printable(name)!r}, or does not show it.{suggestion(name, known)}",
+                hint=f"It shows {listed(map(printable, known))}.",
+            )
     work = [
         (database, policy.name, server.pieces(database, policy.name, _EVER))
         for database in (databases if databases is not None else known)

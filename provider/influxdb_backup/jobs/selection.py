@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from influxdb_backup.config.model import Plan
-from influxdb_backup.errors import SourceError
-from influxdb_backup.influx.protocol import PolicySchema
+from influxdb_backup.config.names import listed, suggestion
+from influxdb_backup.errors import NotVisibleError, SourceError
+from influxdb_backup.influx.protocol import PolicySchema, Server
 from influxdb_backup.jobs.scope import policy_in_scope, table_in_scope
 from influxdb_backup.model import Manifest, RetentionPolicy, Table, TableSchema, UnreadableTable, Window, printable
 from influxdb_backup.windows import format_duration, format_instant
@@ -21,6 +22,19 @@ class Selection:
     unreadable: tuple[UnreadableTable, ...]
 
 
+def visible_policies(plan: Plan, server: Server) -> tuple[RetentionPolicy, ...]:
+    """The policies of the plan's database. Raises NotVisibleError that names the databases which the server shows."""
+    try:
+        return tuple(server.retention_policies(plan.database))
+    except NotVisibleError as error:
+        known = server.databases()
+        if plan.database in known:
+            raise
+        near = suggestion(plan.database, known)
+        hint = f"{error.hint} The server shows the databases {listed(map(printable, known))}."
+        raise NotVisibleError(f"{error.message}{near}", hint=hint, kind=error.kind) from None
+
+
 def select_policies(plan: Plan, policies: Iterable[RetentionPolicy]) -> tuple[RetentionPolicy, ...]:
     """The policies in scope. Raises SourceError (``empty-selection``) for a named one that the server does not show."""
     policies = tuple(policies)
@@ -29,7 +43,7 @@ def select_policies(plan: Plan, policies: Iterable[RetentionPolicy]) -> tuple[Re
     if absent:
         raise SourceError(
             f"The database {printable(plan.database)!r} shows no retention policy {printable(absent[0])!r}; "
-            f"it shows {', '.join(sorted(map(printable, names))) or 'none'}.",
+            f"it shows {listed(map(printable, names))}.{suggestion(absent[0], names)}",
             kind="empty-selection",
             hint=f"Correct retention_policies of plan {plan.name!r}, or give the connection the right to see it.",
         )
@@ -59,15 +73,16 @@ def select_tables(plan: Plan, schemas: Mapping[str, PolicySchema], known_before:
         entry for policy in schemas.values() for entry in policy.unreadable if table_in_scope(plan.scope, entry.table)
     )
     shown = {table.measurement for table in tables} | {entry.table.measurement for entry in unreadable}
+    visible = {schema.table.measurement for policy in schemas.values() for schema in policy.tables}
     before = [table for table in known_before if table.retention_policy in schemas]
     for name in sorted(set(plan.measurements or ()) - shown):
         earlier = [table for table in before if table.measurement == name]
         if not earlier:
             raise SourceError(
                 f"The database {printable(plan.database)!r} shows no measurement {printable(name)!r} in the retention "
-                f"policies {', '.join(sorted(map(printable, schemas)))}.",
+                f"policies {', '.join(sorted(map(printable, schemas)))}.{suggestion(name, visible)}",
                 kind="empty-selection",
-                hint=f"Correct measurements of plan {plan.name!r}; "
+                hint=f"It shows {listed(map(printable, visible))}. Correct measurements of plan {plan.name!r}; "
                 "a measurement must have had a point before the first backup.",
             )
         for table in earlier:
