@@ -118,6 +118,8 @@ class RetentionPolicy(Value):
     past_write_limit: Int64 | None = None
     """ns before now beyond which writes are dropped (1.12 and later)"""
     future_write_limit: Int64 | None = None
+    bucket: Name | None = None
+    """2.x: the bucket's own name where another one follows from database and policy (``db/autogen``)"""
 
 
 class ServerInfo(Value):

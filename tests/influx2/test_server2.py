@@ -27,7 +27,7 @@ from influxdb_backup.influx.protocol import Mark, ReadOptions, ServerSettings, W
 from influxdb_backup.model import MAX_END, MIN_TIME, InfluxType, RetentionPolicy, Window
 from tests.influx2.support import DAY, Preparation, fresh
 from tests.influx_write.support import batch_of, field, read_points, tag
-from tests.jobs.support import back_up, memory_repository, plan, window
+from tests.jobs.support import back_up, memory_repository, plan, restore_into, window
 from tests.jobs.support import opened as jobs_opened
 from tests.servers import RunningServer
 
@@ -616,6 +616,27 @@ def test_an_unpublished_database_is_dropped_for_its_own_restore_only(two: Prepar
         server.drop_unpublished("a")
         assert left not in server.databases()
         assert plain in server.databases()
+
+
+@pytest.mark.parametrize("writer", ["lines", "auto"])
+def test_a_bucket_with_a_long_name_gets_it_back(two: Preparation, writer: str) -> None:
+    """``db/autogen`` is backed up with its name and restored in place as it; elsewhere only when it is asked for."""
+    name = fresh()
+    bucket = two.bucket(f"{name}/autogen")
+    start = 1_709_683_200 * SECOND
+    with two.opened() as server:
+        with server.writer(name, "autogen", WriteOptions()) as points:
+            points.write("m", batch_of([field("v")], [(start, {}, {"v": 1.0})]))
+        repository = memory_repository()
+        ref = back_up(repository, server, plan(name)).ref
+        (kept,) = repository.manifest(repository.ref(ref)).source.retention_policies
+        assert kept.bucket == f"{name}/autogen"
+        two.call("DELETE", f"/api/v2/buckets/{bucket}")
+        for target, expected in ((None, f"{name}/autogen"), (f"{name}x", f"{name}x"), (f"{name}y/autogen",) * 2):
+            report = restore_into(repository, server, target, refs=(ref,), writer=writer)
+            assert [created.split("#")[0] for created in report.created] == [expected]
+            assert expected in {found.name for found in server._buckets.listed()}
+            assert report.rows == 1
 
 
 def test_scratch_databases(two: Preparation) -> None:

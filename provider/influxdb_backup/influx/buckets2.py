@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from influxdb_backup.errors import InfluxdbBackupError, NotVisibleError, ServerError, TargetError, UsageError
-from influxdb_backup.influx.control2 import AUTOGEN, Bucket, ControlPlane, Dbrp, bucket_name
+from influxdb_backup.influx.control2 import AUTOGEN, Bucket, ControlPlane, Dbrp, bucket_name, spelled
 from influxdb_backup.influx.marks import Mark, MarkedDatabase, Purpose, described_mark, has_form
 from influxdb_backup.model import RetentionPolicy, printable
 from influxdb_backup.windows import format_duration
@@ -50,6 +50,7 @@ class Buckets:
                 duration=bucket.duration,
                 shard_duration=bucket.shard_duration,
                 default=bucket.policy in defaults,
+                bucket=None if bucket.name == bucket_name(database, bucket.policy) else bucket.name,
             )
             for bucket in sorted(found, key=lambda bucket: bucket.policy)
         )
@@ -180,7 +181,7 @@ class Buckets:
         created: list[Bucket] = []
         try:
             for policy in policies:
-                name = bucket_name(database, policy.name)
+                name = spelled(database, policy)
                 bucket = self._control.create(name, self.organization_id, policy, description)
                 created.append(bucket)
                 if (bucket.name, bucket.organization_id) != (name, self.organization_id) or not _same_duration(
@@ -272,7 +273,9 @@ class Buckets:
 
     def _rename(self, bucket: Bucket, to: str) -> None:
         self._proved.pop((bucket.database, bucket.policy), None)
-        renamed = self._control.rename(bucket, bucket_name(to, bucket.policy), bucket.description)
+        is_long = bucket.name != bucket_name(bucket.database, bucket.policy)
+        name = f"{to}/{bucket.policy}" if is_long else bucket_name(to, bucket.policy)
+        renamed = self._control.rename(bucket, name, bucket.description)
         self._map(renamed)
         if self.proved(to, bucket.policy).id != bucket.id:
             raise ServerError(f"{self._name}: the bucket {bucket.id} is not found as {printable(renamed.name)}.")

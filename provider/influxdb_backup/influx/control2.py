@@ -50,6 +50,13 @@ def bucket_name(database: str, retention_policy: str) -> str:
     return database if retention_policy == AUTOGEN else f"{database}/{retention_policy}"
 
 
+def spelled(database: str, policy: RetentionPolicy) -> str:
+    """The name of the bucket of a policy that may say ``db/autogen``, as a server that was 1.x has them."""
+    if policy.name == AUTOGEN and policy.bucket is not None:
+        return f"{database}/{AUTOGEN}"
+    return bucket_name(database, policy.name)
+
+
 def split_bucket(name: str) -> tuple[str, str]:
     """Database and policy of a bucket's name, split at the first slash."""
     database, slash, policy = name.partition("/")

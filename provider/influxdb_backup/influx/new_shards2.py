@@ -13,7 +13,7 @@ from pathlib import Path
 
 from influxdb_backup.errors import TargetError
 from influxdb_backup.influx.buckets2 import Buckets
-from influxdb_backup.influx.control2 import AUTOGEN, Bucket, bucket_name
+from influxdb_backup.influx.control2 import AUTOGEN, Bucket, spelled
 from influxdb_backup.influx.http import Http, status_error
 from influxdb_backup.influx.metadata2 import metadata_shards
 from influxdb_backup.influx.new_groups import Groups, lines_of, numbers_of, open_groups
@@ -57,7 +57,7 @@ class NewShards2:
         self._ids = tuple(ids.values())
         self._numbers = numbers
         self.database = naming.until_published
-        self.created = tuple(f"{bucket_name(naming.database, policy)}#{bucket}" for policy, bucket in ids.items())
+        self.created = tuple(f"{name}#{bucket}" for name, bucket in ids.items())
         self.scratch_id = ",".join(self._ids)
 
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
@@ -111,7 +111,8 @@ def create(
     except BaseException:
         buckets.drop(naming.until_published, list(ids.values()))
         raise
-    return NewShards2(http, door, buckets, naming, ids, numbers)
+    named = {spelled(naming.database, policy): ids[policy.name] for policy in policies}
+    return NewShards2(http, door, buckets, naming, named, numbers)
 
 
 def _dropped(series: bytes | None) -> bytes:

@@ -374,6 +374,13 @@ class Server(Protocol):
         Returns the names of what it created (database, policies; 2.x: buckets as ``name#id``).
         """
 
+    def database_named(self, text: str) -> tuple[str, str | None]:
+        """
+        The database that a person means by a target's name, and the own name of its ``autogen`` where that is told.
+
+        On 2.x ``db/autogen`` is the database ``db``, whose bucket is to have this name; elsewhere a name is a name.
+        """
+
     def check_names(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
         """Raises TargetError for a name or a duration that ``create_database`` would be refused."""
 

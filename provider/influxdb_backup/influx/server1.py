@@ -283,6 +283,10 @@ class Server1:
                 left = f"The new database {printable(database)} may be left on {self.name}, without points."
                 error.hint = f"{error.hint} {left}".strip()
 
+    def database_named(self, text: str) -> tuple[str, str | None]:
+        """The name itself."""
+        return text, None
+
     def check_names(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
         """Raises TargetError for a name that 1.x refuses."""
         for name in (database, *(policy.name for policy in policies)):

@@ -315,6 +315,11 @@ class Server2:
     def _restores(self, owner: str) -> list[MarkedDatabase]:
         return [found for found in self._buckets.marked("restore") if found.mark.owner == owner]
 
+    def database_named(self, text: str) -> tuple[str, str | None]:
+        """``db/autogen`` is ``db``, with a bucket of that name."""
+        database, slash, policy = text.partition("/")
+        return (database, text) if slash and policy == AUTOGEN else (text, None)
+
     def check_names(self, database: str, policies: Sequence[RetentionPolicy]) -> None:
         """Raises TargetError for what no bucket can be."""
         self._buckets.check_names(database, policies)

@@ -46,7 +46,9 @@ def choose_target(request: RestoreRequest, reads: Reads, server: Server, objecti
     Raises TargetError (``retention-would-drop``) when an existing policy would drop points and the request
     does not say what to do, as an objection; UsageError when two source tables would become one.
     """
-    database = request.target_database or reads.database
+    database, bucket = reads.database, None
+    if request.target_database:
+        database, bucket = server.database_named(request.target_database)
     policies = _policies(request, reads)
     try:
         existing = {policy.name: policy for policy in server.retention_policies(database)}
@@ -61,6 +63,8 @@ def choose_target(request: RestoreRequest, reads: Reads, server: Server, objecti
         if shape.duration and earliest.get(name, now) < now - shape.duration + _MARGIN:
             shape = shape.model_copy(update={"duration": 0})
             infinite.append(name)
+        if bucket is not None or database != reads.database:  # the source's own name is for its own place
+            shape = shape.model_copy(update={"bucket": bucket})
         create.append(shape)
     widen, cutoffs = _retention(request, existing, earliest, now, objections)
     return Target(
