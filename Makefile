@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt .ci/venv.sh
 influxd:
 	@sh .ci/influxd.sh
 
-demo: $(READY) influxd  ## back up, verify, drill and restore real data in a real Airflow (KEEP=1 leaves it running)
+demo: $(READY) influxd warm  ## back up, verify, drill and restore real data in a real Airflow (KEEP=1 leaves it running)
 	@exec $(BIN)/python -m demo.run
 
 lint: $(READY)  ## ruff

@@ -9,13 +9,15 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from demo.processes import Processes, free_ports
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor")
+TRIGGERER = "triggerer"
+"""nothing of ours waits in it; without it Airflow's page shows it in red"""
 FINAL = ("success", "failed")
 _SECONDS = 60.0
 """for an answer, which is asked for again"""
@@ -25,12 +27,15 @@ _CHANGE_SECONDS = 180.0
 
 class AirflowStack:
     """
-    Three components of one Airflow. DAG files go to ``home/dags``.
+    The components of one Airflow. DAG files go to ``home/dags``.
 
     Everybody who reaches the port is an administrator, so it listens on the loopback address only.
     """
 
-    def __init__(self, home: Path, processes: Processes, parallelism: int = 4) -> None:
+    def __init__(
+        self, home: Path, processes: Processes, parallelism: int = 4, components: Sequence[str] = COMPONENTS
+    ) -> None:
+        self._components = components
         self._processes = processes
         api, worker_logs, trigger_logs = free_ports(3)
         self.home = home
@@ -65,7 +70,7 @@ class AirflowStack:
         """Makes the metadata database and starts the components, without waiting for them."""
         self.dags.mkdir(parents=True, exist_ok=True)
         self._processes.run("db-migrate", ["airflow", "db", "migrate"], self.environment)
-        for component in COMPONENTS:
+        for component in self._components:
             self._processes.start(component, ["airflow", component], self.environment)
 
     def wait(self, seconds: float = 120.0) -> None:
@@ -76,7 +81,8 @@ class AirflowStack:
                 health = self.request("GET", "/api/v2/monitor/health", token=False)
             except OSError:
                 return False
-            return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
+            parts = ["metadatabase", *(name.replace("-", "_") for name in self._components if name != "api-server")]
+            return all(health[part]["status"] == "healthy" for part in parts)
 
         self.until(healthy, "Airflow to become healthy", seconds)
         self._token = str(self.request("GET", "/auth/token", token=False)["access_token"])

@@ -20,6 +20,12 @@ def _table(file: str) -> Any:
     return pd.read_csv(Path(found.submodule_search_locations[0]) / "data" / file)
 
 
+def moved(line: str, seconds: int) -> str:
+    """The line, so many seconds later."""
+    point, _, time = line.rpartition(" ")
+    return f"{point} {int(time) + seconds}"
+
+
 @cache
 def _seconds(text: str) -> int:
     return int(datetime.fromisoformat(text).astimezone(UTC).timestamp())

@@ -11,25 +11,28 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from demo import influxdb, nycflights
-from demo.airflow_stack import AirflowStack
+from demo.airflow_stack import COMPONENTS, TRIGGERER, AirflowStack
 from demo.processes import Processes
 
 ROOT = Path(__file__).parents[1]
 HOME = Path(os.environ.get("DEMO_HOME", ROOT / ".demo")).absolute()
-FIRST, LAST = "2013-01-07", "2013-01-20"
 DAYS = 14
+DAY_SECONDS = 86_400
 FIRST_SECOND = 1_357_516_800
-RESTORED_DAY = ("2013-01-12T00:00:00Z", "2013-01-13T00:00:00Z")
+"""2013-01-07, the first day of those that are taken of the year"""
+LEFT_OUT, DAMAGED, RESTORED = 12, 3, 5
+"""days of the two weeks: one gets no backup, one gets a damaged one at the end, one is restored"""
 PLAN = "nycflights"
 BACKUP, DRILL, RESTORE = (f"influxdb_{kind}__{PLAN}" for kind in ("backup", "drill", "restore"))
 YAML = """\
@@ -39,10 +42,11 @@ repositories:
 defaults:
   connection: influxdb_demo
   schedule: "0 0 * * *"
+  settle: 1m
 plans:
   nycflights:
     database: {database}
-    start: 2013-01-07T00:00:00Z
+    start: {start}
     drill:
       pick: least_recently_drilled
       checks:
@@ -57,8 +61,29 @@ class Loaded:
     """What was written into the source database."""
 
     points: int
-    bytes_of_two_weeks: int
+    bytes_backed_up: int
     """of line protocol, for the windows that are backed up"""
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """The two weeks of the demonstration, which end with yesterday (UTC)."""
+
+    end: datetime
+
+    @classmethod
+    def until(cls, now: datetime) -> Calendar:
+        """The weeks before the day of ``now``."""
+        return cls(now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0))
+
+    def day(self, number: int) -> str:
+        """The beginning of a day, 0 to 14 (the end)."""
+        return (self.end - timedelta(days=DAYS - number)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    @property
+    def later(self) -> int:
+        """Seconds by which the data are moved."""
+        return int(self.end.timestamp()) - DAYS * DAY_SECONDS - FIRST_SECOND
 
 
 class Demo:
@@ -70,7 +95,9 @@ class Demo:
         suffix = f"_{os.urandom(4).hex()}" if os.environ.get("INFLUXDB_URL") else ""
         self.database = f"nycflights13{suffix}"
         self.copy = f"nycflights13_restored{suffix}"
-        self.stack = AirflowStack(HOME / "airflow", processes)
+        self.stack = AirflowStack(HOME / "airflow", processes, components=(*COMPONENTS, TRIGGERER))
+        self.calendar = Calendar.until(datetime.now(UTC))
+        self.connection = ""
 
     def say(self, text: str) -> None:
         """One line of progress."""
@@ -91,11 +118,45 @@ class Demo:
         self.stack.wait()
         self.say(f"Airflow is healthy: {self.stack.url}")
         self.stack.create_connection("influxdb_demo", "influxdb_backup", host=server.host, port=server.port)
+        self.connection = f"influxdb-backup://{server.host}:{server.port}"
         self.stack.wait_for_dags(BACKUP, DRILL, RESTORE)
         exports, verified = self._backfill()
         drilled = self._drill(exports)
         restored = self._restore(server)
-        self._table(loaded, exports, verified, drilled, restored)
+        self._damage(exports[DAMAGED]["ref"])
+        seconds = time.monotonic() - self._started
+        facts = summary(self.calendar, loaded, exports, verified, drilled, restored)
+        facts += [
+            ("whole demo", f"{seconds:.0f} s"),
+            ("repository", os.path.relpath(HOME / "repository")),
+            ("Airflow", self.stack.url),
+        ]
+        print("\n" + "\n".join(f"{name:12} {value}" for name, value in facts))
+        print(f"\n{SOUGHT}\n\n" + "\n".join(f"  {line}" for line in self.commands()), flush=True)
+
+    def commands(self) -> list[str]:
+        """Five lines that find what is to be found, in a shell beside this one."""
+        program = os.path.relpath(Path(sys.executable).with_name("influxdb-backup"))
+        return [
+            f"export INFLUXDB_BACKUP_CONFIG={os.path.relpath(self.stack.dags / 'influxdb_backup.yaml')}",
+            f"export AIRFLOW_CONN_INFLUXDB_DEMO='{self.connection}'",
+            f"{program} list {PLAN}",
+            f"{program} coverage {PLAN}",
+            f"{program} verify {PLAN}",
+        ]
+
+    def _damage(self, ref: str) -> None:
+        """Turns a byte of one part around, as a disk might."""
+        from influxdb_backup.archive.repository import Repository
+        from influxdb_backup.archive.store import open_store
+
+        repository = Repository.open(open_store(f"file://{HOME / 'repository'}"))
+        part = next(part for table in repository.manifest(repository.ref(ref)).tables for part in table.parts)
+        file = HOME / "repository" / part.path
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        file.chmod(0o644)
+        file.write_bytes(data)
 
     def _configure(self) -> None:
         from influxdb_backup.archive.repository import Repository
@@ -107,7 +168,7 @@ class Demo:
         self.stack.dags.mkdir(parents=True)
         shutil.copy(ROOT / "dags" / "influxdb_backup_dags.py", self.stack.dags)
         (self.stack.dags / "influxdb_backup.yaml").write_text(
-            YAML.format(repository=repository, database=self.database)
+            YAML.format(repository=repository, database=self.database, start=self.calendar.day(0))
         )
 
     def _load(self, server: influxdb.Influxdb) -> Loaded:
@@ -118,12 +179,14 @@ class Demo:
             nonlocal size
             for source in (nycflights.weather, nycflights.flights):
                 for second, line in source():
-                    if FIRST_SECOND <= second < FIRST_SECOND + DAYS * 86_400:
-                        size += len(line) + 1
-                    yield line
+                    day = (second - FIRST_SECOND) // DAY_SECONDS
+                    if 0 <= day < DAYS:
+                        moved = nycflights.moved(line, self.calendar.later)
+                        size += 0 if day == LEFT_OUT else len(moved) + 1
+                        yield moved
 
         points = server.write(self.database, lines())
-        self.say(f"Loaded {points:,} points of the flights from New York in 2013 and the weather there")
+        self.say(f"Loaded {points:,} points: flights from New York and the weather there, as of the last two weeks")
         return Loaded(points, size)
 
     def _finish(self, dag_id: str, run_id: str, task_id: str, seconds: float = 600) -> None:
@@ -132,10 +195,16 @@ class Demo:
             raise RuntimeError(f"{dag_id} {run_id} {run['state']}:\n{self.stack.log(dag_id, run_id, task_id)[-3000:]}")
 
     def _backfill(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        self.stack.backfill(BACKUP, f"{FIRST}T00:00:00Z", f"{LAST}T00:00:00Z", max_active_runs=DAYS)
+        first, last = self.calendar.day(0), self.calendar.day(LEFT_OUT - 1)
+        self.stack.backfill(BACKUP, first, last, max_active_runs=DAYS)
         self.stack.unpause(BACKUP)
         runs = [run["dag_run_id"] for run in self.stack.runs(BACKUP, "backfill")]
-        self.say(f"Backfill of {len(runs)} daily windows, {FIRST} to {LAST}: settle, export, verify")
+        self.say(f"Backfill of {len(runs)} daily windows, {first[:10]} to {last[:10]}: settle, export, verify")
+
+        def scheduled() -> list[str]:
+            return [run["dag_run_id"] for run in self.stack.runs(BACKUP, "scheduled")]
+
+        runs += self.stack.until(scheduled, "the scheduler's own run of yesterday", 180)[:1]
         for run_id in runs:
             self._finish(BACKUP, run_id, "export")
         exports = [self.stack.result(BACKUP, run_id, "export") for run_id in runs]
@@ -153,7 +222,7 @@ class Demo:
 
     def _restore(self, server: influxdb.Influxdb) -> dict[str, Any]:
         self.stack.unpause(RESTORE)
-        start, end = RESTORED_DAY
+        start, end = self.calendar.day(RESTORED), self.calendar.day(RESTORED + 1)
         run_id = self.stack.trigger(
             RESTORE, start=start, end=end, target_database=self.copy, confirm=self.copy, dry_run=False
         )
@@ -170,39 +239,35 @@ class Demo:
         )
         return result
 
-    def _table(
-        self,
-        loaded: Loaded,
-        exports: list[dict[str, Any]],
-        verified: list[dict[str, Any]],
-        drilled: dict[str, Any],
-        restored: dict[str, Any],
-    ) -> None:
-        from rich.console import Console
-        from rich.table import Table
 
-        size = sum(one["bytes"] for one in exports)
-        table = Table(title="influxdb-backup: what was done", show_header=False, title_justify="left")
-        table.add_row("windows", f"{len(exports)} days, {FIRST} to {LAST}")
-        table.add_row("rows", f"{sum(one['rows'] for one in exports):,} of {loaded.points:,} in the source")
-        table.add_row("values", f"{sum(one['values'] for one in exports):,}")
-        table.add_row("bytes", f"{size:,} (Parquet)")
-        table.add_row(
-            "ratio", f"{loaded.bytes_of_two_weeks / size:.1f} times smaller than line protocol "
-            f"({loaded.bytes_of_two_weeks:,} bytes)",
-        )  # fmt: skip
-        table.add_row("verified", f"{len(verified)} up to {', '.join(sorted({one['level'] for one in verified}))}")
-        table.add_row("drill", f"passed: {drilled['rows']:,} rows, {drilled['checks']} checks of the user's own")
-        table.add_row(
-            "drill time", f"{drilled['seconds_restore']:.1f} s to restore, {drilled['seconds_total']:.1f} s in all"
-        )
-        table.add_row("restore", f"{restored['rows']:,} rows into {restored['target_database']}")
-        table.add_row("whole demo", f"{time.monotonic() - self._started:.0f} s")
-        table.add_row("repository", os.path.relpath(HOME / "repository"))
-        table.add_row("Airflow", self.stack.url)
-        console = Console(width=100 if not sys.stdout.isatty() else None)
-        console.print()
-        console.print(table)
+SOUGHT = "Try this: one of the days has no backup, and one backup was damaged just now. Which?"
+
+
+def summary(
+    calendar: Calendar,
+    loaded: Loaded,
+    exports: Sequence[Mapping[str, Any]],
+    verified: Sequence[Mapping[str, Any]],
+    drilled: Mapping[str, Any],
+    restored: Mapping[str, Any],
+) -> list[tuple[str, str]]:
+    """What was done, as names and values."""
+    size = sum(one["bytes"] for one in exports)
+    levels = ", ".join(sorted({one["level"] for one in verified}))
+    return [
+        ("windows", f"{len(exports)} of {DAYS} days, {calendar.day(0)[:10]} to {calendar.day(DAYS - 1)[:10]}"),
+        ("rows", f"{sum(one['rows'] for one in exports):,} of {loaded.points:,} in the source"),
+        ("values", f"{sum(one['values'] for one in exports):,}"),
+        ("bytes", f"{size:,} (Parquet)"),
+        (
+            "ratio",
+            f"{loaded.bytes_backed_up / size:.1f} times smaller than line protocol ({loaded.bytes_backed_up:,} bytes)",
+        ),
+        ("verified", f"{len(verified)} up to {levels}"),
+        ("drill", f"passed: {drilled['rows']:,} rows, {drilled['checks']} checks of the user's own"),
+        ("drill time", f"{drilled['seconds_restore']:.1f} s to restore, {drilled['seconds_total']:.1f} s in all"),
+        ("restore", f"{restored['rows']:,} rows into {restored['target_database']}"),
+    ]
 
 
 @contextmanager

