@@ -121,7 +121,8 @@ class SourceError(InfluxdbBackupError):
     The source is not what the plan's backups say it was, or cannot give the whole window.
 
     Kinds: ``open-window``, ``expired-window``, ``shrunk-window``, ``missing-at-source``, ``identity-mismatch``,
-    ``empty-selection``, ``unreadable``, ``overlapping-groups``, ``source-damaged``, ``shard-reader``.
+    ``empty-selection``, ``unreadable``, ``overlapping-groups``, ``source-damaged``, ``shard-reader``, ``clock-skew``,
+    ``archived-window``.
     """
 
     default_kind = "source"

@@ -218,6 +218,26 @@ class SourceCount(Value):
     """whether the points came by a query or from a copy of the shard's files"""
 
 
+class ExpiredPolicy(Value):
+    """A policy of which the source may have dropped points of the window before they were read."""
+
+    retention_policy: Name
+    kept_from: Int64
+    """points before this instant may have been gone: of them the backup holds what was left"""
+
+
+MAX_SEQUENCE = 2**53
+"""more backups than any plan ever has: a ref that says a greater number was not written by an export"""
+
+
+class Clocks(Value):
+    """What three clocks said when a read began, ns since 1970."""
+
+    server: Int64
+    worker: Int64
+    store: Int64
+
+
 class Evidence(Value):
     """How the read was made and what proves that it was complete."""
 
@@ -232,6 +252,16 @@ class Evidence(Value):
     pieces: tuple[SourcePiece, ...]
     counts: tuple[SourceCount, ...]
     unreadable: tuple[UnreadableTable, ...]
+    expired: tuple[ExpiredPolicy, ...] = ()
+    """policies that no longer kept the whole window; that this was to be backed up was allowed"""
+    sequence: int = Field(default=0, ge=0, le=MAX_SEQUENCE)
+    """greater than that of every backup of the same time that was there: the order of reads, whatever clocks say"""
+    clocks: Clocks | None = None
+    """given where the server's clock was another one than the worker's and the store's, and that was accepted"""
+    outside: tuple[SourcePiece, ...] = ()
+    """stretches for which the source had shards and which no window of the plan reaches: before its start, or ahead"""
+    ended: tuple[Table, ...] = ()
+    """tables of the plan's last backup that the source no longer shows, since all of their points have expired"""
 
 
 class Tool(Value):
@@ -308,6 +338,24 @@ class Ref(Value):
     unreadable: int
     retention_policies: tuple[Name, ...]
     """the policies that the source had and this backup looked at"""
+    expired: tuple[ExpiredPolicy, ...] = ()
+    """those of which the source may have dropped points of the window before they were read"""
+    sequence: int = Field(default=0, ge=0, le=MAX_SEQUENCE)
+    """greater than that of every backup that the read found of the same time; 0 before there were sequences"""
+
+    @property
+    def read_order(self) -> tuple[int, int, int, int]:
+        """
+        What sorts refs of the same time by when they were read; the greatest one says what is true now.
+
+        A clock decides only between reads that did not know of each other.
+        """
+        return self.sequence, self.read_start, self.read_end, self.revision
+
+    def kept_from(self, retention_policy: str) -> int:
+        """From when on this backup says what a policy holds; before it another backup that looked there says more."""
+        found = [entry.kept_from for entry in self.expired if entry.retention_policy == retention_policy]
+        return max(self.window.start, *found) if found else self.window.start
 
     @property
     def id(self) -> str:
@@ -372,13 +420,16 @@ __all__ = [
     "DRILL_MEDIA_TYPE",
     "MANIFEST_MEDIA_TYPE",
     "MAX_END",
+    "MAX_SEQUENCE",
     "MIN_TIME",
     "PLAN_MEDIA_TYPE",
     "REF_MEDIA_TYPE",
     "REPOSITORY_MEDIA_TYPE",
     "RESTORE_MEDIA_TYPE",
+    "Clocks",
     "Column",
     "Evidence",
+    "ExpiredPolicy",
     "FieldCount",
     "Fingerprint",
     "InfluxType",

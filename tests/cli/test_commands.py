@@ -172,12 +172,20 @@ def test_export_of_less_than_before_needs_a_word_for_each_loss(site: Site, cli: 
     cli.ok("repo", "init", "primary")
     cli.ok("export", "telemetry", *DAY)
     site.server.query("DROP MEASUREMENT mem", db=site.database)
-    site.server.query(f'ALTER RETENTION POLICY "autogen" ON "{site.database}" DURATION 1d SHARD DURATION 1h')
-    flags = {"--accept-expired", "--accept-missing", "--accept-shrink"}
+    flags = {"--accept-missing", "--accept-shrink"}
     for flag in flags:
         failed = cli("export", "telemetry", *DAY, *(flags - {flag}))
         assert (failed.status, flag in failed.err) == (1, True)
     assert cli.ok("export", "telemetry", *DAY, *flags, "--json").document["revision"] == 1
+    site.server.write(f"mem v=1 {MIDNIGHT * 10**9}", site.database)
+    assert cli.ok("export", "telemetry", *DAY, "--json").document["revision"] == 2
+    site.server.query(f'ALTER RETENTION POLICY "autogen" ON "{site.database}" DURATION 1d SHARD DURATION 1h')
+    site.server.query("DROP MEASUREMENT mem", db=site.database)  # as the server will do now
+    failed = cli("export", "telemetry", *DAY, *flags)
+    assert (failed.status, "--accept-expired" in failed.err) == (1, True)
+    expired = cli.ok("export", "telemetry", *DAY, "--accept-expired", "--json").document
+    assert (expired["revision"], expired["expired"][0]["retention_policy"]) == (3, "autogen")
+    assert expired["ended"] == [{"retention_policy": "autogen", "measurement": "mem"}]
 
 
 def test_export_heals_damage(backed_up: Site, cli: Cli) -> None:
@@ -245,17 +253,18 @@ def test_coverage_rechecked(backed_up: Site, cli: Cli) -> None:
 
 
 def test_coverage_rechecked_after_deletions(backed_up: Site, cli: Cli) -> None:
-    """What is fewer, or gone, is said with the words that an export of it needs."""
+    """What is fewer, or gone, is said, and never with an export that would empty the newest backup."""
     site = backed_up
     site.server.write(f"mem,host=h0 v=1 {MIDNIGHT * 10**9}", site.database)
     cli.ok("export", "telemetry", *DAY)
     site.server.query("DROP SERIES FROM cpu WHERE host = 'h1'", db=site.database)
     [line] = [line for line in cli("coverage", "telemetry", *DAY, "--recheck").out.splitlines() if "STALE" in line]
     assert f"autogen.cpu, field 'usage': {ROWS // 2} counted, {ROWS} backed up" in line
-    assert "(if points were deleted on purpose, with --accept-shrink): influxdb-backup export" in line
+    assert "archived_before" in line
+    assert "export" not in line
     site.server.query("DROP MEASUREMENT mem", db=site.database)
     stale = cli("coverage", "telemetry", *DAY, "--recheck")
-    assert (stale.status, "with --accept-shrink --accept-missing" in stale.out) == (1, True)
+    assert (stale.status, "--accept" in stale.out) == (1, False)
     assert "; and 1 more" in stale.out
     cli.ok("export", "telemetry", *DAY, "--accept-shrink", "--accept-missing")
     cli.ok("coverage", "telemetry", *DAY, "--recheck")
@@ -265,9 +274,9 @@ def test_coverage_rechecked_of_an_expired_window(backed_up: Site, cli: Cli) -> N
     """A window that the source no longer keeps is named, and is not stale."""
     backed_up.server.query(f'ALTER RETENTION POLICY "autogen" ON "{backed_up.database}" DURATION 1d SHARD DURATION 1h')
     told = cli.ok("coverage", "telemetry", *DAY, "--recheck").out
-    assert "NOT COMPARED: 2026-01-01, 1 day: The retention policy 'autogen'" in told
+    assert "ARCHIVED: 2026-01-01, 1 day: The retention policy 'autogen'" in told
     assert "stale" not in told.lower()
-    assert cli.ok("coverage", "telemetry", *DAY, "--recheck", "--json").document["unjudged"]
+    assert cli.ok("coverage", "telemetry", *DAY, "--recheck", "--json").document["archived"]
 
 
 def test_drill(backed_up: Site, cli: Cli) -> None:

@@ -8,9 +8,10 @@ import time
 import pytest
 
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.errors import BackupNotFoundError, SourceError, SupersededError
+from influxdb_backup.errors import BackupNotFoundError, SourceError
 from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.coverage import coverage
+from influxdb_backup.jobs.restore_request import RestoreRequest, decide_reads
 from influxdb_backup.model import Table
 from tests.jobs.sources import Clock, fill
 from tests.jobs.support import (
@@ -37,7 +38,7 @@ def test_server_clock_decides_what_is_open(influx1: RunningServer, server1: Serv
     database = new_database(influx1)
     fill(influx1, database)
     settled = DAY.end + 30 * MINUTE
-    for server_now, worker_now in ((settled - 1, settled + HOUR), (settled + HOUR, settled - 1)):
+    for server_now, worker_now in ((settled - 1, settled + MINUTE), (settled + MINUTE, settled - 1)):
         with pytest.raises(SourceError) as caught:
             back_up(repository, Clock(server1, server_now), plan(database), now=worker_now)
         assert caught.value.kind == "open-window"
@@ -61,20 +62,22 @@ def test_server_clock_stands_in_the_ref_whatever_the_workers_says(
     assert (evidence.read_start, evidence.read_end) == (ref.read_start, ref.read_end)
 
 
-def test_server_clock_decides_the_order_of_reads(
+def test_server_clock_stands_in_the_ref_and_does_not_decide_the_order_of_reads(
     influx1: RunningServer, server1: Server, repository: Repository
 ) -> None:
-    """read_start and read_end of ref and manifest are the server's, and an older read is superseded."""
+    """read_start and read_end of ref and manifest are the server's; a read that began later is on top of it anyway."""
     database = new_database(influx1)
     fill(influx1, database)
-    result = back_up(repository, Clock(server1, DAY.end + HOUR, DAY.end + HOUR, DAY.end + 2 * HOUR), plan(database))
+    ahead = Clock(server1, DAY.end + HOUR, DAY.end + HOUR, DAY.end + 2 * HOUR)
+    result = back_up(repository, ahead, plan(database), accept_clock=True)
     ref = repository.ref(result.ref)
-    assert (ref.read_start, ref.read_end) == (DAY.end + HOUR, DAY.end + 2 * HOUR)
+    assert (ref.read_start, ref.read_end, ref.sequence) == (DAY.end + HOUR, DAY.end + 2 * HOUR, 1)
     fill(influx1, database, count=20)
-    with pytest.raises(SupersededError):
-        back_up(repository, Clock(server1, DAY.end + HOUR - 1), plan(database))
-    assert len(repository.refs("telemetry")) == 1
-    assert back_up(repository, Clock(server1, DAY.end + HOUR + 1), plan(database)).revision == 1
+    set_back = Clock(server1, DAY.end + HOUR - 1)
+    second = back_up(repository, set_back, plan(database), accept_clock=True)
+    assert (second.revision, repository.ref(second.ref).sequence) == (1, 2)
+    reads = decide_reads(RestoreRequest(plan="telemetry", window=DAY), repository, None)
+    assert (reads.rows, [one.revision for one in reads.refs]) == (20, [1])
 
 
 # --- 8: open windows
@@ -108,8 +111,8 @@ def test_open_window_that_closed_without_a_change_gets_a_closed_revision(
     database = new_database(influx1)
     fill(influx1, database)
     early, late = DAY.end - HOUR, DAY.end + DAY_NS
-    assert back_up(repository, Clock(server1, early), plan(database), force=True).open
-    closed = back_up(repository, Clock(server1, late), plan(database))
+    assert back_up(repository, Clock(server1, early), plan(database), force=True, accept_clock=True).open
+    closed = back_up(repository, Clock(server1, late), plan(database), accept_clock=True)
     assert (closed.open, closed.created, closed.revision) == (False, True, 1)
 
 

@@ -193,7 +193,7 @@ def test_overwritten_value_is_not_seen(any_influx: RunningServer, any_server: Se
 
 
 def test_expired_window_is_told_and_not_stale(influx1: RunningServer, server1: Server, repository: Repository) -> None:
-    """What the source may have begun to drop is neither changed nor unchanged; other policies are compared."""
+    """What the source may have begun to drop is archived and not stale; what it still keeps is compared."""
     database = new_database(influx1)
     create_policy(influx1, database, "days", "DURATION 2d REPLICATION 1 SHARD DURATION 1h")
     now = server1.now()
@@ -205,14 +205,21 @@ def test_expired_window_is_told_and_not_stale(influx1: RunningServer, server1: S
         back_up(repository, server1, plan(database), span, accept_expired=True)
     influx1.query("DROP SERIES FROM cpu", db=database)
     found = look(repository, server1, database)
-    assert sorted(told(found)) == [("autogen.cpu", "v", 0, 10), ("days.cpu", "v", 0, 1)]
-    [rest] = found.unjudged
-    assert rest.window == old
+    assert sorted(told(found)) == [
+        ("autogen.cpu", "v", 0, 10),
+        ("days.cpu", "v", 0, 1),
+        ("days.cpu", "v", 0, 1),
+    ]
+    [rest] = found.archived
+    assert (rest.window.start, found.unjudged) == (old.start, ())
+    assert abs(rest.window.end - (now - 2 * DAY_NS)) < HOUR
     assert "'days' keeps 2d" in rest.reason
     slow = Clock(server1, now, now + 2 * DAY_NS)
     found = look(repository, slow, database)
     assert told(found) == [("autogen.cpu", "v", 0, 10)]
-    assert {rest.window for rest in found.unjudged} == {old, kept}
+    assert all(one.window.start < now - 9 * HOUR for one in found.archived)
+    assert any(one.window.contains(window(now - 10 * HOUR, now - 10 * HOUR + 1)) for one in found.archived)
+    assert any(one.window.start == old.start for one in found.archived)
 
 
 def test_open_window_is_told_and_not_stale(influx1: RunningServer, server1: Server, repository: Repository) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import secrets
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -80,7 +79,7 @@ class Commit:
 
     def check_parts(self, own: frozenset[str], shared: frozenset[str]) -> None:
         """
-        Asks the store for the size of every part. Raises StoreError when one is not there as it was uploaded.
+        Lists what the store holds of the attempt. Raises StoreError when a part is not there as it was uploaded.
 
         ``shared`` are parts of the last revision whose digests this attempt has proved. Raises UsageError for a part
         that is neither of those nor uploaded by this attempt.
@@ -90,13 +89,15 @@ class Commit:
         foreign = sorted(set(keys) - own - shared)
         if foreign or len(set(keys)) != len(keys):
             raise UsageError(f"The parts of a commit must be the attempt's own, once each: {foreign or keys}.")
-        with ThreadPoolExecutor(REQUESTS) as pool:
-            list(pool.map(self._check_part, parts))
+        if own:
+            sizes = dict(self._store.list(layout.attempt_prefix(self._plan, self._window, self._attempt)))
+            for part in parts:
+                if part.path in own:
+                    self._check_part(part, sizes.get(part.path))
         self._store.flush([key for key in keys if key in own])
         self._shared = shared
 
-    def _check_part(self, part: Part) -> None:
-        size = self._store.size(part.path)
+    def _check_part(self, part: Part, size: int | None) -> None:
         if size != part.size:
             found = "nothing" if size is None else f"{size} bytes"
             raise StoreError(
@@ -119,10 +120,11 @@ class Commit:
         self._latest = latest
         if self._is_same(latest) and self._is_unharmed(latest):
             return latest
-        if self._draft.evidence.read_start < latest.read_start:
+        evidence = self._draft.evidence
+        if (evidence.sequence, evidence.read_start) < (latest.sequence, latest.read_start):
             raise SupersededError(
                 f"{latest.id} was read at {format_instant(latest.read_start)}, after this read began "
-                f"({format_instant(self._draft.evidence.read_start)}): committing would put older data on top.",
+                f"({format_instant(evidence.read_start)}): committing would put older data on top.",
                 hint="Nothing is lost; export the window again if it should be read once more.",
             )
         return None

@@ -257,6 +257,8 @@ def ref_of(manifest: Manifest, digest: str, size: int, *, revision: int, write_i
         open=evidence.open,
         unreadable=len(evidence.unreadable),
         retention_policies=_looked_at(manifest),
+        expired=evidence.expired,
+        sequence=evidence.sequence,
     )
 
 

@@ -8,7 +8,7 @@ never stand in a key, only a slug of them: the manifest holds the true name and 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from influxdb_backup.errors import UsageError
 from influxdb_backup.model import Window, printable
@@ -46,6 +46,13 @@ class RefName:
     revision: int
     tombstone: bool = False
     """the revision was used once and is gone: its number is never used again"""
+    written: int = field(default=0, compare=False)
+    """when it was written, by the store's clock (ns); 0 where a listing does not say"""
+
+    @property
+    def id(self) -> str:
+        """``plan/start_end/revision``, as every command takes it."""
+        return f"{self.plan}/{format_window_key(self.window)}/{self.revision:06d}"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar, cast
@@ -203,8 +204,9 @@ class Repository:
 
     def ref_names(self, plan: str, window: Window | None = None) -> tuple[layout.RefName, ...]:
         """The names of a plan's or a window's refs and tombstones, from one fresh listing, sorted by time."""
-        names = [layout.parse_ref_key(key) for key, _ in self.store.list(layout.refs_prefix(plan, window))]
-        return tuple(sorted((name for name in names if name), key=_by_time))
+        listed = self.store.list_times(layout.refs_prefix(plan, window))
+        names = [(layout.parse_ref_key(key), written) for key, written in listed]
+        return tuple(sorted((replace(name, written=at) for name, at in names if name), key=_by_time))
 
     def read_ref(self, plan: str, window: Window, revision: int) -> Ref:
         """One ref. Raises BackupNotFoundError, FormatError, and IntegrityError when it is another's ref."""

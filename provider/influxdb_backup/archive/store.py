@@ -11,13 +11,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
-from influxdb_backup.archive.layout import check_key
+from influxdb_backup.archive.layout import PREFLIGHT, check_key
 from influxdb_backup.errors import (
     BackupNotFoundError,
     FormatError,
@@ -155,6 +156,14 @@ class Store(ABC):
     def list(self, prefix: str) -> Listing:
         """Keys and sizes of all objects below a prefix that ends with ``/`` (or is empty), sorted; never cached."""
 
+    def list_times(self, prefix: str) -> Listing:
+        """
+        As ``list``, with the time (ns) at which each object was written, by the store's clock, in place of its size.
+
+        0 where the store does not say it in a listing; a store that was copied says when that was.
+        """
+        return [(key, 0) for key, _ in self.list(prefix)]
+
     @abstractmethod
     def delete(self, key: str) -> None:
         """Removes an object; one that is not there is no error."""
@@ -166,6 +175,16 @@ class Store(ABC):
     @abstractmethod
     def again(self) -> Store:
         """Another client of the same root that shares no cache and no connection with this one."""
+
+    def now(self) -> int:
+        """The store's clock in ns, as it dates a small object that is written for that and removed."""
+        key = f"{PREFLIGHT}clock-{secrets.token_hex(16)}"
+        self.create(key, b"clock\n")
+        try:
+            return self.modified(key)
+        finally:
+            with suppress(StoreError):  # who may only create leaves it behind
+                self.delete(key)
 
     def local_path(self, key: str) -> Path | None:
         """Where the object can be read in place, for stores on this machine; else None."""

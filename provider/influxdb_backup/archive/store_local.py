@@ -191,14 +191,21 @@ class LocalStore(Store):
 
     def list(self, prefix: str) -> Listing:
         """See Store.list."""
+        return [(key, state.st_size) for key, state in self._listed(prefix)]
+
+    def list_times(self, prefix: str) -> Listing:
+        """See Store.list_times."""
+        return [(key, state.st_mtime_ns) for key, state in self._listed(prefix)]
+
+    def _listed(self, prefix: str) -> Sequence[tuple[str, os.stat_result]]:
         folder = self._path(prefix.rstrip("/")) if prefix else self.root
         with store_errors(self.url, "list", prefix):
-            found = sorted(self._walk(folder))
+            found = sorted(self._walk(folder), key=lambda one: one[0])
         if not found and not self.root.is_dir():
             raise self._no_root()
         return found
 
-    def _walk(self, folder: Path) -> Iterator[tuple[str, int]]:
+    def _walk(self, folder: Path) -> Iterator[tuple[str, os.stat_result]]:
         try:
             entries = os.scandir(folder)
         except FileNotFoundError:
@@ -212,10 +219,10 @@ class LocalStore(Store):
                     yield from self._walk(path)
                     continue
                 try:
-                    size = entry.stat().st_size
+                    state = entry.stat()
                 except FileNotFoundError:
                     continue  # deleted since the folder was read
-                yield path.relative_to(self.root).as_posix(), size
+                yield path.relative_to(self.root).as_posix(), state
 
     def delete(self, key: str) -> None:
         """See Store.delete. Folders that become empty go as well, up to the root."""

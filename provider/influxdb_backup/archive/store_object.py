@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ _TRANSFER_OPTIONS: dict[str, dict[str, int]] = {
     "s3": {"chunksize": _TRANSFER, "max_concurrency": 3},
     "s3a": {"chunksize": _TRANSFER, "max_concurrency": 3},
 }
+_S3 = frozenset({"s3", "s3a"})
 _SECRET_WORDS = ("key", "secret", "token", "password", "credential", "sas", "connection_string")
 _MEMORY_LOCK = threading.Lock()
 """fsspec's memory store is one per process and checks before it writes"""
@@ -51,6 +52,20 @@ def refused_because_it_exists(error: BaseException) -> bool:
                 return True
         seen = seen.__cause__
     return False
+
+
+def _written(entry: dict[str, Any]) -> int:
+    """When an object of a listing was written; S3, Google, Azure and memory each have a word of their own for it."""
+    for name in ("LastModified", "mtime", "last_modified", "created"):
+        moment = entry.get(name)
+        if isinstance(moment, datetime):
+            return _nanoseconds(moment)
+    return 0
+
+
+def _nanoseconds(moment: datetime) -> int:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(aware.timestamp() * 1_000_000) * 1000
 
 
 class ObjectStore(Store):
@@ -145,13 +160,24 @@ class ObjectStore(Store):
 
     def list(self, prefix: str) -> Listing:
         """See Store.list."""
+        return [(key, int(entry["size"])) for key, entry in self._listed(prefix)]
+
+    def list_times(self, prefix: str) -> Listing:
+        """See Store.list_times."""
+        return [(key, _written(entry)) for key, entry in self._listed(prefix)]
+
+    def _listed(self, prefix: str) -> Sequence[tuple[str, dict[str, Any]]]:
         path = self._path(prefix.rstrip("/")) if prefix else self._root
         with store_errors(self.url, "list", prefix, self._hidden):
             self._fs.invalidate_cache()
-            found = self._fs.find(path, detail=True)
+            if prefix and self._protocol in _S3:  # s3fs looks up a folder that seems to be empty once more
+                found = self._fs.find(self._root, prefix=f"{prefix.rstrip('/')}/", detail=True)
+            else:
+                found = self._fs.find(path, detail=True)
         skip = len(self._root) + 1
         return sorted(
-            (str(name)[skip:], int(entry["size"])) for name, entry in found.items() if entry["type"] == "file"
+            ((str(name)[skip:], entry) for name, entry in found.items() if entry["type"] == "file"),
+            key=lambda one: one[0],
         )
 
     def delete(self, key: str) -> None:
@@ -168,8 +194,7 @@ class ObjectStore(Store):
         path = self._path(key)
         with store_errors(self.url, "time", key, self._hidden):
             moment: datetime = self._fs.modified(path)
-        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(aware.timestamp() * 1_000_000) * 1000
+        return _nanoseconds(moment)
 
     def again(self) -> Store:
         """See Store.again."""

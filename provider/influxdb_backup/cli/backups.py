@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +12,6 @@ import typer
 from influxdb_backup.cli import output
 from influxdb_backup.cli.listing import Listed, list_backups, plan_of
 from influxdb_backup.cli.options import (
-    EndOption,
     JsonOption,
     OptionalEnd,
     OptionalStart,
@@ -19,15 +20,16 @@ from influxdb_backup.cli.options import (
     RepositoryConnectionOption,
     RepositoryOption,
     RepositoryUrlOption,
-    StartOption,
 )
 from influxdb_backup.cli.session import RepositoryChoice, Session
 from influxdb_backup.cli.windows import optional_window
 from influxdb_backup.model import Manifest, Ref, printable
-from influxdb_backup.windows import format_instant, format_window, parse_window, say_instant, say_window
+from influxdb_backup.windows import format_instant, format_window, say_instant, say_window
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
+    from influxdb_backup.jobs.export import ExportResult
+    from influxdb_backup.jobs.export_range import FailedWindow, RangeResult
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +42,11 @@ def register(app: typer.Typer) -> None:
 def export(
     context: typer.Context,
     plan: PlanArgument,
-    start: StartOption,
-    end: EndOption,
+    start: OptionalStart = None,
+    end: OptionalEnd = None,
+    as_one: Annotated[
+        bool, typer.Option("--as-one", help="The range as one window instead of one for each of the schedule.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also a window that is still open; it is marked as open.")
     ] = False,
@@ -54,35 +59,140 @@ def export(
     accept_missing: Annotated[
         bool, typer.Option("--accept-missing", help="Also when tables of the last backup are no longer there.")
     ] = False,
+    accept_clock: Annotated[
+        bool, typer.Option("--accept-clock", help="Also when the server's clock is neither ours nor the repository's.")
+    ] = False,
     repository: RepositoryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Back one window of a plan up. The same command again is always safe."""
+    """
+    Back the last due window of a plan up, or a range, cut into the windows of its schedule.
+
+    The same command again is always safe. The exit status is 1 when a window failed; the others are backed up.
+    """
     from influxdb_backup.jobs.export import ExportOptions
     from influxdb_backup.jobs.export import export as run_export
+    from influxdb_backup.jobs.export_range import export_ahead, export_range, last_due_window, windows_between
 
     session: Session = context.obj
     chosen = session.plan(plan)
-    window = parse_window(start, end)
+    window = optional_window(start, end) or last_due_window(chosen, time.time_ns())
     opened = session.repository(RepositoryChoice(name=repository), plan)
     options = ExportOptions(
-        force=force, accept_expired=accept_expired, accept_shrink=accept_shrink, accept_missing=accept_missing
+        force=force,
+        accept_expired=accept_expired,
+        accept_shrink=accept_shrink,
+        accept_missing=accept_missing,
+        accept_clock=accept_clock,
     )
+    several = not as_one and len(list(islice(windows_between(chosen, window), 2))) > 1
     with session.server(chosen.connection) as server, output.progress(f"export {plan}") as tell:
-        result = run_export(chosen, window, server=server, repository=opened, options=options, progress=tell)
-    for table in result.unreadable:
-        output.note(f"Warning: {table.table} cannot be read and is not in the backup: {table.reason}")
+        if several:
+            found = export_range(
+                chosen,
+                window,
+                server=server,
+                repository=opened,
+                options=options,
+                progress=tell,
+                told=_silent if json else _tell_window,
+            )
+        else:
+            result = run_export(chosen, window, server=server, repository=opened, options=options, progress=tell)
+        ahead = export_ahead(chosen, window, server=server, repository=opened, options=options, progress=tell)
+    if ahead is not None:
+        _note_ahead(ahead)
+    if several:
+        _print_range(found, json=json)
+        return
+    _print_notes(result)
     if json:
         output.document(result)
         return
-    done = "Backed up" if result.created else "Nothing new: the latest revision already holds exactly this"
-    output.line(
-        f"{done}: {output.counted(result.rows, 'row')} of {output.counted(result.tables, 'table')}, "
-        f"{output.size(result.bytes)}, in {output.seconds(result.seconds)}{', open' if result.open else ''}."
-    )
+    output.line(f"{_said(result)}, in {output.seconds(result.seconds)}{', open' if result.open else ''}.")
     output.identifier(result.ref)
+    _note_gaps(plan, result)
+
+
+def _said(result: ExportResult) -> str:
+    done = "Backed up" if result.created else "Nothing new: the latest revision already holds exactly this"
+    return (
+        f"{done}: {output.counted(result.rows, 'row')} of {output.counted(result.tables, 'table')}, "
+        f"{output.size(result.bytes)}"
+    )
+
+
+def _silent(_: object) -> None:
+    """A document says it at the end."""
+
+
+def _tell_window(one: ExportResult | FailedWindow) -> None:
+    """One line of a range as soon as it is known: what was backed up, or what failed and what to do."""
+    from influxdb_backup.jobs.export import ExportResult
+
+    if isinstance(one, ExportResult):
+        output.line(f"{format_window(one.window)}: {_said(one)}{', open' if one.open else ''}.")
+        _print_notes(one)
+    else:
+        output.note(f"FAILED: {format_window(one.window)}: {one.message} {one.hint}".rstrip())
+
+
+def _print_range(found: RangeResult, *, json: bool) -> None:
+    """Raises Exit with status 1 when a window failed."""
+    if json:
+        output.document({"ok": found.ok, **found.model_dump(mode="json")})
+    else:
+        count = len(found.windows) + len(found.failed)
+        output.line(
+            f"{_number(found)} of {output.counted(count, 'window')}, "
+            f"{output.counted(sum(one.rows for one in found.windows), 'row')}, "
+            f"{output.size(sum(one.bytes for one in found.windows))}, in {output.seconds(found.seconds)}."
+        )
+        if found.not_tried is not None:
+            output.note(f"Not tried, since it would fail as well: {format_window(found.not_tried)}.")
+        if found.windows:
+            _note_gaps(found.plan, found.windows[-1])
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _number(found: RangeResult) -> str:
+    """How many windows of a range have their backup now, and how many of these are new."""
+    new = sum(one.created for one in found.windows)
+    unchanged = len(found.windows) - new
+    return f"Backed up {new}" + (f" and found {unchanged} unchanged" if unchanged else "")
+
+
+def _note_ahead(ahead: RangeResult) -> None:
+    new = sum(one.created for one in ahead.windows)
+    output.note(
+        f"Ahead of now: {output.counted(len(ahead.windows), 'window')} with points, {new} of them backed up, open."
+    )
+    for failed in ahead.failed:
+        output.note(f"FAILED ahead: {format_window(failed.window)}: {failed.message} {failed.hint}".rstrip())
+
+
+def _note_gaps(plan: str, result: ExportResult) -> None:
     if result.gaps:
         output.note(f"The plan has {output.counted(len(result.gaps), 'gap')}: see influxdb-backup coverage {plan}.")
+
+
+def _print_notes(result: ExportResult) -> None:
+    for beyond in result.outside:
+        what = "before the plan's start" if beyond.where == "before-start" else "later than now"
+        output.note(
+            f"The source has shards of {printable(beyond.retention_policy)!r} {what} that no window of the plan "
+            f"reaches: {format_window(beyond.window)}. Export them once, or set start or ahead in the plan."
+        )
+    for table in result.unreadable:
+        output.note(f"Warning: {table.table} cannot be read and is not in the backup: {table.reason}")
+    for policy in result.expired:
+        output.note(
+            f"Warning: the retention policy {printable(policy.retention_policy)!r} had kept points from "
+            f"{format_instant(policy.kept_from)} on: of those before, the backup has what was left."
+        )
+    for gone in result.ended:
+        output.note(f"{gone} is gone: all of its points have expired.")
 
 
 def list_(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from influxdb_backup.jobs.coverage import Change, CoverageReport
 
 _AGAIN = "back it up again while the source has the points"
+_MARK = "mark it in the plan with archived_before or archived_after"
 _SHOWN = 3
 """differences of a stale window that are shown as text"""
 
@@ -105,7 +106,7 @@ def verify(
         if not json:
             _print(report)
         if any(problem.kind != "drill" for problem in report.problems):
-            output.note(f"{_AGAIN}: {_export_command(one.plan, one.window)}")
+            output.note(f"{_AGAIN}: {_export_command(one.plan, one.window, known)}")
 
     for one in refs:
         prove(one)
@@ -162,8 +163,8 @@ def coverage(
     json: JsonOption = False,
 ) -> None:
     """Show which stretch of time has a backup. The exit status is 1 for gaps, known damage and stale windows."""
-    from influxdb_backup.archive.repository import count_as_gap
     from influxdb_backup.jobs.coverage import coverage as run_coverage
+    from influxdb_backup.jobs.earlier_backups import EarlierBackups
     from influxdb_backup.jobs.identity import refuse_other_plan
 
     session: Session = context.obj
@@ -181,11 +182,16 @@ def coverage(
     chosen = known or plan_without_file(opened, plan)
     if known is not None:
         refuse_other_plan(chosen, opened)
-    refs = opened.refs(plan, on_damage=count_as_gap)
+    unreadable: list[tuple[RefName, InfluxdbBackupError]] = []
+    refs = opened.refs(plan, within, on_damage=lambda name, error: unreadable.append((name, error)))
     report = run_coverage(chosen, refs, range=within, now=time.time_ns())
     touched = [ref for ref in _newest(refs) if report.range and intersect(ref.window, report.range)]
     damaged = damaged_backups(opened, plan, touched)
-    report = report.model_copy(update={"damaged": tuple(ref.id for ref in damaged)})
+    ids = (*(name.id for name, _ in unreadable), *(ref.id for ref in damaged))
+    last = EarlierBackups(opened, plan).last()
+    report = report.model_copy(update={"damaged": ids, "outside": last.evidence.outside if last else ()})
+    for name, error in unreadable:
+        output.note(f"Warning: {name.id} counts as no backup: {error}")
     if recheck and report.range:
         report = _rechecked(session, chosen, opened, refs, report, report.range)
     if json:
@@ -209,7 +215,13 @@ def _rechecked(
     with session.server(plan.connection) as server, output.progress(f"recheck {plan.name}") as tell:
         found = recheck(plan, refs, repository=repository, server=server, range=within, progress=tell)
     return report.model_copy(
-        update={"rechecked": True, "stale": found.windows, "changes": found.changes, "unjudged": found.unjudged}
+        update={
+            "rechecked": True,
+            "stale": found.windows,
+            "changes": found.changes,
+            "unjudged": found.unjudged,
+            "archived": found.archived,
+        }
     )
 
 
@@ -238,28 +250,48 @@ def _print_coverage(plan: Plan, report: CoverageReport, damaged: Sequence[Ref]) 
     if report.unreadable:
         output.line(f"The newest backup could not read {output.counted(report.unreadable, 'table')}.")
     for ref in damaged:
-        output.verdict(f"DAMAGED: {say_id(ref.id)}: {_AGAIN}: {_export_command(ref.plan, ref.window)}")
+        output.verdict(f"DAMAGED: {say_id(ref.id)}: {_AGAIN}: {_export_command(ref.plan, ref.window, plan)}")
     for window in report.stale:
-        output.verdict(_stale_line(plan.name, window, [one for one in report.changes if one.window == window]))
+        output.verdict(_stale_line(plan, window, [one for one in report.changes if one.window == window]))
+    for beyond in report.outside:
+        output.line(
+            f"OUTSIDE of the plan's windows: the source has shards of {printable(beyond.retention_policy)!r} for "
+            f"{say_window(beyond.window)}"
+        )
+    for gone in report.archived:
+        output.line(f"ARCHIVED: {say_window(gone.window)}: {gone.reason}")
     for rest in report.unjudged:
         output.verdict(f"NOT COMPARED: {say_window(rest.window)}: {rest.reason}")
     for gap in report.gaps:
         output.line(f"fill it: {backfill_command(plan, gap)}")
-        output.line(f"     or as one window: {_export_command(plan.name, gap)}")
+        output.line(f"     or here, window by window: {_export_range_command(plan.name, gap)}")
 
 
-def _stale_line(plan: str, window: Window, changes: Sequence[Change]) -> str:
+def _stale_line(plan: Plan, window: Window, changes: Sequence[Change]) -> str:
     """What differs in one window, and the command that backs it up again."""
     shown = "; ".join(
         f"{one.table}, field {printable(one.field)!r}: {one.counted} counted, {one.backed_up} backed up"
         for one in changes[:_SHOWN]
     )
     more = f"; and {output.number(len(changes) - _SHOWN)} more" if len(changes) > _SHOWN else ""
-    flags = ["--accept-shrink"] if any(one.counted < one.backed_up for one in changes) else []
-    flags += ["--accept-missing"] if not all(one.listed for one in changes) else []
-    deleted = f" (if points were deleted on purpose, with {' '.join(flags)})" if flags else ""
-    return f"STALE: {say_window(window)}: {shown}{more}: back it up again{deleted}: {_export_command(plan, window)}"
+    again = f"back it up again: {_export_command(plan.name, window, plan)}"
+    if all(one.counted < one.backed_up for one in changes):
+        # never the export that would put an empty read on top of the only copy
+        again = f"find out who deleted; if on purpose, the backup is what is left: {_MARK}"
+    elif any(one.counted < one.backed_up for one in changes):
+        again += f" (it is refused while other points are gone; if they were dropped on purpose: {_MARK})"
+    return f"STALE: {say_window(window)}: {shown}{more}: {again}"
 
 
-def _export_command(plan: str, window: Window) -> str:
+def _export_command(name: str, window: Window, plan: Plan | None) -> str:
+    """The command that backs this very window up again; without the plan's schedule it may be one of several."""
+    from itertools import islice
+
+    from influxdb_backup.jobs.export_range import windows_between
+
+    is_one = plan is not None and len(list(islice(windows_between(plan, window), 2))) == 1
+    return _export_range_command(name, window) + ("" if is_one else " --as-one")
+
+
+def _export_range_command(plan: str, window: Window) -> str:
     return f"influxdb-backup export {plan} --start {format_instant(window.start)} --end {format_instant(window.end)}"

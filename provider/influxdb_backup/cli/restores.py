@@ -281,6 +281,7 @@ def _print_plan(plan: RestorePlan) -> None:
     facts += [("widen", what) for what in plan.widens]
     facts += [("not write", what) for what in plan.drops]
     facts += [("gap", what) for what in plan.gaps]
+    facts += [("expired", what) for what in plan.expired]
     output.pairs(facts)
     output.line()
     output.table(
@@ -317,6 +318,7 @@ def _print_report(report: RestoreReport) -> None:
     facts += [("widened", f"{what}: existed, and now keeps points for ever") for what in report.widened]
     facts += [("gap", what) for what in report.gaps]
     facts += [("LOST", f"{lost.path}: {lost}") for lost in report.lost]
+    facts += [("expired", what) for what in report.expired]
     if report.dropped_points:
         facts.append(("not written", f"{output.number(report.dropped_points)} points older than the target keeps"))
     if report.rejects:

@@ -9,6 +9,7 @@ schedulers read them differently.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -149,6 +150,21 @@ def previous_tick(expression: str, instant: int) -> int | None:
             if tick <= moment:
                 return (tick - _EPOCH) // timedelta(minutes=1) * _MINUTE
     return None
+
+
+def ticks(expression: str, after: int, before: int) -> Iterator[int]:
+    """Every tick (UTC, ns) of a checked five-field expression between two instants, without these, in order."""
+    known = _ticks(expression)
+    day = (_EPOCH + timedelta(minutes=after // _MINUTE)).date()
+    while True:
+        midnight = (datetime(day.year, day.month, day.day, tzinfo=UTC) - _EPOCH) // timedelta(minutes=1)
+        if midnight * _MINUTE >= before:
+            return
+        for time in known.times if known.on(day) else ():
+            tick = (midnight + time) * _MINUTE
+            if after < tick < before:
+                yield tick
+        day += timedelta(days=1)
 
 
 @cache

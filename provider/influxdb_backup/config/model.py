@@ -171,6 +171,23 @@ class PlanSettings(ConfigValue):
     (see the how-to page about shards). `refuse` reads such shards by queries (with `reader: shard` the export fails);
     `allow` is for data that are never overwritten.
     """
+    expired: Literal["fail", "skip"] = "fail"
+    """
+    What happens when a retention policy no longer keeps the whole window, as in a backfill of years beside a policy of
+    two weeks. `skip` backs up the other policies and what is left of that one, and records from when on it was kept.
+    """
+    ahead: PositiveDuration | None = None
+    """
+    How far beyond now windows are backed up that hold points already, such as forecasts: `30d`. The backup of the last
+    due window takes them as open, and each is backed up again when it settles.
+    """
+    archived_after: PositiveDuration | None = None
+    """
+    Windows that ended this long ago are archived, such as `30d`: the source may drop their points on purpose, and the
+    backup is what is left of them. Points that are gone there are no change, and no export of less replaces a backup.
+    """
+    archived_before: Instant | None = None
+    """The same for all windows that ended before a time."""
     unreadable: Literal["warn", "fail"] = "warn"
     """What happens when the server stores a measurement that no query can read."""
     allow_empty: Flag = False
@@ -215,6 +232,13 @@ class Plan(PlanEntry):
                     f"measurement {printable(measurement)!r} is both named and excluded (by {printable(glob)!r})."
                 )
         return self
+
+    def archived_until(self, now: int) -> int | None:
+        """Up to when (ns) the source may have dropped on purpose what is backed up; None where nothing is marked."""
+        marks = [] if self.archived_before is None else [self.archived_before]
+        if self.archived_after is not None:
+            marks.append(now - self.archived_after)
+        return max(marks, default=None)
 
     @property
     def repository(self) -> str:

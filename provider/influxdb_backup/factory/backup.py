@@ -37,13 +37,20 @@ def backup_dag(plan: Plan, config_path: str) -> DAG:
         default_args=task_arguments(plan),
         tags=dag_tags(plan, "backup"),
     ) as dag:
-        settle = WindowSettledSensor(task_id="settle", force=from_run(dag, "force"), only_params=True, **common)
+        settle = WindowSettledSensor(
+            task_id="settle",
+            force=from_run(dag, "force"),
+            accept_clock=from_run(dag, "accept_clock"),
+            only_params=True,
+            **common,
+        )
         export = ExportWindowOperator(
             task_id="export",
             force=from_run(dag, "force"),
             accept_expired=from_run(dag, "accept_expired"),
             accept_shrink=from_run(dag, "accept_shrink"),
             accept_missing=from_run(dag, "accept_missing"),
+            accept_clock=from_run(dag, "accept_clock"),
             **common,
             **work_arguments(plan),
         )
@@ -72,6 +79,7 @@ def _params() -> dict[str, Param]:
         "accept_expired": allowance("Expired window", "Back up a window that is older than the source keeps points."),
         "accept_shrink": allowance("Fewer rows", "Commit a revision with fewer rows than the previous one."),
         "accept_missing": allowance("Missing tables", "Go on when a policy or measurement of the last backup is gone."),
+        "accept_clock": allowance("Wrong clock", "Go on although the server's clock differs from all others."),
     }
 
 

@@ -290,6 +290,9 @@ class Server(Protocol):
     def pieces(self, database: str, retention_policy: str, window: Window) -> tuple[Window, ...]:
         """Tiles the window so that no piece crosses a shard group, also where no group is known."""
 
+    def listed_groups(self, database: str, retention_policy: str) -> tuple[Window, ...] | None:
+        """The shard groups that ``pieces`` listed last; None where these credentials may not list them."""
+
     def overlaps(self, database: str, retention_policy: str, window: Window) -> Mapping[Window, str]:
         """
         The stretches of the window that several shards hold, with the names of these shards in words.

@@ -82,6 +82,7 @@ class Server1:
         self._api = QueryApi(http)
         self._reader = Reader(self._api, self._shared_shards)
         self._schema = SchemaReader(self._api)
+        self._groups: dict[tuple[str, str], tuple[Window, ...]] = {}
         address = settings.snapshot_address
         port = SnapshotPort(address, settings.timeout, http.name) if address else None
         self._door = SnapshotDoor(self._api, port, http.name)
@@ -140,12 +141,19 @@ class Server1:
     def pieces(self, database: str, retention_policy: str, window: Window) -> tuple[Window, ...]:
         """Tiles the window at shard groups: by SHOW SHARDS, without administrator rights by EXPLAIN."""
         self._policy(database, retention_policy)
+        self._groups.pop((database, retention_policy), None)
         try:
-            return tile(window, listed_groups(self._api, database, retention_policy))
+            groups = listed_groups(self._api, database, retention_policy)
+            self._groups[database, retention_policy] = tuple(groups)
+            return tile(window, groups)
         except AccessError:
             edges = explained_boundaries(self._api, database, retention_policy, window)
         inner = [edge for edge in edges if window.start < edge < window.end]
         return tile(window, [Window(start=edge, end=window.end) for edge in inner])
+
+    def listed_groups(self, database: str, retention_policy: str) -> tuple[Window, ...] | None:
+        """See ``protocol.Server.listed_groups``."""
+        return self._groups.get((database, retention_policy))
 
     def overlaps(self, database: str, retention_policy: str, window: Window) -> Mapping[Window, str]:
         """By SHOW SHARDS; see ``protocol.Server.overlaps``."""

@@ -81,6 +81,7 @@ class Server2:
         self._api = QueryApi(http)
         self._reader = Reader(self._api, self._shared_shards)
         self._schema = SchemaReader(self._api)
+        self._groups: dict[tuple[str, str], tuple[Window, ...]] = {}
         self._url = settings.url
         self._control = ControlPlane(settings)
         self._reads_metadata = True
@@ -142,6 +143,7 @@ class Server2:
     def pieces(self, database: str, retention_policy: str, window: Window) -> tuple[Window, ...]:
         """Tiles the window at shard groups: by the backup metadata, without an operator token by EXPLAIN."""
         bucket = self._buckets.proved_before(database, retention_policy)
+        self._groups.pop((database, retention_policy), None)
         if self._reads_metadata:
             try:
                 groups = metadata_groups(self._http, bucket.id)
@@ -149,9 +151,14 @@ class Server2:
                 self._reads_metadata = False
             else:
                 if groups is not None:
+                    self._groups[database, retention_policy] = tuple(groups)
                     return tile(window, groups)
         edges = explained_boundaries(self._api, database, retention_policy, window)
         return tile(window, [Window(start=edge, end=window.end) for edge in edges if window.start < edge < window.end])
+
+    def listed_groups(self, database: str, retention_policy: str) -> tuple[Window, ...] | None:
+        """See ``protocol.Server.listed_groups``."""
+        return self._groups.get((database, retention_policy))
 
     def overlaps(self, database: str, retention_policy: str, window: Window) -> Mapping[Window, str]:
         """By the backup metadata; see ``protocol.Server.overlaps``."""

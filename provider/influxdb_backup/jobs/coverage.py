@@ -9,7 +9,7 @@ from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import UsageError
 from influxdb_backup.jobs.schedule import last_due
 from influxdb_backup.jobs.scope import contains
-from influxdb_backup.model import Int64, Name, Ref, Table, Value, Window
+from influxdb_backup.model import Int64, Name, Ref, SourcePiece, Table, Value, Window
 from influxdb_backup.windows import format_instant, intersect, merge, subtract
 
 
@@ -36,6 +36,13 @@ class Unjudged(Value):
     reason: str
 
 
+class Archived(Value):
+    """A stretch of time that the source no longer has, and rightly: the backup is what is left of it."""
+
+    window: Window
+    reason: str
+
+
 class CoverageReport(Value):
     """Covered, partial, gaps and stale are disjoint (stale apart) and in order of time."""
 
@@ -55,6 +62,10 @@ class CoverageReport(Value):
     """why windows are stale"""
     unjudged: tuple[Unjudged, ...] = ()
     """what the recheck could not compare; it counts neither as stale nor as unchanged"""
+    archived: tuple[Archived, ...] = ()
+    """what the source no longer has by its own retention, or because the plan marks it as archived; it is not stale"""
+    outside: tuple[SourcePiece, ...] = ()
+    """stretches for which the source had shards at the last backup, and that no window of the plan reaches"""
     damaged: tuple[str, ...] = ()
     """newest revisions in the range that a kept verification found damaged; their time counts as covered"""
     newest: Int64 | None
@@ -92,7 +103,7 @@ def coverage(plan: Plan, refs: Iterable[Ref], *, range: Window | None = None, no
         if window is not None:
             (full if contains(ref.scope, plan.scope) else narrow).append(window)
     looked_at = range or _default_range(plan, [*full, *narrow], now)
-    newest_ref = max(refs, key=lambda ref: (ref.window.end, ref.revision), default=None)
+    newest_ref = max(refs, key=lambda ref: (not ref.open, ref.window.end, ref.revision), default=None)
     report = CoverageReport(
         plan=plan.name,
         range=looked_at,
@@ -109,6 +120,13 @@ def coverage(plan: Plan, refs: Iterable[Ref], *, range: Window | None = None, no
     partial = tuple(rest for window in _within(looked_at, narrow) for rest in subtract(window, covered))
     gaps = subtract(looked_at, [*covered, *partial])
     return report.model_copy(update={"covered": covered, "partial": partial, "gaps": gaps})
+
+
+def gaps_between(plan: Plan, windows: Iterable[Window], now: int) -> tuple[Window, ...]:
+    """What these windows leave uncovered of a plan since its start, up to the last window that is due at ``now``."""
+    windows = list(windows)
+    looked_at = _default_range(plan, windows, now)
+    return subtract(looked_at, windows) if looked_at is not None else ()
 
 
 def _within(whole: Window, windows: Iterable[Window]) -> tuple[Window, ...]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 from influxdb_backup.archive.commit import ManifestDraft
 from influxdb_backup.archive.parts import table_entry
@@ -15,19 +14,17 @@ from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import IncompleteReadError, SourceError
 from influxdb_backup.influx.influxql import between
 from influxdb_backup.influx.protocol import Server
-from influxdb_backup.jobs.coverage import coverage
-from influxdb_backup.jobs.earlier_backups import (
-    backup_with,
-    last_manifest,
-    last_revision,
-    refuse_shrink,
-    sound_refs,
-)
-from influxdb_backup.jobs.identity import claim, identity_of, refuse_other_source
+from influxdb_backup.jobs.clocks import compare_clocks
+from influxdb_backup.jobs.coverage import effective_window, gaps_between
+from influxdb_backup.jobs.earlier_backups import EarlierBackups, refuse_archived, refuse_shrink
+from influxdb_backup.jobs.identity import claim, identity_of, refuse_other_source, standing_identity
+from influxdb_backup.jobs.outside import Outside, outside
 from influxdb_backup.jobs.piece import PieceResult
 from influxdb_backup.jobs.progress import ProgressCallback, silent
 from influxdb_backup.jobs.selection import (
     Selection,
+    expired_policies,
+    may_have_ended,
     missing_at_source,
     refuse_expired,
     select_policies,
@@ -37,7 +34,10 @@ from influxdb_backup.jobs.selection import (
 from influxdb_backup.jobs.shard_reading import ShardReading, telling_last_backup
 from influxdb_backup.jobs.window_reader import WindowReader
 from influxdb_backup.model import (
+    MIN_TIME,
+    Clocks,
     Evidence,
+    ExpiredPolicy,
     Manifest,
     RetentionPolicy,
     Source,
@@ -63,6 +63,8 @@ class ExportOptions:
     accept_expired: bool = False
     accept_shrink: bool = False
     accept_missing: bool = False
+    accept_clock: bool = False
+    """go on although the server's clock is neither this machine's nor the store's"""
     dag_id: str | None = None
     run_id: str | None = None
     now: int | None = None
@@ -73,6 +75,7 @@ class ExportResult(Value):
     """What an export did; small enough for an XCom."""
 
     ref: str
+    window: Window
     revision: int
     manifest: str
     """sha256 of the manifest"""
@@ -87,7 +90,16 @@ class ExportResult(Value):
     open: bool
     unreadable: tuple[UnreadableTable, ...]
     gaps: tuple[Window, ...]
-    """stretches of the plan since its start that have no backup"""
+    """
+    stretches of the plan since its start that have no backup, judged by the names of the earlier ones; ``coverage``
+    reads each of them
+    """
+    expired: tuple[ExpiredPolicy, ...] = ()
+    """policies that no longer kept the whole window: of them the backup has what was left"""
+    outside: tuple[Outside, ...] = ()
+    """stretches for which the source has shards, and that no window of the plan reaches"""
+    ended: tuple[Table, ...] = ()
+    """tables of the plan's last backup that are gone since all of their points have expired"""
 
 
 def export(
@@ -98,42 +110,92 @@ def export(
     repository: Repository,
     options: ExportOptions | None = None,
     progress: ProgressCallback = silent,
+    earlier: EarlierBackups | None = None,
 ) -> ExportResult:
     """
     Backs ``window`` of ``plan`` up and commits it as a new revision; equal content to the latest is no new one.
 
     Raises SourceError (open, expired, shrunk or empty window, another source, tables that vanished),
     IncompleteReadError, ConflictError, SupersededError and the server's and the store's errors; then nothing
-    is committed. The same call again is always safe.
+    is committed. The same call again is always safe. ``earlier`` is what a call before this one has read of the plan's
+    backups; their names are listed again.
     """
-    options = options or ExportOptions()
+    result = export_unless_empty(
+        plan,
+        window,
+        server=server,
+        repository=repository,
+        options=options or ExportOptions(),
+        progress=progress,
+        earlier=earlier,
+        only_with_points=False,
+    )
+    assert result is not None
+    return result
+
+
+def export_unless_empty(
+    plan: Plan,
+    window: Window,
+    *,
+    server: Server,
+    repository: Repository,
+    options: ExportOptions,
+    progress: ProgressCallback,
+    earlier: EarlierBackups | None,
+    only_with_points: bool = True,
+) -> ExportResult | None:
+    """Backs a window up as ``export`` does; None for one without points that no backup has held before."""
     started = time.monotonic()
     read_start = server.now()
     worker_now = options.now if options.now is not None else time.time_ns()
-    is_open = _is_open(plan, window, min(read_start, worker_now), options)
+    clocks = compare_clocks(
+        read_start,
+        worker_now,
+        repository.store.now,
+        where=server.name,
+        store=repository.url,
+        accept=options.accept_clock,
+    )
+    now = min(read_start, worker_now)
+    is_open = _is_open(plan, window, now, options)
     identity = identity_of(plan, server)
-    refs = sound_refs(repository, plan, window)
-    previous = last_manifest(repository, refs)
-    refuse_other_source(identity, repository, server.name, previous)
+    if earlier is None:
+        earlier = EarlierBackups(repository, plan.name)
+    else:
+        earlier.refresh()
+    revisions = earlier.of_window(window)
+    archived = window.end <= (plan.archived_until(now) or MIN_TIME)
+    if archived:
+        refuse_archived(window, earlier)
+    previous = earlier.last()
+    standing = standing_identity(plan.name, repository, previous)
+    refuse_other_source(identity, standing, server.name)
+    began = _Began(read_start, earlier.next_sequence(window), clocks)
     with (
         server.at_most(plan.concurrency),
-        repository.begin(plan.name, window, last_revision(repository, refs, window)) as attempt,
+        repository.begin(plan.name, window, earlier.last_revision(window)) as attempt,
     ):
-        known = partial(backup_with, repository, refs)
-        allowed = plan.hot_shards == "allow"
+        allowed, known = plan.hot_shards == "allow", earlier.with_points
         shards = ShardReading(server, plan.database, plan.reader, allow_hot=allowed, backup_with=known)
-        with telling_last_backup(refs, window), WindowReader(plan, server, attempt, shards, progress) as reader:
-            reading = _read_everything(reader, previous, read_start, options)
+        with telling_last_backup(earlier, window), WindowReader(plan, server, attempt, shards, progress) as reader:
+            reading = _read_everything(reader, earlier, previous, read_start, options)
             _refuse_unreadable(plan, _unreadable(reader, reading.selection))
-        draft = _draft(reader, reading, read_start, is_open, options)
-        if not options.accept_shrink:
-            refuse_shrink(draft, repository, [ref for ref in refs if ref.window == window])
-        claim(identity, repository, server.name)
+        groups = {policy.name: server.listed_groups(plan.database, policy.name) for policy in reading.policies}
+        held = [window, *(name.window for name in earlier.names)]
+        beyond = outside(plan, groups, reading.policies, held, now)
+        draft = _draft(reader, reading, began, is_open, options, beyond)
+        if only_with_points and not revisions and not any(entry.rows for entry in draft.tables):
+            return None
+        if archived or not options.accept_shrink:
+            refuse_shrink(draft, repository, revisions, archived=archived)
+        if not standing.claimed:
+            claim(identity, repository, server.name)
         committed = attempt.commit(draft)
-    after = committed.ref if committed.created else None
-    report = coverage(plan, [*refs, *([after] if after else [])], now=min(read_start, worker_now))
+    covered = [*earlier.covered(plan.settle, now), *([own] if (own := effective_window(committed.ref)) else [])]
     return ExportResult(
         ref=committed.ref.id,
+        window=window,
         revision=committed.ref.revision,
         manifest=committed.ref.manifest,
         created=committed.created,
@@ -144,7 +206,10 @@ def export(
         seconds=time.monotonic() - started,
         open=is_open,
         unreadable=draft.evidence.unreadable,
-        gaps=report.gaps,
+        gaps=gaps_between(plan, covered, now),
+        expired=draft.evidence.expired,
+        outside=beyond,
+        ended=draft.evidence.ended,
     )
 
 
@@ -164,16 +229,31 @@ def _is_open(plan: Plan, window: Window, now: int, options: ExportOptions) -> bo
 
 
 @dataclass(frozen=True)
+class _Began:
+    """When a read began, and after which others."""
+
+    read_start: int
+    sequence: int
+    clocks: Clocks | None
+
+
+@dataclass(frozen=True)
 class _Reading:
     """What the server listed when everything that it listed had been read."""
 
     policies: tuple[RetentionPolicy, ...]
     selection: Selection
     pieces: dict[str, tuple[Window, ...]]
+    expired: tuple[ExpiredPolicy, ...]
+    ended: tuple[Table, ...]
 
 
 def _read_everything(
-    reader: WindowReader, previous: Manifest | None, read_start: int, options: ExportOptions
+    reader: WindowReader,
+    earlier: EarlierBackups,
+    previous: Manifest | None,
+    read_start: int,
+    options: ExportOptions,
 ) -> _Reading:
     """
     Reads what the server lists, lists again, and reads what has changed, until a listing changes nothing.
@@ -182,10 +262,10 @@ def _read_everything(
     wrong type.
     """
     for _ in range(_ROUNDS):
-        reading = _list(reader, previous, read_start, options)
+        reading = _list(reader, earlier, previous, read_start, options)
         reader.finish()
         if not options.accept_missing:
-            _refuse_vanished(reader, reading.selection)
+            _refuse_vanished(reader, reading)
         wanted = {
             (table, piece): schema
             for table, schema in reading.selection.tables.items()
@@ -206,8 +286,9 @@ def _read_everything(
     )
 
 
-def _refuse_vanished(reader: WindowReader, selection: Selection) -> None:
-    shown = {*selection.tables, *(entry.table for entry in selection.unreadable)}
+def _refuse_vanished(reader: WindowReader, reading: _Reading) -> None:
+    selection = reading.selection
+    shown = {*selection.tables, *(entry.table for entry in selection.unreadable), *reading.ended}
     gone = sorted({str(table) for table, _ in reader.results if table not in shown})
     if gone:
         raise SourceError(
@@ -261,11 +342,18 @@ def _refuse_unreadable(plan: Plan, unreadable: Sequence[UnreadableTable]) -> Non
         )
 
 
-def _list(reader: WindowReader, previous: Manifest | None, read_start: int, options: ExportOptions) -> _Reading:
+def _list(
+    reader: WindowReader,
+    earlier: EarlierBackups,
+    previous: Manifest | None,
+    read_start: int,
+    options: ExportOptions,
+) -> _Reading:
     plan, server, window = reader.plan, reader.server, reader.window
     policies = select_policies(plan, visible_policies(plan, server))
-    if not options.accept_expired:
-        refuse_expired(policies, window, max(read_start, server.now()))
+    now = max(read_start, server.now())
+    if not options.accept_expired and plan.expired == "fail":
+        refuse_expired(policies, window, now)
     with ThreadPoolExecutor(1, thread_name_prefix="pieces") as pool:
         listed = pool.submit(
             lambda: {policy.name: server.pieces(plan.database, policy.name, window) for policy in policies}
@@ -273,7 +361,9 @@ def _list(reader: WindowReader, previous: Manifest | None, read_start: int, opti
         schemas = {policy.name: server.schema(plan.database, policy.name) for policy in policies}
     known = [entry.table for entry in previous.tables] if previous else []
     selection = select_tables(plan, schemas, known)
-    gone = missing_at_source(plan, previous, policies, selection)
+    may_be = may_have_ended(plan, previous, policies, selection, now)
+    ended = tuple(table for table, newest in earlier.newest_points(may_be).items() if newest is None)
+    gone = missing_at_source(plan, previous, policies, selection, ended)
     if gone and not options.accept_missing:
         raise SourceError(
             f"The plan's last backup holds what {server.name} no longer shows: {', '.join(gone[:5])}"
@@ -285,11 +375,22 @@ def _list(reader: WindowReader, previous: Manifest | None, read_start: int, opti
     reader.unreadable = frozenset(entry.table for entry in selection.unreadable)
     for table in selection.tables:
         reader.number(table)
-    return _Reading(policies=policies, selection=selection, pieces=listed.result())
+    return _Reading(
+        policies=policies,
+        selection=selection,
+        pieces=listed.result(),
+        expired=expired_policies(policies, window, now),
+        ended=ended,
+    )
 
 
 def _draft(
-    reader: WindowReader, reading: _Reading, read_start: int, is_open: bool, options: ExportOptions
+    reader: WindowReader,
+    reading: _Reading,
+    began: _Began,
+    is_open: bool,
+    options: ExportOptions,
+    beyond: Sequence[Outside],
 ) -> ManifestDraft:
     by_table: dict[Table, list[PieceResult]] = {table: [] for table in reading.selection.tables}
     for key in sorted(reader.results, key=lambda key: key[1].start):
@@ -308,7 +409,7 @@ def _draft(
         scope=reader.plan.scope,
         evidence=Evidence(
             predicate=between(reader.window),
-            read_start=read_start,
+            read_start=began.read_start,
             read_end=reader.server.now(),
             settle=reader.plan.settle,
             open=is_open,
@@ -319,6 +420,11 @@ def _draft(
             ),
             counts=tuple(count for results in by_table.values() for result in results for count in result.counts),
             unreadable=_unreadable(reader, reading.selection),
+            expired=reading.expired,
+            sequence=began.sequence,
+            clocks=began.clocks,
+            outside=tuple(SourcePiece(retention_policy=one.retention_policy, window=one.window) for one in beyond),
+            ended=reading.ended,
         ),
         tables=tuple(
             table_entry(

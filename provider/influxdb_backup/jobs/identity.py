@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.config.model import Plan
@@ -22,14 +23,25 @@ def identity_of(plan: Plan, server: Server) -> PlanIdentity:
     )
 
 
-def refuse_other_source(wanted: PlanIdentity, repository: Repository, where: str, last: Manifest | None = None) -> None:
-    """
-    Raises SourceError (``identity-mismatch``) when the plan's backups in the repository come from somewhere else.
+@dataclass(frozen=True)
+class Standing:
+    """What the repository says a plan's backups are of."""
 
-    Where its document is lost the plan's ``last`` backup says it. A plan without backups has no identity yet, and
-    anything is fine.
-    """
-    standing = repository.plan_identity(wanted.plan) or (_said_by(last) if last else None)
+    identity: PlanIdentity | None
+    """None for a plan without backups: anything is fine"""
+    claimed: bool
+    """whether the plan's document says it; where that is lost its last backup does"""
+
+
+def standing_identity(plan: str, repository: Repository, last: Manifest | None) -> Standing:
+    """What the plan's document says, and where that is lost its ``last`` backup."""
+    claimed = repository.plan_identity(plan)
+    return Standing(claimed or (_said_by(last) if last else None), claimed is not None)
+
+
+def refuse_other_source(wanted: PlanIdentity, found: Standing, where: str) -> None:
+    """Raises SourceError (``identity-mismatch``) when the plan's backups in the repository come from somewhere else."""
+    standing = found.identity
     if standing is not None:
         _compare(
             wanted.plan,
@@ -67,8 +79,7 @@ def refuse_other_plan(plan: Plan, repository: Repository) -> None:
 
 def claim(wanted: PlanIdentity, repository: Repository, where: str) -> None:
     """Takes the plan's name for this source, before its first commit. Raises SourceError when another has it."""
-    repository.claim_plan(wanted)
-    refuse_other_source(wanted, repository, where)
+    refuse_other_source(wanted, Standing(repository.claim_plan(wanted), claimed=True), where)
 
 
 def _compare(plan: str, where: str, pairs: Iterable[tuple[str, object, object]]) -> None:

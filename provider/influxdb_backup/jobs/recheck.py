@@ -17,17 +17,18 @@ from influxdb_backup.archive.repository import Repository, at_once
 from influxdb_backup.columns import batch_columns
 from influxdb_backup.config.model import Plan
 from influxdb_backup.influx.protocol import Server
-from influxdb_backup.jobs.coverage import Change, Unjudged
-from influxdb_backup.jobs.earlier_backups import last_manifest
-from influxdb_backup.jobs.identity import identity_of, refuse_other_source
+from influxdb_backup.jobs.coverage import Archived, Change, Unjudged
+from influxdb_backup.jobs.earlier_backups import EarlierBackups
+from influxdb_backup.jobs.identity import identity_of, refuse_other_source, standing_identity
 from influxdb_backup.jobs.layers import Held, Layers
 from influxdb_backup.jobs.progress import Progress, ProgressCallback, silent
 from influxdb_backup.jobs.restore_request import oldest_read_first, winners
 from influxdb_backup.jobs.scope import table_in_scope
-from influxdb_backup.jobs.selection import is_expired, select_policies, visible_policies
-from influxdb_backup.model import Part, Ref, RetentionPolicy, Role, Table, Value, Window, printable
-from influxdb_backup.windows import format_duration, format_instant, intersect, merge, subtract
+from influxdb_backup.jobs.selection import select_policies, visible_policies
+from influxdb_backup.model import MAX_END, Part, Ref, RetentionPolicy, Role, Table, Value, Window, printable
+from influxdb_backup.windows import format_duration, intersect, merge, subtract, tile
 
+_MARKED = "The plan marks it as archived, and the source no longer has all of it."
 _OPEN = "It was backed up while it was open."
 
 
@@ -36,6 +37,7 @@ class Recheck(Value):
 
     changes: tuple[Change, ...] = ()
     unjudged: tuple[Unjudged, ...] = ()
+    archived: tuple[Archived, ...] = ()
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -56,12 +58,14 @@ def recheck(
     Compares every window of these refs that touches the range (None: all of them), each as a whole, with the source.
 
     At every instant and for every table of the plan's scope the backup that a restore would read is compared: values
-    that arrived, that were deleted, and measurements that are new or gone are changes. Windows that the source may have
-    begun to drop, that were open, and tables that no query reads are ``unjudged``. Raises SourceError
-    (``identity-mismatch``) for another source than that of the backups, and the errors of server and repository.
+    that arrived, that were deleted, and measurements that are new or gone are changes. What the source's retention may
+    have dropped, and what is missing of windows that the plan marks as archived, is ``archived``; windows that were
+    open, and tables that no query reads, are ``unjudged``. Raises SourceError (``identity-mismatch``) for another
+    source than that of the backups, and the errors of server and repository.
     """
     refs = tuple(refs)
-    refuse_other_source(identity_of(plan, server), repository, server.name, last_manifest(repository, refs))
+    last = EarlierBackups(repository, plan.name).last()
+    refuse_other_source(identity_of(plan, server), standing_identity(plan.name, repository, last), server.name)
     asked = [ref for ref in refs if range is None or intersect(ref.window, range)]
     if not asked:
         return Recheck()
@@ -139,7 +143,8 @@ def _stretches(layers: Layers, table: Table, *, policy_is_gone: bool) -> tuple[t
     policy is gone from the server, a newer backup without it is one for which that was accepted.
     """
     asked = [n for n, backup in enumerate(layers.backups) if table_in_scope(backup.ref.scope, table)]
-    return layers.stretches(sorted(asked, key=lambda n: (not policy_is_gone and layers.backups[n].looked_at(table), n)))
+    order = sorted(asked, key=lambda n: (not policy_is_gone and layers.backups[n].looked_at(table), n))
+    return layers.stretches(order, table.retention_policy)
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,7 @@ class _Comparison:
     asked: frozenset[str]
     """ids of the refs that are compared; the others only lie on top of them"""
     unjudged: dict[str, list[Window]] = field(default_factory=dict)
+    archived: dict[str, list[Window]] = field(default_factory=dict)
 
     def run(self, progress: ProgressCallback) -> Recheck:
         """Asks about all tables. Raises the errors of server and repository."""
@@ -187,9 +193,15 @@ class _Comparison:
             for reason, windows in self.unjudged.items()
             for window in merge(windows)
         ]
+        archived = [
+            Archived(window=window, reason=reason)
+            for reason, windows in self.archived.items()
+            for window in merge(windows)
+        ]
         return Recheck(
             changes=tuple(kept),
             unjudged=tuple(sorted(unjudged, key=lambda one: (one.window.start, one.reason))),
+            archived=tuple(sorted(archived, key=lambda one: (one.window.start, one.reason))),
         )
 
     def _questions(self, table: Table) -> Iterator[_Question]:
@@ -201,7 +213,8 @@ class _Comparison:
             if reason:
                 self.unjudged.setdefault(reason, []).append(stretch)
             else:
-                yield from self._about(table, stretch, backup)
+                for rest in self._kept(table, stretch, backup.ref):
+                    yield from self._about(table, rest, backup)
 
     def _reason(self, table: Table, ref: Ref) -> str | None:
         """Why nothing can be said of a table in a backup's window; None when it can."""
@@ -209,7 +222,22 @@ class _Comparison:
             return _OPEN
         if table in self.listing.unreadable:
             return f"{table} cannot be read: {self.listing.unreadable[table]}"
-        return self._expired(table, ref.window, self.listing.now)
+        return None
+
+    def _kept(self, table: Table, stretch: Window, ref: Ref) -> tuple[Window, ...]:
+        """The stretch without what has expired, cut where the plan's archive ends."""
+        kept_from = ref.kept_from(table.retention_policy)
+        policy = self.listing.policies.get(table.retention_policy)
+        if policy is not None and policy.duration:
+            kept_from = max(kept_from, self.listing.now - policy.duration)
+        if kept_from > stretch.start:
+            expired = Window(start=stretch.start, end=min(stretch.end, kept_from))
+            self.archived.setdefault(_expired_reason(table, policy), []).append(expired)
+        if kept_from >= stretch.end:
+            return ()
+        rest = Window(start=max(kept_from, stretch.start), end=stretch.end)
+        archived = self.plan.archived_until(self.listing.now)
+        return tile(rest, [Window(start=archived, end=MAX_END)] if archived is not None else [])
 
     def _about(self, table: Table, stretch: Window, backup: Held) -> Iterator[_Question]:
         pieces: dict[Window, list[Part]] = {}
@@ -288,24 +316,26 @@ class _Comparison:
         return counts
 
     def _still_kept(self, changes: Sequence[Change]) -> Iterator[Change]:
-        """The changes without those in windows that have begun to expire while the server was asked."""
+        """The changes without what has expired while the server was asked, and what is missing of archived time."""
         now = self.server.now() if changes else self.listing.now
+        archived = self.plan.archived_until(self.listing.now)
         for change in changes:
-            reason = self._expired(change.table, change.window, now)
-            if reason:
-                self.unjudged.setdefault(reason, []).append(change.window)
-            else:
-                yield change
+            policy = self.listing.policies.get(change.table.retention_policy)
+            if policy is not None and policy.duration:
+                groups = self.listing.cut(policy.name, change.piece)
+                if any(group.end <= now - policy.duration for group in groups):
+                    self.archived.setdefault(_expired_reason(change.table, policy), []).append(change.piece)
+                    continue
+            if archived is not None and change.piece.end <= archived and change.counted < change.backed_up:
+                self.archived.setdefault(_MARKED, []).append(change.piece)
+                continue
+            yield change
 
-    def _expired(self, table: Table, window: Window, now: int) -> str | None:
-        """Why the source may have begun to drop the window; None while it keeps it."""
-        policy = self.listing.policies.get(table.retention_policy)
-        if policy is None or not is_expired(policy, window, now):
-            return None
-        return (
-            f"The retention policy {printable(policy.name)!r} keeps {format_duration(policy.duration)}, so points "
-            f"before {format_instant(now - policy.duration)} may be gone."
-        )
+
+def _expired_reason(table: Table, policy: RetentionPolicy | None) -> str:
+    name = printable(table.retention_policy)
+    keeps = f" keeps {format_duration(policy.duration)}" if policy is not None and policy.duration else " had expired"
+    return f"The retention policy {name!r}{keeps}: the source may have dropped what is older."
 
 
 __all__ = ["Recheck", "recheck"]

@@ -46,6 +46,8 @@ class RestorePlan(Value):
     drops: tuple[str, ...]
     """points that would not be written, and why"""
     gaps: tuple[str, ...]
+    expired: tuple[str, ...] = ()
+    """stretches that were backed up when the source no longer kept them: of them there is what was left"""
     rows: Int64
     bytes: Int64
     separated: tuple[str, ...] = ()
@@ -104,6 +106,8 @@ class RestoreReport(Value):
     gaps: tuple[str, ...]
     lost: tuple[LostRows, ...] = ()
     """with ``salvage``: stretches of rows of damaged parts that were not restored, or not whole"""
+    expired: tuple[str, ...] = ()
+    """stretches that were backed up when the source no longer kept them: of them there is what was left"""
     continued_units: int
     """parts that an earlier call with this id had written"""
     writer: Literal["lines", "shard"] = "lines"

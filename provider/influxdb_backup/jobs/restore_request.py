@@ -94,6 +94,8 @@ class Reads:
     """the source's, by name, as the newest backup saw them"""
     gaps: tuple[str, ...]
     """stretches without a backup, in words"""
+    expired: tuple[str, ...]
+    """stretches of which the source may have dropped points before they were backed up, in words"""
     database: str
     """the source's"""
 
@@ -138,9 +140,11 @@ def decide_reads(
     _refuse_unknown(request, tables, everything, window)
     nowhere = _gaps(request, candidates, window, scope)
     units, columns, gaps = [], {}, [format_window(gap) for gap in nowhere]
+    late: dict[str, None] = {}
     layers = Layers([Held.of(ref, manifests[ref.id]) for ref in used], window)
     for table in tables:
-        chosen, known, missing = _units_of(layers, table, window)
+        chosen, known, missing, expired = _units_of(layers, table, window)
+        late |= dict.fromkeys(expired)
         units.extend(chosen)
         columns[table] = known
         gaps += [f"{table}: {format_window(rest)}" for gap in missing for rest in subtract(gap, nowhere)]
@@ -162,6 +166,7 @@ def decide_reads(
         columns=columns,
         policies={policy.name: policy for ref in used for policy in manifests[ref.id].source.retention_policies},
         gaps=tuple(gaps),
+        expired=tuple(late),
         database=database,
     )
 
@@ -224,7 +229,7 @@ def _candidates(request: RestoreRequest, repository: Repository) -> tuple[list[R
 
 def oldest_read_first(refs: Iterable[Ref]) -> list[Ref]:
     """The order in which backups lie on top of each other."""
-    return sorted(refs, key=lambda ref: (ref.read_start, ref.read_end, ref.revision))
+    return sorted(refs, key=lambda ref: ref.read_order)
 
 
 def _refuse_unknown(
@@ -283,10 +288,10 @@ def winners(candidates: Sequence[Ref], window: Window) -> list[Ref]:
         groups.setdefault((ref.scope_hash, ref.retention_policies), []).append(ref)
     chosen: set[str] = set()
     for same in groups.values():
-        whole = [ref for ref in same if not ref.unreadable]
+        whole = [ref for ref in same if not (ref.unreadable or ref.expired)]
         for _, position in overlay([(ref.window, n) for n, ref in enumerate(whole)], window):
             chosen.add(whole[position].id)
-        chosen.update(ref.id for ref in same if ref.unreadable)
+        chosen.update(ref.id for ref in same if ref.unreadable or ref.expired)
     return [ref for ref in candidates if ref.id in chosen]
 
 
@@ -315,12 +320,21 @@ def _gaps(
 
 def _units_of(
     layers: Layers, table: Table, window: Window
-) -> tuple[list[Unit], tuple[Column, ...], tuple[Window, ...]]:
-    """What to read of a table, the columns of that, and the stretches in which no backup looked at it."""
+) -> tuple[list[Unit], tuple[Column, ...], tuple[Window, ...], list[str]]:
+    """
+    What to read of a table, the columns of that, the stretches in which no backup looked at it, and in words those
+    that were backed up when the table's policy no longer kept them.
+    """
+    expired: list[str] = []
     units: list[Unit] = []
     columns: dict[Column, None] = {}
-    stretches = layers.stretches([n for n, backup in enumerate(layers.backups) if backup.looked_at(table)])
+    looked_at = [n for n, backup in enumerate(layers.backups) if backup.looked_at(table)]
+    stretches = layers.stretches(looked_at, table.retention_policy)
     for stretch, backup in stretches:
+        kept_from = backup.ref.kept_from(table.retention_policy)
+        if stretch.start < kept_from:
+            lost = Window(start=stretch.start, end=min(kept_from, stretch.end))
+            expired.append(f"retention policy {printable(table.retention_policy)!r}, {format_window(lost)}")
         entry = backup.entries.get(table)
         for part in entry.parts if entry else ():
             if part.max_time < stretch.start or part.min_time >= stretch.end:
@@ -328,4 +342,4 @@ def _units_of(
             whole = stretch.start <= part.min_time and part.max_time < stretch.end
             units.append(Unit(table=table, part=part, window=stretch, whole=whole))
             columns.update(dict.fromkeys(part.columns))
-    return units, tuple(columns), subtract(window, [stretch for stretch, _ in stretches])
+    return units, tuple(columns), subtract(window, [stretch for stretch, _ in stretches]), expired

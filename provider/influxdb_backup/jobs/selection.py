@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from influxdb_backup.config.model import Plan
@@ -10,7 +10,16 @@ from influxdb_backup.config.names import listed, suggestion
 from influxdb_backup.errors import NotVisibleError, SourceError
 from influxdb_backup.influx.protocol import PolicySchema, Server
 from influxdb_backup.jobs.scope import policy_in_scope, table_in_scope
-from influxdb_backup.model import Manifest, RetentionPolicy, Table, TableSchema, UnreadableTable, Window, printable
+from influxdb_backup.model import (
+    ExpiredPolicy,
+    Manifest,
+    RetentionPolicy,
+    Table,
+    TableSchema,
+    UnreadableTable,
+    Window,
+    printable,
+)
 from influxdb_backup.windows import format_duration, format_instant
 
 
@@ -102,9 +111,17 @@ def _by_name(item: tuple[Table, TableSchema]) -> tuple[str, str]:
 
 
 def missing_at_source(
-    plan: Plan, previous: Manifest | None, policies: Iterable[RetentionPolicy], selection: Selection
+    plan: Plan,
+    previous: Manifest | None,
+    policies: Iterable[RetentionPolicy],
+    selection: Selection,
+    ended: Collection[Table] = (),
 ) -> tuple[str, ...]:
-    """What of the plan's present scope its last backup held and the server no longer shows, in words."""
+    """
+    What of the plan's present scope its last backup held and the server no longer shows, in words.
+
+    Left out are tables that have ``ended``, see ``may_have_ended``.
+    """
     if previous is None:
         return ()
     shown_policies = {policy.name for policy in policies}
@@ -113,22 +130,70 @@ def missing_at_source(
         for policy in previous.source.retention_policies
         if policy_in_scope(plan.scope, policy.name) and policy.name not in shown_policies
     ]
+    gone += [
+        f"measurement {printable(table.measurement)!r} of {printable(table.retention_policy)!r}"
+        for table in _gone_tables(plan, previous, shown_policies, selection)
+        if table not in ended
+    ]
+    return tuple(gone)
+
+
+def _gone_tables(plan: Plan, previous: Manifest, policies: Collection[str], selection: Selection) -> list[Table]:
     shown = {table for table, schema in selection.tables.items() if schema.columns}
     shown |= {entry.table for entry in selection.unreadable}
-    gone += [
-        f"measurement {printable(entry.table.measurement)!r} of {printable(entry.table.retention_policy)!r}"
+    return [
+        entry.table
         for entry in previous.tables
         if entry.columns
-        and entry.table.retention_policy in shown_policies
+        and entry.table.retention_policy in policies
         and table_in_scope(plan.scope, entry.table)
         and entry.table not in shown
     ]
-    return tuple(gone)
+
+
+def may_have_ended(
+    plan: Plan,
+    previous: Manifest | None,
+    policies: Iterable[RetentionPolicy],
+    selection: Selection,
+    server_now: int,
+) -> dict[Table, int]:
+    """
+    Tables of the last backup that the server no longer shows and whose policy is finite: they may have expired.
+
+    Each comes with the instant up to which its points may be gone. A table has ended when no backup of the plan knows a
+    later point of it; that is no sign of lost rights as long as something else of the plan is shown. Where a policy was
+    given another duration since, the shorter one counts. What the plan marks as archived may be gone of any policy.
+    """
+    shown = {policy.name: policy for policy in policies}
+    visible = any(schema.columns for schema in selection.tables.values()) or bool(selection.unreadable)
+    if previous is None or not (visible or plan.allow_empty):
+        return {}
+    archived = plan.archived_until(server_now)
+    until = {} if archived is None else dict.fromkeys(shown, archived)
+    for policy in (*shown.values(), *previous.source.retention_policies):
+        if policy.duration and policy.name in shown:
+            expired = server_now - policy.duration
+            until[policy.name] = max(expired, until.get(policy.name, expired))
+    return {
+        table: until[table.retention_policy]
+        for table in _gone_tables(plan, previous, shown, selection)
+        if table.retention_policy in until
+    }
 
 
 def is_expired(policy: RetentionPolicy, window: Window, server_now: int) -> bool:
     """Whether the policy may already have dropped points of the window."""
     return bool(policy.duration) and window.start < server_now - policy.duration
+
+
+def expired_policies(policies: Iterable[RetentionPolicy], window: Window, server_now: int) -> tuple[ExpiredPolicy, ...]:
+    """The policies that may already have dropped points of the window, each with the instant from which it keeps."""
+    return tuple(
+        ExpiredPolicy(retention_policy=policy.name, kept_from=server_now - policy.duration)
+        for policy in policies
+        if is_expired(policy, window, server_now)
+    )
 
 
 def refuse_expired(policies: Iterable[RetentionPolicy], window: Window, server_now: int) -> None:
@@ -140,5 +205,6 @@ def refuse_expired(policies: Iterable[RetentionPolicy], window: Window, server_n
                 f"before {format_instant(server_now - policy.duration)} may be gone, "
                 f"and the window starts at {format_instant(window.start)}.",
                 kind="expired-window",
-                hint="Back up windows before they expire; --accept-expired takes what is left.",
+                hint="Back up windows before they expire. --accept-expired takes what is left of it and records that; "
+                "expired: skip in the plan does so for every window.",
             )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from influxdb_backup.errors import ServerError, SourceError
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Server, ShardCopy
 from influxdb_backup.influx.shard_door import HotShardError, ShardNotOpenError
+from influxdb_backup.jobs.earlier_backups import EarlierBackups, read_order
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Ref, Window, printable
-from influxdb_backup.windows import format_instant, format_window, intersect
+from influxdb_backup.windows import format_instant, format_window
 
 logger = logger_of(__name__)
 
@@ -122,15 +123,14 @@ class ShardReading:
 
 
 @contextmanager
-def telling_last_backup(refs: Sequence[Ref], window: Window) -> Iterator[None]:
+def telling_last_backup(earlier: EarlierBackups, window: Window) -> Iterator[None]:
     """Adds to an error about damage on the server what the newest backup of that time is."""
     try:
         yield
     except SourceError as error:
         if error.kind != "source-damaged":
             raise
-        held = [ref for ref in refs if intersect(ref.window, window)]
-        newest = max(held, key=lambda ref: ref.read_start, default=None)
+        newest = next(reversed(read_order(earlier.touching(window))), None)
         told = (
             f"The last backup with times of {format_window(window)} is {newest.id}, "
             f"read {format_instant(newest.read_start)}."

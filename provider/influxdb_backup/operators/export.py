@@ -25,12 +25,14 @@ class ExportWindowOperator(BackupOperator):
     :param accept_expired: export a window older than the source keeps points (templated)
     :param accept_shrink: commit a revision with fewer rows than the previous one (templated)
     :param accept_missing: go on when a policy or measurement of the last backup is gone (templated)
+    :param accept_clock: go on although the server's clock is neither the worker's nor the repository's (templated)
     :returns: ref, revision, manifest, created, open, window_start, window_end, tables, rows, values, bytes, seconds,
         and how many tables were unreadable and how many gaps the plan has
     """
 
     template_fields: Sequence[str] = (
         *BackupOperator.template_fields, "force", "accept_expired", "accept_shrink", "accept_missing",
+        "accept_clock",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +42,7 @@ class ExportWindowOperator(BackupOperator):
         accept_expired: bool = False,
         accept_shrink: bool = False,
         accept_missing: bool = False,
+        accept_clock: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -47,11 +50,13 @@ class ExportWindowOperator(BackupOperator):
         self.accept_expired = accept_expired
         self.accept_shrink = accept_shrink
         self.accept_missing = accept_missing
+        self.accept_clock = accept_clock
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Exports the window. Raises AirflowFailException for what another try would not change."""
         from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
         from influxdb_backup.jobs.export import ExportOptions, export
+        from influxdb_backup.jobs.export_range import export_ahead
         from influxdb_backup.windows import format_window
 
         with only_passing_errors_retry(self.log):
@@ -62,6 +67,7 @@ class ExportWindowOperator(BackupOperator):
                 accept_expired=flag("accept_expired", self.accept_expired),
                 accept_shrink=flag("accept_shrink", self.accept_shrink),
                 accept_missing=flag("accept_missing", self.accept_missing),
+                accept_clock=flag("accept_clock", self.accept_clock),
                 dag_id=context["ti"].dag_id,
                 run_id=context["ti"].run_id,
             )
@@ -73,13 +79,18 @@ class ExportWindowOperator(BackupOperator):
                 result = export(
                     plan, window, server=server, repository=repository, options=options, progress=self.progress()
                 )
+                ahead = export_ahead(
+                    plan, window, server=server, repository=repository, options=options, progress=self.progress()
+                )
             self.link_to(repository, result.ref)
             self._tell(result, window, plan)
+            for failed in ahead.failed if ahead is not None else ():
+                self.log.warning("Not backed up ahead: %s: %s", format_window(failed.window), failed.message)
         return summary(result, window)
 
     def _tell(self, result: ExportResult, window: Window, plan: Plan) -> None:
         from influxdb_backup.jobs.coverage import backfill_command
-        from influxdb_backup.windows import format_window
+        from influxdb_backup.windows import format_instant, format_window
 
         self.log.info(
             "%s %s: %s rows of %d tables in %.1f MB, %.1f s.",
@@ -88,6 +99,18 @@ class ExportWindowOperator(BackupOperator):
         )  # fmt: skip
         for entry in result.unreadable:
             self.log.warning("Not in the backup: %s cannot be read: %s", entry.table, entry.reason)
+        for policy in result.expired:
+            self.log.warning(
+                "The retention policy %r had kept points from %s on: of those before, the backup has what was left.",
+                policy.retention_policy, format_instant(policy.kept_from),
+            )  # fmt: skip
+        for beyond in result.outside:
+            self.log.warning(
+                "The source has shards of %r that no window of the plan reaches: %s.",
+                beyond.retention_policy, format_window(beyond.window),
+            )  # fmt: skip
+        for gone in result.ended:
+            self.log.info("%s is gone: all of its points have expired.", gone)
         if not result.gaps:
             self.log.info("The plan has no gaps up to %s.", format_window(window).rpartition(" ")[2])
             return

@@ -13,7 +13,7 @@ from influxdb_backup.operators.base import PLAN_LABEL, SafeLog, flag, only_passi
 from influxdb_backup.operators.guard import refuse_unknown_conf
 
 if TYPE_CHECKING:
-    from influxdb_backup.config.model import Plan
+    from influxdb_backup.config.model import Config, Plan
 
 
 CERTAIN = 86_400 * 10**9
@@ -31,10 +31,11 @@ class WindowSettledSensor(SafeLog, BaseSensorOperator):
     :param config_path: the YAML file, a path that the workers can read (templated)
     :param plan: the plan's name in that file (templated)
     :param force: do not wait (templated)
+    :param accept_clock: go by the server's clock although it is neither the worker's nor the repository's (templated)
     :param only_params: refuse a run whose conf has keys that the DAG has no parameter for
     """
 
-    template_fields: Sequence[str] = ("config_path", "plan", "force")
+    template_fields: Sequence[str] = ("config_path", "plan", "force", "accept_clock")
     ui_color = "#f2ecd8"
 
     def __init__(
@@ -43,6 +44,7 @@ class WindowSettledSensor(SafeLog, BaseSensorOperator):
         config_path: str,
         plan: str,
         force: bool = False,
+        accept_clock: bool = False,
         only_params: bool = False,
         mode: str = "reschedule",
         map_index_template: str | None = PLAN_LABEL,
@@ -52,6 +54,7 @@ class WindowSettledSensor(SafeLog, BaseSensorOperator):
         self.config_path = config_path
         self.plan = plan
         self.force = force
+        self.accept_clock = accept_clock
         self.only_params = only_params
 
     def poke(self, context: Mapping[str, Any]) -> bool:
@@ -63,7 +66,8 @@ class WindowSettledSensor(SafeLog, BaseSensorOperator):
         with only_passing_errors_retry(self.log):
             if self.only_params:
                 refuse_unknown_conf(context)
-            plan = load(self.config_path).plan(self.plan)
+            config = load(self.config_path)
+            plan = config.plan(self.plan)
             window = resolve_window(context, schedule=plan.schedule)
             if flag("force", self.force):
                 self.log.info("The window %s is not waited for: force is on.", format_window(window))
@@ -71,7 +75,7 @@ class WindowSettledSensor(SafeLog, BaseSensorOperator):
             due = window.end + plan.settle
             now = time.time_ns()
             if due <= now < due + CERTAIN:
-                now = min(now, self._server_now(plan))
+                now = min(now, self._server_now(config, plan, now))
             wait = seconds_until(due, now)
         if wait <= 0:
             self.log.info("The window %s is settled.", format_window(window))
@@ -80,11 +84,22 @@ class WindowSettledSensor(SafeLog, BaseSensorOperator):
         self.poke_interval = wait
         return False
 
-    def _server_now(self, plan: Plan) -> int:
+    def _server_now(self, config: Config, plan: Plan, worker_now: int) -> int:
         from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
+        from influxdb_backup.hooks.repository import RepositoryHook
+        from influxdb_backup.jobs.clocks import compare_clocks
 
         with closing(InfluxdbBackupHook(plan.connection).server()) as server:
-            return server.now()
+            now, name = server.now(), server.name
+
+        def ask_store() -> int:
+            return RepositoryHook.of(config, plan.repository).repository().store.now()
+
+        accept = flag("accept_clock", self.accept_clock)
+        compare_clocks(
+            now, worker_now, ask_store, where=name, store=config.repository(plan.repository).url, accept=accept
+        )
+        return now
 
 
 def seconds_until(due: int, now: int) -> float:
