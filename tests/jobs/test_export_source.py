@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.errors import FormatError, SourceError
+from influxdb_backup.errors import IntegrityError, SourceError
 from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.coverage import coverage
 from influxdb_backup.jobs.restore_request import RestoreRequest, decide_reads
@@ -292,7 +292,7 @@ def test_a_damaged_ref_keeps_no_other_window_from_being_backed_up(
     refs = repository.refs("telemetry", on_damage=lambda name, _: damaged.append(name.id))
     since = plan(database, start="2024-03-06T00:00:00Z")
     assert (damaged, coverage(since, refs, now=DAY.end + DAY_NS).gaps) == ([first.ref], (DAY,))
-    with pytest.raises(FormatError, match="copy of the repository"):
+    with pytest.raises(IntegrityError, match="copy of the repository"):
         back_up(repository, server1, plan(database))
 
 
