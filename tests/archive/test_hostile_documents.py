@@ -23,7 +23,7 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import DOCUMENT_BYTES, Store, open_store
 from influxdb_backup.archive.verify import verify_ref
 from influxdb_backup.errors import FormatError, IntegrityError, RepositoryError, StoreError
-from influxdb_backup.jobs.earlier_backups import last_manifest, sound_refs
+from influxdb_backup.jobs.earlier_backups import EarlierBackups
 from influxdb_backup.model import Manifest, PlanIdentity, Ref, VerifyLevel, VerifyReport, Window
 from tests.archive.build import DAY, backup
 from tests.archive.test_golden import copy, rewrite_manifest
@@ -166,23 +166,22 @@ def test_an_old_document_that_the_disk_does_not_give_does_not_end_other_windows(
     repository: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int, what: str
 ) -> None:
     """It is named and passed over; of its own window it is an error, and no verification calls it damage."""
-    from influxdb_backup.config.model import Plan
-
     old, new = backup(repository).ref, backup(repository, window=NEXT).ref
     backup(repository, window=Window(start=NEXT.end, end=NEXT.end + 3600 * 10**9))
     key = layout.ref_key(old.plan, DAY, 0) if what == "ref" else layout.manifest_key(old.manifest)
     Refuses(monkeypatch, Path(repository.url.removeprefix("file://")) / key, number)
-    plan = Plan.model_construct(name="telemetry")
     with caplog.at_level(logging.WARNING, "influxdb_backup"):
-        refs = sound_refs(repository, plan, NEXT)
+        earlier = EarlierBackups(repository, "telemetry")
+        refs = earlier.touching(Window(start=DAY.start, end=NEXT.end))
         assert new in refs and (old in refs) == (what == "manifest")
-        assert last_manifest(repository, [old, new]) is not None
+        assert earlier.last() is not None
         if what == "manifest":
-            assert last_manifest(repository, [old]) is None
+            earlier.names = tuple(name for name in earlier.names if name.window == DAY)
+            assert earlier.last() is None
     assert key in caplog.text
     if what == "ref":
         with pytest.raises(StoreError, match=key):
-            sound_refs(repository, plan, DAY)
+            EarlierBackups(repository, "telemetry").of_window(DAY)
     with pytest.raises(StoreError, match="is not known") as caught:
         verify_ref(repository, old, VerifyLevel.VALID)
     assert caught.value.retryable and key in caught.value.message
