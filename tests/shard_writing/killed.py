@@ -69,8 +69,8 @@ def rename_once() -> None:
     """The first bucket that gets another name ends this process."""
     rename = ControlPlane.rename
 
-    def renamed(control: ControlPlane, bucket: Bucket, name: str) -> Bucket:
-        rename(control, bucket, name)
+    def renamed(control: ControlPlane, bucket: Bucket, name: str, description: str) -> Bucket:
+        rename(control, bucket, name, description)
         kill()
         raise AssertionError
 

@@ -650,13 +650,15 @@ def test_a_killed_restore_goes_on(
 def test_a_restore_that_ended_is_not_written_again(
     any_influx: RunningServer, server: Server, repository: Repository
 ) -> None:
-    """Repeated with its id it is only counted, so that what was written over a point since then stays."""
+    """Repeated with its id it writes nothing; where somebody wrote over a point since then, that is a conflict, and stays."""
     first = back_up(repository, server, plan(filled(any_influx)), MONTH)
     asked = {"database": new_name("target"), "refs": (first.ref,), "restore_id": "run 4"}
     assert restore_into(repository, server, **asked).writer == "shard"
-    any_influx.write(f"m,host=h0 i=-1i {MONTH.start}", asked["database"])
     report = restore_into(repository, server, **asked)
     assert (report.rows, report.continued_units > 0) == (first.rows, True)
+    any_influx.write(f"m,host=h0 i=-1i {MONTH.start}", asked["database"])
+    with pytest.raises(TargetError, match="already has points"):
+        restore_into(repository, server, **asked)
     (row,) = server.select(asked["database"], "autogen", f"SELECT i FROM m WHERE time = {MONTH.start}")
     assert row["i"] == -1
 
