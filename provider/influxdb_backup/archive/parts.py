@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from influxdb_backup.archive.fetching import FetchedParts
 from influxdb_backup.archive.layout import check_key
 from influxdb_backup.archive.parquet import (
     Normaliser,
@@ -284,10 +285,11 @@ def part_path(part: Part) -> str:
 
 
 @contextmanager
-def part_file(store: Store, part: Part) -> Iterator[Path]:
+def part_file(store: Store, part: Part, fetched: FetchedParts | None = None) -> Iterator[Path]:
     """
     The part as a local file whose size and sha256 were just proved; a downloaded copy is removed at the end.
 
+    The copy is taken from ``fetched`` where it is there.
     Raises IntegrityError naming the key when the part is missing or its bytes are not those that were written.
     """
     key = part_path(part)
@@ -295,7 +297,11 @@ def part_file(store: Store, part: Part) -> Iterator[Path]:
     with ExitStack() as temporary:
         folder = ""
         try:
-            if local is None:
+            if local is None and fetched is not None and (local := fetched.take(part)) is not None:
+                folder = str(local.parent)
+                temporary.callback(local.unlink, missing_ok=True)
+                size, digest = file_digest(local)
+            elif local is None:
                 folder = temporary.enter_context(tempfile.TemporaryDirectory(prefix="influxdb-backup-"))
                 local = Path(folder) / "part.parquet"
                 store.download(key, local)
@@ -322,6 +328,7 @@ def read_part(
     window: Window | None = None,
     tags: Mapping[str, str] | None = None,
     large: bool = False,
+    fetched: FetchedParts | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """
     The points of a part within a half-open window and with all of the given tag values, in file order.
@@ -330,7 +337,7 @@ def read_part(
     Batches have the seam's schema and are bounded as ``read_batches`` says (``large`` too); empty ones are left out.
     Raises IntegrityError, and FormatError when the bytes are right but cannot be decoded.
     """
-    with part_file(store, part) as path:
+    with part_file(store, part, fetched) as path:
         yield from _select(read_batches(path, part.path, large=large, rows=part.rows), part, window, tags)
 
 

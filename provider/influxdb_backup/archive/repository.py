@@ -27,6 +27,7 @@ from influxdb_backup.archive.documents import (
     sha256,
     to_bytes,
 )
+from influxdb_backup.archive.fetching import FetchedParts
 from influxdb_backup.archive.parts import read_part, read_part_salvaged
 from influxdb_backup.archive.readme_text import readme_text
 from influxdb_backup.archive.salvage import LostRows
@@ -372,9 +373,14 @@ class Repository:
         window: Window | None = None,
         tags: Mapping[str, str] | None = None,
         large: bool = False,
+        fetched: FetchedParts | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """See ``parts.read_part``: proved bytes, bounded batches, filtered by half-open time and tag equality."""
-        return read_part(self.store, part, window=window, tags=tags, large=large)
+        return read_part(self.store, part, window=window, tags=tags, large=large, fetched=fetched)
+
+    def fetch(self, parts: Sequence[Part]) -> FetchedParts:
+        """Fetches parts that will be read in this order, several at once, while the context lasts."""
+        return FetchedParts(self.store, parts)
 
     def read_part_salvaged(
         self,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from influxdb_backup.archive import layout
+from influxdb_backup.archive.fetching import FetchedParts
 from influxdb_backup.archive.parquet import read_batches
 from influxdb_backup.archive.parts import part_file, part_path, table_entry
 from influxdb_backup.columns import batch_columns
@@ -178,15 +181,18 @@ def _check_parts(
     problems: list[Finding] = []
     done = rows = size = 0
     pool = ThreadPoolExecutor(workers)
-    try:
-        results = pool.map(lambda pair: _checked(check, repository, *pair), pairs)
+    with ExitStack() as stack:
+        stack.callback(pool.shutdown, cancel_futures=True)  # an interruption must not wait for all of the parts
+        if check is _valid:
+            fetched = stack.enter_context(repository.fetch([part for _, part in pairs]))
+            check = partial(_valid, fetched=fetched)
+        chosen = check
+        results = pool.map(lambda pair: _checked(chosen, repository, *pair), pairs)
         for (entry, part), found in zip(pairs, results, strict=True):
             problems += found
             done, rows, size = done + 1, rows + part.rows, size + part.size
             if progress is not None:
                 progress(VerifyProgress(done, len(pairs), rows, size, str(entry.table)))
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interruption must not wait for all of the parts
     return problems
 
 
@@ -289,9 +295,11 @@ def _complete(repository: Repository, _: TableEntry, part: Part) -> Iterator[Pro
         yield Problem(kind="digest", object=part.path, message=message)
 
 
-def _valid(repository: Repository, entry: TableEntry, part: Part) -> Iterator[Problem]:
+def _valid(
+    repository: Repository, entry: TableEntry, part: Part, fetched: FetchedParts | None = None
+) -> Iterator[Problem]:
     seen = TableFingerprint(entry.table.measurement)
-    with part_file(repository.store, part) as path:
+    with part_file(repository.store, part, fetched) as path:
         for batch in read_batches(path, part.path, rows=part.rows):
             if batch_columns(batch.schema) != part.columns:
                 message = f"{part.path} has other columns than the manifest says."

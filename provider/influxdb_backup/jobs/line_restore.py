@@ -38,8 +38,9 @@ def restore_by_lines(
     """
     finished = {key for step in standing.steps for key in step.units}
     todo = [unit for unit in run.reads.units if unit.key not in finished]
-    points = KeptPoints(partial(batches, run, large=True))
-    _check(run, todo, points)
+    with run.repository.fetch([unit.part for unit in todo]) as fetched:
+        points = KeptPoints(partial(batches, run, large=True, fetched=fetched))
+        _check(run, todo, points)
     checked = time.monotonic()
     claim()
     created = _prepared(run, scratch)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from influxdb_backup.archive.fetching import FetchedParts
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.salvage import LostRows
 from influxdb_backup.columns import batch_columns
@@ -131,11 +132,14 @@ class Outcome:
     """whether the target did not hold what it had confirmed the first time"""
 
 
-def batches(run: RestoreRun, unit: Unit, *, large: bool = False) -> Iterator[pa.RecordBatch]:
+def batches(
+    run: RestoreRun, unit: Unit, *, large: bool = False, fetched: FetchedParts | None = None
+) -> Iterator[pa.RecordBatch]:
     """
     The points of a unit that the request asks for, bounded as ``archive.parquet.read_batches`` says.
 
-    With ``salvage`` those that are whole; the rows that are not are noted in ``run.lost``.
+    Of parts that are ``fetched`` the copy is read. With ``salvage`` those that are whole; the rows that are not are
+    noted in ``run.lost``.
     """
     tags = dict(run.request.tags) or None
     window = None if unit.whole else unit.window
@@ -146,7 +150,7 @@ def batches(run: RestoreRun, unit: Unit, *, large: bool = False) -> Iterator[pa.
                 run.lost[lost.path, lost.first_row, lost.column] = lost
 
         return run.repository.read_part_salvaged(unit.part, unit.table.measurement, note, window=window, tags=tags)
-    return iter(run.repository.read_part(unit.part, window=window, tags=tags, large=large))
+    return run.repository.read_part(unit.part, window=window, tags=tags, large=large, fetched=fetched)
 
 
 def after_cutoff(batch: pa.RecordBatch, cutoff: int | None) -> pa.RecordBatch:

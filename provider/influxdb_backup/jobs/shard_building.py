@@ -118,6 +118,11 @@ class GroupBuilder:
         self._open: dict[Group, _Open] = {}
         self._made = 0
 
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The units in the order in which they are read."""
+        return tuple(unit for unit, _ in self._spans)
+
     def groups(self, on_unit: Callable[[Unit], None]) -> Iterator[BuiltGroup]:
         """
         Each group that has points, once its files are whole.

@@ -5,14 +5,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
+import pyarrow as pa
+
+from influxdb_backup.archive.fetching import FetchedParts
 from influxdb_backup.errors import (
     InfluxdbBackupError,
     NotVisibleError,
@@ -24,6 +26,7 @@ from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Mark, NewShards
 from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.jobs.restore_progress import mark_target
+from influxdb_backup.jobs.restore_request import Unit
 from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, batches
 from influxdb_backup.jobs.shard_building import BuiltGroup, GroupBuilder, needed_groups
 from influxdb_backup.jobs.shard_proof import others_points, prove
@@ -227,16 +230,22 @@ def _built(run: RestoreRun, folder: Path) -> tuple[BuiltGroup, ...]:
         done += 1
         run.progress(Progress("check", done, len(run.reads.units), 0, 0, str(getattr(unit, "table", ""))))
 
+    fetched: FetchedParts | None = None
+
+    def read(unit: Unit) -> Iterator[pa.RecordBatch]:
+        return batches(run, unit, fetched=fetched)
+
     builder = GroupBuilder(
         run.reads.units,
         run.target.policies,
         _durations(run),
-        batches=partial(batches, run),
+        batches=read,
         generation=run.target.server.info.generation,
         folder=folder,
     )
     try:
-        return tuple(builder.groups(on_unit))
+        with run.repository.fetch([unit.part for unit in builder.units]) as fetched:
+            return tuple(builder.groups(on_unit))
     except OSError as error:
         raise _FailedError(f"its shard files cannot be kept in {folder.parent} ({error.strerror})") from error
 
