@@ -143,6 +143,16 @@ def say_length(nanoseconds: int) -> str:
     return ""
 
 
+def say_wait(nanoseconds: int) -> str:
+    """For people, about how long: ``26 years``, ``3 days``, ``5 hours``, ``20 min``, ``30 s``; never more exact."""
+    seconds = max(nanoseconds, 0) / _SECOND
+    for unit, size in (("year", 365.25 * 86400), ("day", 86400), ("hour", 3600)):
+        count = round(seconds / size)
+        if count >= 2 or (count == 1 and seconds >= size):
+            return f"{count:,} {unit}{'' if count == 1 else 's'}"
+    return f"{round(seconds / 60)} min" if seconds >= 90 else f"{round(seconds)} s"
+
+
 def say_window(window: Window) -> str:
     """For people, in UTC: ``2013-01-12, 1 day``, or start and end where the length is not round."""
     start, length = say_instant(window.start), say_length(window.end - window.start)

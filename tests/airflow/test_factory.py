@@ -78,6 +78,7 @@ def test_airflow_settings_are_passed_on(dags: dict[str, Any]) -> None:
     assert export.execution_timeout.total_seconds() == 6 * 3600
     assert dag.get_task("settle").execution_timeout is None
     assert dag.get_task("settle").pool == "default_pool"
+    assert dag.get_task("settle").timeout == 7 * 86_400
     assert dags["influxdb_backup__telemetry"].catchup is False
 
 

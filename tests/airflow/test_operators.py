@@ -580,6 +580,25 @@ class TestSettled:
             context(data_interval_start=now - timedelta(hours=1), data_interval_end=now)
         )
 
+    def test_a_mistyped_year_fails_at_once(self, config_path: str) -> None:
+        """A window that is due in 73 years holds no run until then, but fails with the command line's sentence."""
+        with pytest.raises(
+            AirflowFailException, match=r"still open: with settle 30m .* in \d\d years; .*\(open-window\)"
+        ):
+            self.sensor(config_path).poke(
+                context(params={"window_start": "2100-01-01T00:00:00Z", "window_end": "2100-01-02T00:00:00Z"})
+            )
+
+    def test_it_looks_again_within_an_hour(self, config_path: str, told: list[str], monkeypatch: Any) -> None:
+        """A wait of a day is cut into looks of an hour, since Airflow compares with the timeout only when it looks."""
+        monkeypatch.setattr(WindowSettledSensor, "log", BackupOperator.log)
+        sensor, now = self.sensor(config_path), datetime.now(UTC)
+        ended = now + timedelta(hours=20)
+
+        assert sensor.poke(context(data_interval_start=ended - timedelta(days=1), data_interval_end=ended)) is False
+        assert sensor.poke_interval == 3600
+        assert told[-1].endswith(" UTC, in 20 hours.") or told[-1].endswith(" UTC, in 21 hours.")
+
     def test_clock(self) -> None:
         """Due is due; before, the wait reaches just beyond the instant."""
         assert seconds_until(10**9, 10**9) == 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from influxdb_backup.config.cron import check_cron, previous_tick, shortest_window
+from influxdb_backup.config.cron import check_cron, longest_window, previous_tick, shortest_window
 from influxdb_backup.errors import UsageError
 
 croniter = pytest.importorskip("croniter")
@@ -109,3 +109,12 @@ def test_refused(text: str) -> None:
     """Six fields, numbers out of range, empty ranges, days that never come, and what schedulers read differently."""
     with pytest.raises(UsageError):
         check_cron(text)
+
+
+@pytest.mark.parametrize(
+    ("expression", "hours"),
+    [("0 0 * * *", 24), ("0 * * * *", 1), ("0 0,6 * * *", 18), ("0 0 1 * *", 31 * 24), ("0 0 * * 1-5", 72)],
+)
+def test_longest_window(expression: str, hours: int) -> None:
+    """The longest time that two ticks are apart: a window that is later than that is a mistake."""
+    assert longest_window(expression) == hours * 3600 * 10**9

@@ -22,6 +22,7 @@ from influxdb_backup.windows import (
     parse_instant,
     parse_key,
     parse_window,
+    say_wait,
     subtract,
     tile,
 )
@@ -129,3 +130,15 @@ def test_halves_join_to_the_whole(start: int, length: int) -> None:
         assert halves is not None
         assert (halves[0].start, halves[0].end, halves[1].end) == (window.start, halves[1].start, window.end)
         assert all(half.end - half.start >= 10**9 // 2 for half in halves)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-1, "0 s"), (30, "30 s"), (89, "89 s"), (90, "2 min"), (3599, "60 min"), (3600, "1 hour"),
+        (2 * 3600, "2 hours"), (86_400, "1 day"), (3 * 86_400, "3 days"), (2_306_443_933, "73 years"),
+    ],
+)  # fmt: skip
+def test_say_wait(seconds: int, words: str) -> None:
+    """A wait is said in people's words, not in seconds."""
+    assert say_wait(seconds * 10**9) == words

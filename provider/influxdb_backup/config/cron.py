@@ -168,6 +168,17 @@ def ticks(expression: str, after: int, before: int) -> Iterator[int]:
 
 
 @cache
+def longest_window(expression: str) -> int:
+    """The most time (ns) between two ticks of a checked five-field expression."""
+    ticks = _ticks(expression)
+    most = max((after - before for before, after in pairwise(ticks.times)), default=0)
+    first = date(2024, 1, 1)
+    on = [day for day in range(2 * _FOUR_YEARS) if ticks.on(first + timedelta(days=day))]
+    nights = max((after - before for before, after in pairwise(on)), default=_FOUR_YEARS)
+    return max(most, nights * _DAY_MINUTES - ticks.times[-1] + ticks.times[0]) * _MINUTE
+
+
+@cache
 def shortest_window(expression: str) -> int:
     """The least time (ns) between two ticks of a checked five-field expression."""
     ticks = _ticks(expression)

@@ -14,6 +14,7 @@ from influxdb_backup.factory.common import (
     set_params,
     start_date,
     task_arguments,
+    waiting_timeout,
     work_arguments,
 )
 from influxdb_backup.factory.names import asset_uri, backup_dag_id
@@ -42,6 +43,7 @@ def backup_dag(plan: Plan, config_path: str) -> DAG:
             force=from_run(dag, "force"),
             accept_clock=from_run(dag, "accept_clock"),
             only_params=True,
+            timeout=waiting_timeout(plan),
             **common,
         )
         export = ExportWindowOperator(

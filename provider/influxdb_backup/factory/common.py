@@ -7,11 +7,14 @@ from typing import Any
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 
+from influxdb_backup.config.cron import longest_window
 from influxdb_backup.config.model import Plan
 from influxdb_backup.factory.names import TAG
 
 START = datetime(2000, 1, 1, tzinfo=UTC)
 """the first date of DAGs whose plan names none; without catchup it only has to be in the past"""
+DAY = 86_400.0
+WEEK = 7 * DAY
 RETRY_DELAY = timedelta(minutes=1)
 
 INSTANT_PATTERN = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|z|[+-]\d{2}:\d{2})$"
@@ -46,6 +49,11 @@ def work_arguments(plan: Plan) -> dict[str, Any]:
     if settings.execution_timeout is not None:
         arguments["execution_timeout"] = timedelta(microseconds=settings.execution_timeout // 1000)
     return arguments
+
+
+def waiting_timeout(plan: Plan) -> float:
+    """Seconds after which a window that is not settled is a failure: a week, or more than any right one waits."""
+    return max(WEEK, (longest_window(plan.schedule) + plan.settle) / 1e9 + DAY)
 
 
 def dag_tags(plan: Plan, kind: str) -> list[str]:

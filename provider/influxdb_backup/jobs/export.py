@@ -34,6 +34,7 @@ from influxdb_backup.jobs.selection import (
 from influxdb_backup.jobs.shard_reading import ShardReading, telling_last_backup
 from influxdb_backup.jobs.window_reader import WindowReader
 from influxdb_backup.model import (
+    MAX_END,
     MIN_TIME,
     Clocks,
     Evidence,
@@ -48,7 +49,7 @@ from influxdb_backup.model import (
     Window,
     printable,
 )
-from influxdb_backup.windows import format_duration, format_instant, format_window
+from influxdb_backup.windows import format_duration, format_instant, format_window, say_wait
 
 _ROUNDS = 5
 """listings of tables and shard groups before a source that keeps changing its shape fails the export"""
@@ -218,14 +219,20 @@ def _is_open(plan: Plan, window: Window, now: int, options: ExportOptions) -> bo
     if window.end <= settled_until:
         return False
     if not options.force:
-        raise SourceError(
-            f"The window {format_window(window)} is still open: with settle {format_duration(plan.settle)} "
-            f"it can be backed up from {format_instant(min(window.end + plan.settle, 2**63 - 1))}, "
-            f"and now it is {format_instant(now)}.",
-            kind="open-window",
-            hint="Wait, or force it: it is then marked as open and covers only what has settled.",
-        )
+        raise still_open(plan, window, now)
     return True
+
+
+def still_open(plan: Plan, window: Window, now: int) -> SourceError:
+    """The refusal of a window that has not settled at ``now`` (ns), with when it will have."""
+    due = window.end + plan.settle
+    return SourceError(
+        f"The window {format_window(window)} is still open: with settle {format_duration(plan.settle)} "
+        f"it can be backed up from {format_instant(min(due, MAX_END))}, in {say_wait(due - now)}; "
+        f"now it is {format_instant(now)}.",
+        kind="open-window",
+        hint="Wait, or force it: it is then marked as open and covers only what has settled.",
+    )
 
 
 @dataclass(frozen=True)
