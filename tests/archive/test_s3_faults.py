@@ -105,3 +105,44 @@ def test_a_refusal_that_is_no_matter_of_rights_tells_its_way_out(
     with store_behind(s3_endpoint, refuse) as (store, _), pytest.raises(StoreError) as caught:
         Repository.init(store)
     assert way_out in caught.value.hint and "rights" not in caught.value.hint
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_host_is_refused_and_sends_nothing_there(s3_endpoint: str, status: int) -> None:
+    """Neither the session token nor any request reaches the other host, and its answer is nobody's repository."""
+    with proxied(s3_endpoint, lambda _: None) as (elsewhere, reached):
+
+        def redirect(asked: Asked) -> Reply:
+            return Reply(status, b"", {"Location": f"{elsewhere}{asked.path}?X-Amz-Signature=presigned-secret"})
+
+        with store_behind(s3_endpoint, redirect) as (store, asked):
+            verbs: list[Callable[[], object]] = [
+                lambda: Repository.init(store),
+                lambda: Repository.open(store),
+                lambda: store.list("refs/"),
+                lambda: store.size("repository.json"),
+                lambda: store.delete("data/x.parquet"),
+            ]
+            for verb in verbs:
+                asked.clear()
+                with pytest.raises(StoreError) as caught:
+                    verb()
+                assert asked
+                assert elsewhere in caught.value.message and f"http://{asked[0].headers['host']}" in str(caught.value)
+                assert "endpoint_url" in caught.value.hint and "presigned-secret" not in str(caught.value)
+                assert reached == []
+
+
+def test_the_region_redirects_of_s3_itself_still_reach_the_bucket(s3_endpoint: str) -> None:
+    """S3 says in its answer where a bucket's region is, and botocore asks again by itself: no redirect is followed."""
+    body = b"<Error><Code>PermanentRedirect</Code><Message>Use the endpoint.</Message></Error>"
+
+    def of_another_region(asked: Asked) -> Reply | None:
+        if "/us-east-1/" in asked.headers.get("authorization", ""):
+            return Reply(301, body, {"Content-Type": "application/xml", "x-amz-bucket-region": "eu-west-1"})
+        return None
+
+    with store_behind(s3_endpoint, of_another_region) as (store, asked):
+        repository = Repository.init(store)
+        assert Repository.open(store).repository_id == repository.repository_id
+        assert any("/eu-west-1/" in one.headers["authorization"] for one in asked)

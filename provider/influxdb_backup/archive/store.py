@@ -58,6 +58,8 @@ _WAYS_OUT = {
     "Unsupported header": "A store that does not know the checksums of newer clients needs, in the connection's extra, "
     '{"config_kwargs": {"request_checksum_calculation": "when_required", '
     '"response_checksum_validation": "when_required"}}.',
+    "answered with a redirect to": "Redirects of a store are not followed, since credentials would go along. Where the "
+    "other address is the store's own, write it into the connection's extra as endpoint_url; else ask who runs it.",
 }
 """what a store's refusal says, and what is to be done about it"""
 _SPACE = {errno.ENOSPC, errno.EDQUOT}

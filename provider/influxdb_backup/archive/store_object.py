@@ -94,6 +94,10 @@ class ObjectStore(Store):
                 f"The library for {self._protocol}:// is not installed: {error}.",
                 hint=f"pip install 'airflow-provider-influxdb-backup[{_EXTRAS.get(self._protocol, '')}]'",
             ) from None
+        if self._protocol in _S3:
+            from influxdb_backup.archive.s3_session import UnredirectedSession
+
+            self._fs.config_kwargs = {**self._fs.config_kwargs, "http_session_cls": UnredirectedSession}
         self._root = root.rstrip("/")
 
     def _path(self, key: str) -> str:
