@@ -329,9 +329,9 @@ def exercise() -> None:
             files.append(SpooledFile(grave.name, grave, 0, grave.stat().st_size))
         found = [
             [
-                row["integer"]
+                value
                 for batch in points.batches("m", Window(start=0, end=2), ReadOptions())
-                for row in batch.to_pylist()
+                for value in batch.column("integer").to_pylist()  # times in ns are values of pandas, which may be absent
             ]
             for points in (opened(files), opened(files[:1]))
         ]
