@@ -6,6 +6,7 @@ import itertools
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -106,3 +107,57 @@ def swallowing(url: str, bodies: int) -> Iterator[str]:
 
     with listening(Handler) as address:
         yield address
+
+
+@contextmanager
+def trickling(address: str, marker: bytes, *, after: int, times: int, pause: float = 0.1) -> Iterator[str]:
+    """
+    The address of a relay to ``address`` whose answers to requests with ``marker`` become slow.
+
+    From the byte ``after`` of such an answer on one byte passes every ``pause`` seconds; so ``times`` times, then every
+    answer passes as it is.
+    """
+    host, _, port = address.rpartition(":")
+    left = [times]
+
+    def serve(client: socket.socket) -> None:
+        with suppress(OSError), client, socket.create_connection((host, int(port))) as upstream:
+            is_marked, passed = threading.Event(), [0]
+
+            def pass_on() -> None:
+                with suppress(OSError):
+                    while request := client.recv(1 << 16):
+                        passed[0] = 0
+                        if marker in request:
+                            is_marked.set()
+                        elif request[:5] in (b"GET /", b"POST ") and b"\r\n\r\n" in request:
+                            is_marked.clear()
+                        upstream.sendall(request)
+                    upstream.shutdown(socket.SHUT_WR)
+
+            threading.Thread(target=pass_on, daemon=True).start()
+            while answer := upstream.recv(1 << 16):
+                at_once = max(0, after - passed[0]) if is_marked.is_set() else len(answer)
+                if at_once < len(answer):
+                    left[0] -= 1
+                    at_once = at_once if left[0] >= 0 else len(answer)
+                client.sendall(answer[:at_once])
+                for place in range(at_once, len(answer)):
+                    time.sleep(pause)
+                    client.sendall(answer[place : place + 1])
+                passed[0] += len(answer)
+            client.shutdown(socket.SHUT_WR)
+
+    def accept(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)

@@ -42,6 +42,7 @@ from influxdb_backup.errors import (
     ServerUnavailableError,
 )
 from influxdb_backup.influx.http_pool import connection_pool
+from influxdb_backup.influx.pace import LEAST_BYTES, SlowReply
 from influxdb_backup.influx.protocol import ServerSettings
 from influxdb_backup.messages import logger_of, quoted
 from influxdb_backup.model import encode_name
@@ -120,11 +121,14 @@ class ByteStream:
         """
         The next ``size`` bytes, b"" at the end; the whole rest for None.
 
-        Raises IncompleteReadError (``read-limit``) when the connection breaks, falls silent or ends short.
+        Raises IncompleteReadError: ``read-limit`` when the connection breaks, falls silent or ends short, and
+        ``slow-reply`` when it brings next to nothing.
         """
         try:
             return self._response.read(size)
         except (HTTPError, OSError) as error:
+            if isinstance(cause := first_cause(error), SlowReply):
+                raise slow_reply(f"The reply of {self._name}", cause) from error
             raise IncompleteReadError(
                 f"The reply of {self._name} broke off: {words_of(error)}.",
                 hint="The server may have a time limit for replies, or it was stopped.",
@@ -132,10 +136,25 @@ class ByteStream:
             ) from error
 
 
-def words_of(error: BaseException) -> str:
-    """What urllib3 says, without the address of the pool and without the address of Python objects."""
+def slow_reply(what: str, error: SlowReply) -> IncompleteReadError:
+    """The error of a reply, called ``what``, that is given up since it brings next to nothing."""
+    return IncompleteReadError(
+        f"{what} is given up: {error}, where at least {LEAST_BYTES} bytes in twice the timeout are waited for.",
+        hint="Look at the server's load and at proxies on the way; for a server that is that slow raise its timeout.",
+        kind="slow-reply",
+    )
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The innermost error that one of urllib3's was caused by."""
     while (inner := _within(error)) is not None:
         error = inner
+    return error
+
+
+def words_of(error: BaseException) -> str:
+    """What urllib3 says, without the address of the pool and without the address of Python objects."""
+    error = first_cause(error)
     text = str(error) or type(error).__name__
     return quoted(text.rsplit(">: ", 1)[-1], _LONGEST_REASON)
 
@@ -201,6 +220,7 @@ class Http:
         if secret:
             self._headers["Authorization"] = secret
         self._pool = connection_pool(
+            settings.timeout,
             num_pools=2,
             maxsize=_CONNECTIONS,
             retries=False,
@@ -312,7 +332,7 @@ class Http:
                 self._has_answered = True
                 if not retry or response.status not in TRANSIENT_STATUSES:
                     return response
-                words = reason_of(response.read(), response.headers)
+                words = self._reason(response)
                 problem = f"{self.name} answers {response.status}: {words or 'no reason given'}."
                 cause = None
             if time.monotonic() + pause > began + patience:
@@ -321,6 +341,15 @@ class Http:
                 logger.warning("%s Trying again for %.0f s.", problem, began + patience - time.monotonic())
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients
             pause = min(pause * 2, 5.0)
+
+    def _reason(self, response: urllib3.BaseHTTPResponse) -> str:
+        """Why the server cannot answer now, as far as it says so; the connection is kept where the reply ended."""
+        try:
+            return reason_of(ByteStream(response, self.name).read(None), response.headers)
+        except IncompleteReadError:
+            return ""
+        finally:
+            response.release_conn()
 
     def _where(self) -> str:
         """The connection's name and its address, so that a wrong one is seen."""

@@ -45,7 +45,7 @@ class ServerSettings:
     verify_tls: bool = True
     ca_file: str | None = None
     timeout: float = 60.0
-    """seconds that a connection or a silence in a reply may take"""
+    """seconds that a silence in a reply may take; a reply that brings next to nothing in twice that is given up"""
     snapshot_address: str | None = None
     """1.x: ``host:port`` of its backup port, which knows neither credentials nor TLS"""
     version: str | None = None

@@ -9,21 +9,43 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
+from influxdb_backup.influx.http import slow_reply
 from influxdb_backup.influx.metadata1 import described_shards
+from influxdb_backup.influx.pace import Pace, SlowReply
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import encode_name
+
+logger = logger_of(__name__)
 
 _SERVICE = b"\x03"
 _SHARD_BACKUP, _METADATA_BACKUP, _DATABASE_INFO, _SHARD_UPDATE = 0, 1, 3, 7
 _LONGEST_LISTING = 64 << 20
 _SEND_SECONDS = 1800.0
 """a server builds its index of a shard before it ends the connection: some 100,000 series a second (run on 1.12.4)"""
+_TELL_SECONDS = 60.0
 _BLOCK = 1 << 16
 
 Request = Mapping[str, object]
+
+
+class Reply:
+    """What the port answers on one connection."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        self._pace = Pace(stream.gettimeout())
+
+    def recv(self, size: int) -> bytes:
+        """The next bytes, b"" at the end. Raises OSError, SlowReply among them."""
+        began = time.monotonic()
+        block = self._stream.recv(size)
+        self._pace.add(len(block), time.monotonic() - began)
+        return block
 
 
 class SnapshotPort:
@@ -55,15 +77,17 @@ class SnapshotPort:
             raise self._no_backup_port(error) from error
 
     @contextmanager
-    def shard(self, request: Request) -> Iterator[socket.socket]:
+    def shard(self, request: Request) -> Iterator[Reply]:
         """The archive of a shard as it arrives; ``receive`` reads it."""
         with self._asked(_SHARD_BACKUP, request) as stream:
             yield stream
 
-    def receive(self, stream: socket.socket, what: str, size: int = _BLOCK) -> bytes:
+    def receive(self, stream: Reply, what: str, size: int = _BLOCK) -> bytes:
         """The next bytes, b"" at the end. Raises IncompleteReadError calling it ``what``."""
         try:
             return stream.recv(size)
+        except SlowReply as error:
+            raise slow_reply(f"The backup port {self.address} of {self._name}, asked for {what},", error) from error
         except OSError as error:
             raise IncompleteReadError(
                 f"The backup port {self.address} of {self._name} broke off in {what}: {error}.", kind="shard-copy"
@@ -77,23 +101,41 @@ class SnapshotPort:
                 for block in archive:
                     stream.sendall(block)
                 stream.shutdown(socket.SHUT_WR)
-                while stream.recv(_BLOCK):
-                    pass
+                self._wait_for_end(stream)
             except OSError as error:
                 raise ServerUnavailableError(
                     f"The backup port {self.address} of {self._name} did not take a shard: {error}.",
                     hint="The server's log may say why.",
                 ) from error
 
+    def _wait_for_end(self, stream: socket.socket) -> None:
+        """Waits until the server ends the connection, and tells every minute that it does."""
+        began = time.monotonic()
+        stream.settimeout(_TELL_SECONDS)
+        while True:
+            try:
+                if not stream.recv(_BLOCK):
+                    return
+            except TimeoutError:
+                waited = time.monotonic() - began
+                if waited > _SEND_SECONDS:
+                    raise
+                logger.info(
+                    "Waiting for %s, which takes in a shard since %.0f s; for %.0f s at most.",
+                    self._name,
+                    waited,
+                    _SEND_SECONDS,
+                )
+
     @contextmanager
-    def _asked(self, kind: int, request: Request) -> Iterator[socket.socket]:
+    def _asked(self, kind: int, request: Request) -> Iterator[Reply]:
         line = json.dumps({"Type": kind, **request}, ensure_ascii=False)
         with self._connected(self._timeout) as stream:
             try:
                 stream.sendall(_SERVICE + bytes([kind]) + encode_name(line) + b"\n")
             except OSError as error:
                 raise self._unreachable(error) from error
-            yield stream
+            yield Reply(stream)
 
     @contextmanager
     def _connected(self, timeout: float) -> Iterator[socket.socket]:
@@ -106,7 +148,7 @@ class SnapshotPort:
             stream.settimeout(timeout)
             yield stream
 
-    def _whole(self, stream: socket.socket) -> bytes:
+    def _whole(self, stream: Reply) -> bytes:
         parts: list[bytes] = []
         left = _LONGEST_LISTING
         while block := self.receive(stream, "what it lists"):

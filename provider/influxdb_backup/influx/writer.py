@@ -39,10 +39,15 @@ from influxdb_backup.influx.line_protocol import encode
 from influxdb_backup.influx.lines import Lines, join_lines
 from influxdb_backup.influx.protocol import Dialect, WriteOptions, WriteResult
 from influxdb_backup.influx.rejects import REASON_CHARACTERS, RejectFile
+from influxdb_backup.messages import logger_of
 from influxdb_backup.model import printable
+
+logger = logger_of(__name__)
 
 _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 10.0
+_QUIET_SECONDS = 1.0
+"""how long a batch is tried before the log says so"""
 _REASONS_KEPT = 5
 _REJECTS_BEYOND = 100
 """how many refused lines more than allowed are still isolated, so that the report says more than the first"""
@@ -107,6 +112,14 @@ def judge(answer: SendResult, name: str) -> Verdict:
         f"{name} answered a write with status {status}: {reason or 'no reason given'}.",
         hint="Check that the connection's URL is that of an InfluxDB server.",
     )
+
+
+def _words(answer: SendResult | Exception) -> str:
+    """What a server said that took no batch, or why it said nothing."""
+    if isinstance(answer, SendResult):
+        return f"status {answer.status}: {printable(answer.reason)[:REASON_CHARACTERS] or 'no reason given'}"
+    words = answer.message if isinstance(answer, InfluxdbBackupError) else str(answer)
+    return printable(words).rstrip(".")[:REASON_CHARACTERS] or type(answer).__name__
 
 
 class LineProtocolWriter:
@@ -334,6 +347,14 @@ class LineProtocolWriter:
                 patience = min(patience, _CLOSED_SECONDS)
             if waited + wait > patience:
                 raise self._gave_up(answer, waited)
+            if waited > _QUIET_SECONDS:
+                logger.warning(
+                    "%s does not take a batch since %.0f s: %s. Trying again for %.0f s.",
+                    self._name,
+                    waited,
+                    _words(answer),
+                    patience - waited,
+                )
             if self._stop.wait(wait):
                 raise self._gave_up(answer, waited)
             delay *= 2
@@ -345,11 +366,7 @@ class LineProtocolWriter:
             return error
 
     def _gave_up(self, answer: SendResult | Exception, waited: float) -> InfluxdbBackupError:
-        if isinstance(answer, SendResult):
-            said = f"status {answer.status}: {printable(answer.reason)[:REASON_CHARACTERS] or 'no reason given'}"
-        else:
-            words = answer.message if isinstance(answer, InfluxdbBackupError) else str(answer)
-            said = printable(words).rstrip(".")[:REASON_CHARACTERS] or type(answer).__name__
+        said = _words(answer)
         error = ServerUnavailableError(
             f"{self._name} did not take a batch in {waited:.0f} s. The last answer was {said}.",
             hint=_CLOSED_HINT if _CLOSED in said else "Look at the server's log and load, then run the same again.",

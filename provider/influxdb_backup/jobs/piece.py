@@ -24,6 +24,8 @@ logger = logger_of(__name__)
 
 _ATTEMPTS = 4
 """reads of one piece before it fails"""
+_SLOW_HALVINGS = 2
+"""how often a piece is halved whose reply brings next to nothing: each time costs twice the timeout"""
 _WORTH_A_THREAD = 100_000
 """rows of a piece whose last ones are encoded while the server counts"""
 
@@ -33,14 +35,18 @@ Refresh = Callable[[], TableSchema]
 
 
 def read_whole(
-    read: Callable[[TableSchema, Window], T], schema: TableSchema, refresh: Refresh, piece: Window
+    read: Callable[[TableSchema, Window], T],
+    schema: TableSchema,
+    refresh: Refresh,
+    piece: Window,
+    slow_halvings: int = _SLOW_HALVINGS,
 ) -> tuple[list[T], TableSchema]:
     """
     What ``read`` returns for the piece, or for each of the halves that it takes; and the schema that it took.
 
     A read that finds a column which the schema does not have (or which holds bytes that are not UTF-8) is made again
-    with a new schema, one that a limit or a cut stream ended is halved in time. Raises IncompleteReadError when that
-    does not help.
+    with a new schema, one that a limit or a cut stream ended is halved in time, and one that brought next to nothing
+    ``slow_halvings`` times. Raises IncompleteReadError when that does not help.
     """
     surprises = 0
     while True:
@@ -50,12 +56,15 @@ def read_whole(
             if error.kind == "schema-changed" and surprises < len(schema.columns) + _ATTEMPTS:
                 schema, surprises = refresh(), surprises + 1
                 continue
-            halves = halve(piece) if error.kind == "read-limit" else None
+            is_slow = error.kind == "slow-reply"
+            halves = halve(piece) if error.kind == "read-limit" or (is_slow and slow_halvings) else None
             if halves is None:
                 raise
+            slow_halvings -= is_slow
+            logger.info("%s in %s is read in two halves: %s", schema.table, format_window(piece), error.message)
         results = []
         for half in halves:
-            found, schema = read_whole(read, schema, refresh, half)
+            found, schema = read_whole(read, schema, refresh, half, slow_halvings)
             results += found
         return results, schema
 
