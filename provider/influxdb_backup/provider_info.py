@@ -80,7 +80,6 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": [f"{package}.sensors.settled", f"{package}.sensors.fresh"],
             }
         ],
-        "extra-links": [f"{package}.operators.links.BackupLink"],
         "connection-types": [
             {
                 "connection-type": "influxdb_backup",

@@ -21,6 +21,7 @@ _SECOND = 1_000_000_000
 _INSTANT = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})(?:[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?(Z|z|[+-]\d{2}:\d{2})?)?\Z"
 )
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 _KEY = re.compile(r"(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})\.(\d{9})Z\Z")
 _DURATION_PART = re.compile(r"(\d+)(ns|us|µs|ms|s|m|h|d|w)")
 _UNITS = {
@@ -65,6 +66,11 @@ def parse_instant(text: str | datetime) -> int:
     if not MIN_TIME <= instant <= MAX_END:
         raise UsageError(f"{text!r} is outside of what InfluxDB can hold (1677-09-21 to 2262-04-11).")
     return instant
+
+
+def with_zone(time: str | datetime) -> str | datetime:
+    """A date alone as its midnight in UTC, as forms of dates mean it; anything else as it is."""
+    return f"{time.strip()}T00:00:00Z" if isinstance(time, str) and _DATE.match(time.strip()) else time
 
 
 def _from_datetime(moment: datetime) -> int:

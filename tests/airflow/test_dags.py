@@ -50,7 +50,7 @@ def _rows(server: RunningServer, database: str) -> int:
 
 
 def test_backup(dags: dict[str, Any], run_dag: RunDag, repository: Repository) -> None:
-    """A run backs its data interval up, verifies it, links to the ref, passes ids and counts on, and is in the manifest."""
+    """A run backs its data interval up, verifies it, is labelled by the result, passes ids and counts on, and is in the manifest."""
     run = run_dag(dags["influxdb_backup__weather"], SECOND)
 
     assert run.states() == {"settle": "success", "export": "success", "verify": "success"}
@@ -63,8 +63,8 @@ def test_backup(dags: dict[str, Any], run_dag: RunDag, repository: Repository) -
     tool = repository.manifest(ref).tool
     assert (tool.dag_id, tool.run_id) == ("influxdb_backup__weather", run.run_id)
     assert all(isinstance(value, str | int | float | bool) for value in [*exported.values(), *verified.values()])
-    for task in ("export", "verify"):
-        assert run.result(task, "_link_BackupLink") == f"{repository.url}/refs/{ref.id}.json"
+    assert run.labels("export")[0].startswith(f"2026-01-01 · {ROWS} rows · ")
+    assert run.labels("verify")[0].startswith(f"valid · {ROWS} rows · ")
 
 
 def test_mapped_tasks_show_their_plan(config_path: str, run_dag: RunDag) -> None:
@@ -75,26 +75,29 @@ def test_mapped_tasks_show_their_plan(config_path: str, run_dag: RunDag) -> None
         ExportWindowOperator.partial(task_id="export", config_path=config_path).expand(plan=["weather"])
     run = run_dag(dag, SECOND)
 
-    assert (run.state, run.labels("export")) == ("success", ["weather"])
+    assert run.state == "success"
+    assert run.labels("export")[0].startswith(f"weather · 2026-01-01 · {ROWS} rows · ")
 
 
 def test_backup_event_carries_the_digest(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:
-    """The verified backup is an asset event with rows, bytes and the manifest's digest."""
+    """A verified backup is an asset event with window, rows and the manifest's digest; no new backup is no event."""
     from airflow.models.asset import AssetEvent, AssetModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
     with create_session() as session:
-        events = session.scalars(
-            select(AssetEvent)
-            .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
-            .where(AssetModel.uri == "influxdb-backup://primary/weather")
-            .order_by(AssetEvent.id)
-        ).all()
+        assert session.scalars(select(AssetModel.uri)).all() == ["influxdb-backup://primary/weather"]
+        events = session.scalars(select(AssetEvent).order_by(AssetEvent.id)).all()
         extra = dict(events[-1].extra)
     ref = backed_up.ref("weather@latest")
 
     assert (extra["manifest"], extra["rows"], extra["bytes"]) == (ref.manifest, ref.rows, ref.bytes)
+    assert (extra["window_start"], extra["window_end"]) == (DAYS["start"], DAYS["end"])
+    assert (extra["revision"], extra["open"], extra["created"]) == (0, False, True)
+    before = len(events)
+    assert run_dag(dags["influxdb_backup__weather"], datetime(2026, 1, 2, 13, tzinfo=UTC)).state == "success"
+    with create_session() as session:
+        assert len(session.scalars(select(AssetEvent)).all()) == before
 
 
 def test_backup_again_commits_nothing(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:
@@ -141,7 +144,6 @@ def test_drill(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, inf
     result = run.result("drill")
     assert (result["ref"], result["rows"], result["checks"]) == (f"{FIRST_WINDOW}/000000", ROWS, 1)
     assert run.result("drop_scratch") == {"dropped": []}
-    assert run.result("drill", "_link_BackupLink") == f"{backed_up.url}/refs/{FIRST_WINDOW}/000000.json"
     assert influx1.query("SHOW DATABASES") == before
 
 
@@ -152,7 +154,6 @@ def test_drill_of_a_damaged_backup_fails(dags: dict[str, Any], run_dag: RunDag, 
 
     assert run.state == "failed"
     assert run.states() == {"drill": "failed", "drop_scratch": "success"}
-    assert run.result("drill", "_link_BackupLink") == f"{backed_up.url}/refs/{FIRST_WINDOW}/000000.json"
 
 
 def test_a_damaged_backup_is_made_again(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:
@@ -184,8 +185,34 @@ def test_restore_is_a_dry_run_unless_told(
     assert run.states() == {"guard": "success", "restore": "success"}
     result = run.result("restore")
     assert (result["dry_run"], result["rows"], result["tables"]) == (True, ROWS, 1)
-    assert run.result("restore", "_link_BackupLink") == f"{backed_up.url}/refs/{FIRST_WINDOW}/000000.json"
+    assert run.labels("restore") == [f"DRY RUN -> {database}_copy: {ROWS} rows, nothing written"]
     assert f"{database}_copy" not in str(influx1.query("SHOW DATABASES"))
+
+
+def test_restore_of_one_backup_from_the_form(
+    dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, influx1: RunningServer, database: str
+) -> None:
+    """A backup that the form names needs no range, and is the only one that is read."""
+    copy = f"{database}_copy"
+    run = run_dag(
+        dags["influxdb_restore__weather"], target_database=copy, confirm=copy, dry_run=False, refs=["2026-01-01#0"]
+    )
+
+    assert run.result("restore")["backups"] == [f"{FIRST_WINDOW}/000000"]
+    assert _rows(influx1, copy) == ROWS
+
+
+def test_salvage_from_the_form(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository, database: str) -> None:
+    """A damaged backup is restored only when salvage is asked for, and the label says that rows are lost."""
+    _damage(backed_up)
+    copy = f"{database}_copy"
+    conf = {"target_database": copy, "confirm": copy, "dry_run": False, **DAYS}
+    assert run_dag(dags["influxdb_restore__weather"], **conf).states()["restore"] == "failed"
+    run = run_dag(dags["influxdb_restore__weather"], salvage=True, **conf)
+
+    assert run.states()["restore"] == "success"
+    assert run.result("restore")["lost"] > 0
+    assert " LOST" in run.labels("restore")[0]
 
 
 def test_a_dry_run_into_production_is_green_and_says_that_it_would_be_refused(
@@ -228,9 +255,10 @@ def test_restore_with_filters(
 
 
 def test_restore_over_a_gap_from_the_form(dags: dict[str, Any], run_dag: RunDag, backed_up: Repository) -> None:
-    """A range with a gap is refused, unless the form allows it."""
+    """A range with a gap would be refused, unless the form allows it; the label of the dry run says so."""
     conf = {"start": DAYS["start"], "end": "2026-01-03T00:00:00Z", "target_database": "x"}
-    assert run_dag(dags["influxdb_restore__weather"], **conf).states()["restore"] == "failed"
+    refused = run_dag(dags["influxdb_restore__weather"], **conf)
+    assert refused.labels("restore") == ["DRY RUN -> x: would be REFUSED (gap), nothing written"]
     assert run_dag(dags["influxdb_restore__weather"], **conf, allow_gaps=True).result("restore")["rows"] == ROWS
 
 

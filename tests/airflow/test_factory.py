@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from influxdb_backup.errors import ConfigError
 from influxdb_backup.factory import build_dags
+from influxdb_backup.factory.common import INSTANT_PATTERN
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "dags" / "influxdb_backup.yaml"
@@ -127,7 +130,7 @@ def test_restore_form(dags: dict[str, Any]) -> None:
     ("name", "value"),
     [
         ("start", "not-a-date"),
-        ("start", "2026-01-01"),
+        ("start", "2026-1-1"),
         ("end", "2026-01-01T00:00:00"),
         ("on_conflict", "overwrite"),
         ("retention", "ignore"),
@@ -143,6 +146,38 @@ def test_restore_form_refuses(dags: dict[str, Any], name: str, value: object) ->
 
     with pytest.raises(ParamValidationError):
         dags["influxdb_restore__telemetry"].params[name] = value
+
+
+def test_wrong_times_are_answered_in_words(dags: dict[str, Any]) -> None:
+    """The form has a picker for times, takes a date alone, and answers a wrong text with examples of right ones."""
+    from airflow.sdk.exceptions import ParamValidationError
+
+    dag = dags["influxdb_restore__telemetry"]
+    assert dag.params.get_param("start").schema["format"] == "date-time"
+    assert re.search(INSTANT_PATTERN, "2026-01-31")
+    with pytest.raises(
+        ParamValidationError, match=r"^Invalid input for param start: '31\.1\.2026' (is not|does not match)"
+    ):
+        dag.params["start"] = "31.1.2026"
+    words = r"does not match '\(\?#a date, or a time with its zone: 2026-01-31 or 2026-01-31T06"
+    with pytest.raises(jsonschema.ValidationError, match=words):
+        jsonschema.validate("31.1.2026", {"pattern": INSTANT_PATTERN})
+
+
+def test_confirm_stands_below_the_target(dags: dict[str, Any]) -> None:
+    """What is typed again stands below what is typed, in the same section; choices are sentences."""
+    params = dags["influxdb_restore__telemetry"].params
+    order = list(params)
+    assert order.index("target_database") < order.index("confirm")
+    assert params.get_param("confirm").schema["section"] == params.get_param("target_database").schema["section"]
+    for name in ("on_conflict", "retention", "writer"):
+        schema = params.get_param(name).schema
+        assert list(schema["values_display"]) == schema["enum"]
+
+
+def test_every_task_says_what_it_does(dags: dict[str, Any]) -> None:
+    """The page has a text for each task."""
+    assert all(task.doc_md for dag in dags.values() for task in dag.tasks)
 
 
 def _serialised(path: Path, seed: str) -> str:

@@ -36,6 +36,8 @@ def test_known_keys_pass() -> None:
         {**RANGE, "dry_run": True},
         {**RANGE, "dry_run": True, "confirm": "anything"},
         {**RANGE, "dry_run": False, "confirm": "telemetry"},
+        {"refs": ["latest"], "dry_run": True},
+        {"start": "2026-01-01", "end": "2026-01-02", "dry_run": True},
         {**RANGE, "dry_run": False, "target_database": "other", "confirm": "other"},
     ],
 )

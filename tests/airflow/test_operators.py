@@ -35,6 +35,7 @@ from influxdb_backup.operators.base import (
     BackupOperator,
     ShownLog,
     TaskStoppedError,
+    backup_of,
     flag,
     given,
     identity,
@@ -43,7 +44,7 @@ from influxdb_backup.operators.base import (
 )
 from influxdb_backup.operators.drill import DropScratchOperator, RestoreDrillOperator, drill_prefix
 from influxdb_backup.operators.export import ExportWindowOperator
-from influxdb_backup.operators.restore import RestoreOperator, restore_id_of
+from influxdb_backup.operators.restore import RestoreOperator
 from influxdb_backup.operators.verify import VerifyBackupOperator
 from influxdb_backup.sensors.fresh import BackupFreshSensor
 from influxdb_backup.sensors.settled import WindowSettledSensor, seconds_until
@@ -119,13 +120,14 @@ class TestErrors:
         influx1.write(f"wind v=1 {DAY_ONE.start}", weather)
         _backup(config_path)
         influx1.query("DROP MEASUREMENT wind", db=weather)
-        influx1.query(f'ALTER RETENTION POLICY "autogen" ON "{weather}" DURATION 1d SHARD DURATION 1h')
         allowances = {
-            "expired-window": "accept_expired",
             "missing-at-source": "accept_missing",
             "shrunk-window": "accept_shrink",
+            "expired-window": "accept_expired",
         }
         for kind, left_out in allowances.items():
+            if kind == "expired-window":
+                influx1.query(f'ALTER RETENTION POLICY "autogen" ON "{weather}" DURATION 1d SHARD DURATION 1h')
             others = {name: "True" for name in allowances.values() if name != left_out}
             with pytest.raises(AirflowFailException, match=rf"\({kind}\)"):
                 ExportWindowOperator(task_id="t", config_path=config_path, plan="weather", **others).execute(context())
@@ -202,9 +204,8 @@ class TestErrors:
             )
             return operator.execute(context())
 
-        with pytest.raises(AirflowFailException, match="2026-01-02T00:00:00Z to 2026-01-03T00:00:00Z"):
-            restore()
-        assert restore(allow_gaps="True")["rows"] == 288
+        assert restore()["refused"] == ["gap"]
+        assert (restore(allow_gaps="True")["refused"], restore(allow_gaps="True")["rows"]) == ([], 288)
 
     def test_restore_of_less_than_the_plan_asks_for(self, config_path: str) -> None:
         """A backup from when the plan asked for fewer measurements is a gap of the plan."""
@@ -213,8 +214,8 @@ class TestErrors:
         path.write_text(wide.replace("    start: 2026", "    measurements: [weather]\n    start: 2026"))
         _backup(config_path)
         path.write_text(wide)
-        with pytest.raises(AirflowFailException, match=r"There is no backup of 2026-01-01.*\(gap\)"):
-            RestoreOperator(task_id="t", config_path=config_path, plan="weather", dry_run=True).execute(context())
+        operator = RestoreOperator(task_id="t", config_path=config_path, plan="weather", dry_run=True)
+        assert operator.execute(context())["refused"] == ["gap", "target-not-empty"]
 
     @pytest.mark.parametrize(
         ("argument", "words"),
@@ -284,12 +285,14 @@ def test_an_export_ends_with_the_gaps_of_its_plan(config_path: str, told: list[s
     gaps = [line for line in told if line.startswith("No backup of ")]
 
     assert result["gaps"] == len(gaps) == 2
-    assert gaps[0] == (
-        "No backup of 2026-01-01T00:00:00Z to 2026-01-02T00:00:00Z. Fill it: airflow backfill create --dag-id "
-        "influxdb_backup__weather --from-date 2026-01-01T00:00:00Z --to-date 2026-01-01T23:59:59Z "
-        "--reprocess-behavior failed"
-    )
-    assert "--from-date 2026-01-03T00:00:00Z" in gaps[1]
+    assert gaps[1] == "No backup of 2026-01-01, 1 day."
+    one = told[told.index(gaps[1]) + 1]
+    assert "Window start 2026-01-01T00:00:00Z and Window end 2026-01-02T00:00:00Z" in one
+    assert '--conf \'{"window_start": "2026-01-01T00:00:00Z", "window_end": "2026-01-02T00:00:00Z"}\'' in one
+    assert '{"logical_date": null, "conf": {"window_start"' in one
+    many = told[told.index(gaps[0]) + 1 :]
+    assert "In one process, one backup for each window: influxdb-backup export weather --start 2026-01-03T" in many[0]
+    assert "airflow backfill create --dag-id influxdb_backup__weather --from-date 2026-01-03T00:00:00Z" in many[1]
 
 
 def test_a_restore_says_what_it_made_of_retentions(
@@ -396,7 +399,19 @@ def test_integrity_errors_do_not_retry_and_tell_everything() -> None:
     with pytest.raises(AirflowFailException, match=r"two parts differ \(integrity\)"), only_passing_errors_retry(log):
         raise IntegrityError("two parts differ", problems=["part 1", "part 2"])
 
-    assert log.lines == ["part 1", "part 2"]
+    assert log.lines == ["two parts differ", "part 1", "part 2"]
+
+
+def test_an_error_stands_on_lines_of_its_own() -> None:
+    """Message and what to do are lines, options are called as in the form, and no second traceback follows."""
+    log, task = _Log(), SimpleNamespace(outcome="")
+    with pytest.raises(AirflowFailException) as caught, only_passing_errors_retry(log, task):
+        raise UsageError("There is a gap.", hint="Restore what there is with --allow-gaps, or --unknown.")
+
+    assert log.lines == ["There is a gap.", "What to do: Restore what there is with *Allow gaps*, or --unknown."]
+    assert task.outcome == "FAILED: usage"
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
 def _errors(base: type[InfluxdbBackupError]) -> list[type[InfluxdbBackupError]]:
@@ -452,37 +467,79 @@ def test_progress_lines_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
             report(Progress("read", done, 20_000, 1234 * done, 4_000_000, "autogen.weather"))
 
     assert _lines(entries) == [
-        "read 4999 of 20000, 6,168,766 rows, 4.0 MB, at autogen.weather",
-        "read 9999 of 20000, 12,338,766 rows, 4.0 MB, at autogen.weather",
+        "read 4,999 of 20,000 pieces, 6,168,766 rows, 4.0 MB, 1,234,000 rows/s, about 15 s left; at autogen.weather",
+        "read 9,999 of 20,000 pieces, 12,338,766 rows, 4.0 MB, 1,234,000 rows/s, about 10 s left; at autogen.weather",
     ]
 
 
-def test_logs_are_grouped(config_path: str, influx1: RunningServer) -> None:
-    """What each operator does stands under a title that the page folds, and every group ends, also by an error."""
+def test_results_and_progress_stand_outside_of_folds(config_path: str, influx1: RunningServer) -> None:
+    """No line of a task is folded away, each result is in people's words, and the task is called by what came of it."""
     common = {"config_path": config_path, "plan": "weather"}
-    copy = {"target_database": f"copy_{uuid4().hex[:8]}", "refs": [DAY_ONE_ID]}
-    copy |= {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
+    copy = {"target_database": f"copy_{uuid4().hex[:8]}", "refs": ["2026-01-01"]}
+    export_, verify_ = ExportWindowOperator(task_id="t", **common), VerifyBackupOperator(task_id="t", **common)
+    drill, dry = (
+        RestoreDrillOperator(task_id="t", **common),
+        RestoreOperator(task_id="t", dry_run=True, **copy, **common),
+    )
+    whole, again = (RestoreOperator(task_id="t", restore_id=name, **copy, **common) for name in (None, "another"))
     with _logged() as entries:
-        ExportWindowOperator(task_id="t", **common).execute(context())
-        VerifyBackupOperator(task_id="t", **common).execute(context())
-        RestoreDrillOperator(task_id="t", **common).execute(context())
-        RestoreOperator(task_id="t", dry_run=True, **copy, **common).execute(context())
-        RestoreOperator(task_id="t", **copy, **common).execute(context())
+        export_.execute(context())
+        verify_.execute(context())
+        drill.execute(context())
+        planned = dry.execute(context())
+        restored = whole.execute(context())
         with pytest.raises(AirflowFailException):
-            RestoreOperator(task_id="t", restore_id="another", **copy, **common).execute(context())
+            again.execute(context())
     influx1.query(f'DROP DATABASE "{copy["target_database"]}"')
-    marks = [line for line in _lines(entries) if line.startswith("::")]
+    lines = _lines(entries)
 
-    assert [mark == "::endgroup::" for mark in marks] == [False, True] * (len(marks) // 2)
-    assert [mark.removeprefix("::group::") for mark in marks[::2]] == [
-        "Export weather, 2026-01-01T00:00:00Z to 2026-01-02T00:00:00Z",
-        "The plan has 1 gap",
-        f"Verify {DAY_ONE_ID} up to valid",
-        "Restore drill of weather",
-        f"A restore into {copy['target_database']} on influx_test would",
-        f"Restore {restore_id_of(context())}",
-        "Restore another",
-    ]
+    assert not [line for line in lines if line.startswith("::")]
+    assert f"Its id: {DAY_ONE_ID}" in lines
+    target = copy["target_database"]
+    for operator, words in (
+        (export_, r"2026-01-01 · 288 rows · [\d.]+ kB · 1 gap"),
+        (verify_, r"valid · 288 rows · [\d.]+ s"),
+        (drill, r"drill ok · 288 rows · [\d.]+ s"),
+        (dry, rf"DRY RUN -> {target}: 288 rows, nothing written"),
+        (whole, rf"-> {target}: 288 rows · [\d.]+ s"),
+        (again, r"FAILED: target-not-empty"),
+    ):
+        assert re.fullmatch(words, operator.outcome), operator.outcome
+    for result in (planned, restored):
+        assert (result["start"], result["end"]) == ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
+        assert (result["backups"], result["target_server"]) == ([DAY_ONE_ID], "influx_test")
+
+
+def test_a_forced_open_window_says_so(config_path: str, told: list[str]) -> None:
+    """What is backed up of a window that has not ended is a warning of its own, and part of the label."""
+    now = datetime.now(UTC)
+    open_day = {"data_interval_start": now - timedelta(hours=1), "data_interval_end": now + timedelta(hours=1)}
+    operator = ExportWindowOperator(task_id="t", config_path=config_path, plan="weather", force=True)
+
+    assert operator.execute(context(**open_day))["open"] is True
+    assert any(line.startswith("The window was OPEN") for line in told)
+    assert " · OPEN" in operator.outcome
+
+
+def test_a_manual_run_at_a_tick_says_which_date_it_takes(config_path: str, told: list[str]) -> None:
+    """Airflow takes the window that starts at the run's date for done, and backfills leave it out: it is a warning."""
+    run = SimpleNamespace(run_type="manual", logical_date=datetime(2026, 1, 2, tzinfo=UTC))
+    operator = ExportWindowOperator(task_id="t", config_path=config_path, plan="weather")
+    operator.execute(context(dag_run=run))
+    assert any("logical date 2026-01-02 and backs up 2026-01-01, 1 day" in line for line in told)
+    told.clear()
+    run.logical_date = datetime(2026, 1, 2, 13, tzinfo=UTC)
+    operator.execute(context(dag_run=run))
+    assert not any("logical date" in line for line in told)
+
+
+def test_backups_of_a_form_are_of_its_plan() -> None:
+    """A date, a revision or latest need no plan; a backup of another plan is refused."""
+    for text in ("2026-01-01", "2026-01-01#0", "latest", "@latest", "weather@latest", DAY_ONE_ID):
+        assert backup_of("weather", text).startswith("weather")
+    assert backup_of("weather", " 2026-01-01#0 ") == "weather@2026-01-01#0"
+    with pytest.raises(UsageError, match="no backup of the plan 'weather'"):
+        backup_of("weather", "orders@latest")
 
 
 @pytest.mark.parametrize("text", ["true", "True", True])
@@ -522,7 +579,7 @@ def test_mapped_tasks_are_labelled_by_plan(kind: type[Any]) -> None:
     needed = {"max_age": "1d"} if kind is BackupFreshSensor else {}
     mapped = kind.partial(task_id="t", config_path="x", **needed).expand(plan=["a", "b"])
 
-    assert mapped.map_index_template == "{{ task.plan }}"
+    assert "task.plan" in mapped.map_index_template
 
 
 @pytest.mark.parametrize(

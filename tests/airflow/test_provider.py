@@ -56,7 +56,7 @@ def test_every_named_module_and_class_exists(info: Any) -> None:
     named = [module for kind in ("hooks", "operators", "sensors") for module in info[kind][0]["python-modules"]]
     for module in named:
         importlib.import_module(module)
-    classes = [*info["extra-links"], *(entry["hook-class-name"] for entry in info["connection-types"])]
+    classes = [entry["hook-class-name"] for entry in info["connection-types"]]
     for path in classes:
         module, _, name = path.rpartition(".")
         assert hasattr(importlib.import_module(module), name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from influxdb_backup.errors import UsageError
 from influxdb_backup.model import Window, printable
-from influxdb_backup.windows import format_key, parse_key
+from influxdb_backup.windows import format_key, parse_key, say_window
 
 REPOSITORY = "repository.json"
 README = "README.txt"
@@ -180,6 +180,12 @@ def parse_ref_key(key: str) -> RefName | None:
     if format_window_key(window) != found[2]:
         return None
     return RefName(found[1], window, int(found[3]), bool(found[4]))
+
+
+def say_id(ref: str) -> str:
+    """A backup's id for people: ``telemetry, 2013-01-12, 1 day, revision 0``; another text stays as it is."""
+    name = parse_ref_key(f"{REFS}{ref}.json")
+    return ref if name is None else f"{name.plan}, {say_window(name.window)}, revision {name.revision}"
 
 
 def manifest_key(digest: str) -> str:

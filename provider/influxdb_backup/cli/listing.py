@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from influxdb_backup.errors import UsageError
 from influxdb_backup.model import Ref, VerifyLevel, VerifyReport, Window
-from influxdb_backup.windows import parse_key, say_instant, say_window
+from influxdb_backup.windows import parse_key, say_instant
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
@@ -148,8 +148,7 @@ def say_id(ref: str) -> str:
     """A backup's id for people: ``telemetry, 2013-01-12, 1 day, revision 0``; another text stays as it is."""
     from influxdb_backup.archive import layout
 
-    name = layout.parse_ref_key(f"{layout.REFS}{ref}.json")
-    return ref if name is None else f"{name.plan}, {say_window(name.window)}, revision {name.revision}"
+    return layout.say_id(ref)
 
 
 def plan_of(ref: str) -> str:

@@ -19,6 +19,7 @@ from unicodedata import combining, east_asian_width
 
 from pydantic import BaseModel
 
+from influxdb_backup import words
 from influxdb_backup.messages import mask, printable, shown, shown_lines
 from influxdb_backup.windows import format_instant
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 5.0
 """at most one progress line in this time where there is no terminal"""
+counted, number, seconds, size = words.counted, words.number, words.seconds, words.size
 _BOLD, _RED = "1", "1;31"
 _ALARM = re.compile(r"\b(?:GAP|FAILED|DAMAGED|STALE|NOT [A-Z]+|NOT|NO|NONE|REFUSED|Error)\b")
 _NARROWEST = 10
@@ -35,15 +37,6 @@ _TIMES = frozenset(
     {"start", "end", "read_start", "read_end", "min_time", "max_time", "started_at", "dropped_at", "ended_at", "newest"}
 )
 """fields that hold an instant in ns; documents have them as RFC 3339 too"""
-_UNITS = {
-    "read": "pieces",
-    "check": "parts",
-    "write": "parts",
-    "verify": "parts",
-    "read-back": "tables",
-    "compare": "tables",
-    "recheck": "tables",
-}
 
 
 class OutputError(Exception):
@@ -251,33 +244,6 @@ def pairs(rows: Sequence[tuple[str, object]]) -> None:
         line(text)
 
 
-def number(value: int) -> str:
-    """``1,234,567``."""
-    return f"{value:,}"
-
-
-def counted(count: int, what: str) -> str:
-    """``1 row``, ``1,440 rows``."""
-    return f"{number(count)} {what}{'' if count == 1 else 's'}"
-
-
-def size(count: int) -> str:
-    """Bytes for people: ``1.2 MB``, powers of 1000."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(value) < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} PB"
-
-
-def seconds(value: float) -> str:
-    """``0.8 s``, ``75 s``, ``12 min``."""
-    if value < 10:
-        return f"{value:.1f} s"
-    return f"{value:.0f} s" if value < 180 else f"{value / 60:.0f} min"
-
-
 @contextmanager
 def progress(label: str) -> Iterator[ProgressCallback]:
     """
@@ -293,7 +259,7 @@ def progress(label: str) -> Iterator[ProgressCallback]:
 
 
 def _counted(event: JobProgress) -> str:
-    parts = [f"{number(event.done)}/{number(event.total)} {_UNITS.get(event.stage, 'steps')}"]
+    parts = [f"{number(event.done)}/{number(event.total)} {words.UNITS.get(event.stage, 'steps')}"]
     if event.rows:
         parts.append(f"{number(event.rows)} rows")
     return ", ".join(parts)

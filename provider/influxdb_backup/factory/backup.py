@@ -23,6 +23,21 @@ from influxdb_backup.operators.verify import VerifyBackupOperator
 from influxdb_backup.sensors.settled import WindowSettledSensor
 from influxdb_backup.windows import format_duration
 
+SETTLE = """\
+Waits until the window has ended and the plan's `settle` time has passed, without holding a worker. A window that is due
+later than any right one fails at once: that is a mistyped date.
+"""
+EXPORT = """\
+Reads every point of the window, proves by counts that it has all, and commits it as one revision. Its label says
+window, rows, size and the plan's gaps; its log says what fills each gap. The same window again makes nothing new, so
+that a failed run can always be cleared.
+"""
+VERIFY = """\
+Reads back from the repository what was committed, up to the plan's level, and keeps the result. Then the plan's asset
+gets an event, unless nothing new was made. When it fails, the stored bytes are not what was written: run the window
+again.
+"""
+
 
 def backup_dag(plan: Plan, config_path: str) -> DAG:
     """The DAG that backs the plan's windows up. History is filled with backfills."""
@@ -44,6 +59,7 @@ def backup_dag(plan: Plan, config_path: str) -> DAG:
             accept_clock=from_run(dag, "accept_clock"),
             only_params=True,
             timeout=waiting_timeout(plan),
+            doc_md=SETTLE,
             **common,
         )
         export = ExportWindowOperator(
@@ -53,13 +69,16 @@ def backup_dag(plan: Plan, config_path: str) -> DAG:
             accept_shrink=from_run(dag, "accept_shrink"),
             accept_missing=from_run(dag, "accept_missing"),
             accept_clock=from_run(dag, "accept_clock"),
+            doc_md=EXPORT,
             **common,
             **work_arguments(plan),
         )
         verify = VerifyBackupOperator(
             task_id="verify",
             ref="{{ ti.xcom_pull(task_ids='export')['ref'] }}",
+            created="{{ ti.xcom_pull(task_ids='export')['created'] }}",
             outlets=[Asset(name=backup_dag_id(plan.name), uri=asset_uri(plan.repository, plan.name))],
+            doc_md=VERIFY,
             **common,
             **work_arguments(plan),
         )
@@ -74,7 +93,9 @@ def _params() -> dict[str, Param]:
 
     return {
         "window_start": instant_param(
-            "Window start", "Back this window up instead of the run's data interval.", section="Window"
+            "Window start",
+            "Back this window up instead of the run's data interval; a date alone is midnight UTC.",
+            section="Window",
         ),
         "window_end": instant_param("Window end", "The first instant that no longer belongs to it.", section="Window"),
         "force": allowance("Open window", "Do not wait until the window has settled; it is marked as open."),
@@ -95,6 +116,7 @@ Each run backs up one window: the time between two ticks of `{plan.schedule}` (U
 {format_duration(plan.settle)} after its end at the earliest, and verified up to `{plan.verify}`.
 
 Fill history with **Backfill**, not with **Trigger** at a date: a manual run at midnight covers the day before, and
-occupies the date. What has a backup is what the repository says, never the colour of a run:
-`influxdb-backup coverage {plan.name}`. The log of `export` lists the gaps with the command that fills each.
+occupies the date. One window is filled by **Trigger** with *Window start* and *Window end* (no logical date needed), or
+by *Data Interval: Specify Manually*. What has a backup is what the repository says, never the colour of a run:
+`influxdb-backup coverage {plan.name}`. The log of `export` lists the gaps with what fills each.
 """

@@ -17,8 +17,14 @@ DAY = 86_400.0
 WEEK = 7 * DAY
 RETRY_DELAY = timedelta(minutes=1)
 
-INSTANT_PATTERN = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|z|[+-]\d{2}:\d{2})$"
-"""RFC 3339 with a zone; Airflow's own format date-time is not checked by its API"""
+INSTANT_PATTERN = (
+    r"(?#a date, or a time with its zone: 2026-01-31 or 2026-01-31T06:00:00Z)"
+    r"^\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|z|[+-]\d{2}:\d{2}))?$"
+)
+"""
+A date, or RFC 3339 with a zone. Airflow's API does not check its own format date-time, and answers a wrong text with
+the pattern, whose comment is what a person reads of it.
+"""
 
 
 def schedule(cron: str | None) -> CronDataIntervalTimetable | None:
@@ -62,14 +68,14 @@ def dag_tags(plan: Plan, kind: str) -> list[str]:
 
 
 def instant_param(title: str, description: str, **more: Any) -> Param:
-    """An optional time in a form, in a section of it when ``section`` is given."""
+    """An optional time in a form with a picker, in a section of it when ``section`` is given."""
     return Param(
         None,
         type=["null", "string"],
+        format="date-time",
         pattern=INSTANT_PATTERN,
         title=title,
         description=description,
-        examples=["2026-01-31T00:00:00Z"],
         **more,
     )
 

@@ -18,6 +18,15 @@ from influxdb_backup.factory.common import (
 from influxdb_backup.factory.names import drill_dag_id
 from influxdb_backup.operators.drill import DropScratchOperator, RestoreDrillOperator
 
+DRILL = """\
+Restores one backup into a new scratch database, reads it back, compares it with the archive, runs the plan's checks,
+drops the scratch, and keeps the report. When it fails, its log names each problem: a check of yours, or the backup.
+"""
+DROP = """\
+Drops what this run's drill left when its process was killed. The server itself must show that the drill made it. A
+failure here does not turn the run red: look, and drop the scratch with `influxdb-backup drill PLAN --clean`.
+"""
+
 
 def drill_dag(plan: Plan, config_path: str) -> DAG:
     """
@@ -41,9 +50,14 @@ def drill_dag(plan: Plan, config_path: str) -> DAG:
         tags=dag_tags(plan, "drill"),
     ) as dag:
         drill = RestoreDrillOperator(
-            task_id="drill", ref=from_run(dag, "ref"), only_params=True, **common, **work_arguments(plan)
+            task_id="drill",
+            ref=from_run(dag, "ref"),
+            only_params=True,
+            doc_md=DRILL,
+            **common,
+            **work_arguments(plan),
         )
-        drop = DropScratchOperator(task_id="drop_scratch", **common).as_teardown()
+        drop = DropScratchOperator(task_id="drop_scratch", doc_md=DROP, **common).as_teardown()
         drill >> drop
     set_params(
         dag,
@@ -52,7 +66,10 @@ def drill_dag(plan: Plan, config_path: str) -> DAG:
                 None,
                 type=["null", "string"],
                 title="Backup",
-                description=f"plan/start_end/revision, or plan@latest; the {settings.pick} one without it.",
+                description=(
+                    "A date: 2026-01-31 (its newest revision), 2026-01-31#0 (one revision); latest; or an id; "
+                    f"when empty the {settings.pick.replace('_', ' ')} one."
+                ),
             )
         },
     )

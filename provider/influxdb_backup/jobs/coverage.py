@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
-from influxdb_backup.config.cron import previous_tick
+from influxdb_backup.config.cron import previous_tick, ticks
 from influxdb_backup.config.model import Plan
 from influxdb_backup.errors import UsageError
 from influxdb_backup.jobs.schedule import last_due
@@ -161,4 +162,38 @@ def backfill_command(plan: Plan, gap: Window) -> str:
         f"airflow backfill create --dag-id influxdb_backup__{plan.name} "
         f"--from-date {format_instant(gap.start if first is None else first)} "
         f"--to-date {format_instant(gap.end - 1_000_000_000)} --reprocess-behavior failed"
+    )
+
+
+MANY_WINDOWS = 100
+"""of a gap; a run of Airflow for each of more than these takes longer than the reads"""
+
+
+def fill(plan: Plan, gap: Window) -> tuple[str, ...]:
+    """
+    What fills a gap, in words, the best way first.
+
+    A backfill leaves out a date that a manual run took, whatever that run backed up; a run with a window of its own
+    never is. Hundreds of windows are filled by one command, which cuts the range at the schedule.
+    """
+    start, end = format_instant(gap.start), format_instant(gap.end)
+    count = sum(1 for _ in itertools.islice(ticks(plan.schedule, gap.start, gap.end), MANY_WINDOWS + 1)) + 1
+    one = f'{{"window_start": "{start}", "window_end": "{end}"}}'
+    command = f"influxdb-backup export {plan.name} --start {start} --end {end}"
+    if count > MANY_WINDOWS:
+        return (
+            f"It is of more than {MANY_WINDOWS} windows. In one process, one backup for each window: {command}",
+            f"Or a run for each: {backfill_command(plan, gap)}",
+        )
+    by_hand = (
+        f"Trigger influxdb_backup__{plan.name} with Window start {start} and Window end {end}; "
+        f"airflow dags trigger influxdb_backup__{plan.name} --conf '{one}'; or POST "
+        f"/api/v2/dags/influxdb_backup__{plan.name}/dagRuns with "
+        f'{{"logical_date": null, "conf": {one}}}'
+    )
+    if count == 1:
+        return (by_hand,)
+    return (
+        f"{count} windows, a run for each: {backfill_command(plan, gap)}",
+        f"A backfill leaves out dates that manual runs took. What is left then: {command}",
     )

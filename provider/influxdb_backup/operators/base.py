@@ -13,21 +13,51 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from influxdb_backup.errors import InfluxdbBackupError, IntegrityError, UsageError
-from influxdb_backup.messages import shown
-from influxdb_backup.operators.links import BackupLink
+from influxdb_backup.jobs.progress import Progress
+from influxdb_backup.messages import shown, shown_lines
+from influxdb_backup.words import UNITS, counted, number, seconds, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from influxdb_backup.archive.repository import Repository
     from influxdb_backup.config.model import Config, Plan
-    from influxdb_backup.jobs.progress import Progress
     from influxdb_backup.model import Window
 
 PROGRESS_SECONDS = 5.0
 """the least time between two progress lines in a task's log"""
 PLAN_LABEL = "{{ task.plan }}"
 """what Airflow's page calls a task that is mapped over plans, instead of its index"""
+RESULT_LABEL = "{{ task.outcome or task.plan }}"
+"""
+what Airflow's page calls a task: while it runs its plan, then what came of it (Airflow renders it again after
+``execute``, also for tasks that are not mapped)
+"""
+_OPTION = re.compile(r"--([a-z][a-z-]+)")
+FORM_WORDS = {
+    "accept-clock": "Wrong clock",
+    "accept-expired": "Expired window",
+    "accept-missing": "Missing tables",
+    "accept-shrink": "Fewer rows",
+    "allow-gaps": "Allow gaps",
+    "end": "End",
+    "fingerprints": "Fingerprints",
+    "force": "Open window",
+    "max-rejects": "Rejects",
+    "measurement": "Measurements",
+    "on-conflict": "Points in the target",
+    "retention": "Points older than the target keeps",
+    "retention-policy": "Retention policies",
+    "salvage": "Salvage",
+    "start": "Start",
+    "tag": "Tags",
+    "target-connection": "Connection",
+    "target-database": "Database",
+    "target-retention-policy": "Retention policy",
+    "unsigned-as-integer": "Unsigned as integer",
+    "writer": "Writer",
+}
+"""what the forms call an option of the command line"""
 
 
 class TaskStoppedError(RuntimeError):
@@ -35,31 +65,33 @@ class TaskStoppedError(RuntimeError):
 
 
 @contextmanager
-def only_passing_errors_retry(log: Any) -> Iterator[None]:
+def only_passing_errors_retry(log: Any, task: Any = None) -> Iterator[None]:
     """
     Errors that may pass by themselves go through, so that Airflow retries the task; the others fail it at once.
 
-    Every finding of an IntegrityError is logged, since the message names only the first ones.
+    What is wrong, each finding, and what to do stand in the log on lines of their own before Airflow's traceback, and
+    the task's label says what kind of error it was. Options of the command line are called as the form calls them.
     """
     try:
         yield
     except InfluxdbBackupError as error:
-        if isinstance(error, IntegrityError):
-            for problem in error.problems:
-                log.error("%s", problem)  # noqa: TRY400
+        message, hint = in_form_words(error.message), in_form_words(error.hint)
+        for line in message.split("\n"):
+            log.error("%s", line)  # noqa: TRY400
+        for problem in error.problems if isinstance(error, IntegrityError) else ():
+            log.error("%s", problem)  # noqa: TRY400
+        if hint:
+            log.error("What to do: %s", hint)  # noqa: TRY400
+        if task is not None:
+            task.outcome = f"FAILED: {shown(error.kind)}"
         if error.retryable:
             raise
-        raise AirflowFailException(f"{error} ({shown(error.kind)})") from error
+        raise AirflowFailException(shown_lines(f"{message} {hint}".rstrip()) + f" ({shown(error.kind)})") from None
 
 
-@contextmanager
-def log_group(log: Any, title: str) -> Iterator[None]:
-    """Log lines that the web page folds under a title."""
-    log.info("::group::%s", title)
-    try:
-        yield
-    finally:
-        log.info("::endgroup::")
+def in_form_words(text: str) -> str:
+    """A message whose options of the command line are called as the fields of the forms and operators are."""
+    return _OPTION.sub(lambda found: f"*{FORM_WORDS[found[1]]}*" if found[1] in FORM_WORDS else found[0], text)
 
 
 class ShownLog:
@@ -102,15 +134,14 @@ class BackupOperator(SafeLog, BaseOperator):
     """
 
     template_fields: Sequence[str] = ("config_path", "plan")
-    operator_extra_links = (BackupLink(),)
     ui_color = "#e3f0ea"
 
-    backup_url: str = ""
-    """where the ref of this run's backup is; what the extra link shows"""
+    outcome: str = ""
+    """what came of the task, in a line; what the page calls it from then on"""
     _stopping: bool = False
 
     def __init__(
-        self, *, config_path: str, plan: str, map_index_template: str | None = PLAN_LABEL, **kwargs: Any
+        self, *, config_path: str, plan: str, map_index_template: str | None = RESULT_LABEL, **kwargs: Any
     ) -> None:
         super().__init__(map_index_template=map_index_template, **kwargs)
         self.config_path = config_path
@@ -139,29 +170,67 @@ class BackupOperator(SafeLog, BaseOperator):
 
         return RepositoryHook.of(config, plan.repository).repository()
 
-    def link_to(self, repository: Repository, ref: str) -> None:
-        """Lets the task's extra link lead to a ref."""
-        from influxdb_backup.archive.layout import ref_key
-
-        found = repository.ref(ref)
-        self.backup_url = f"{repository.url.rstrip('/')}/{ref_key(found.plan, found.window, found.revision)}"
+    def told(self, context: Mapping[str, Any], outcome: str) -> None:
+        """Lets the page call the task by what came of it; a task that is mapped over plans keeps its plan's name."""
+        mapped = getattr(context["ti"], "map_index", -1) >= 0
+        self.outcome = shown(f"{self.plan} · {outcome}" if mapped else outcome)
 
     def progress(self) -> Callable[[Progress], None]:
         """Logs at most one line in a few seconds, and ends the job when Airflow told the task to stop."""
-        last = time.monotonic()
+        last = began = time.monotonic()
+        stage = ""
+        first = Progress("", 0, 0, 0, 0, "")
 
         def report(moment: Progress) -> None:
-            nonlocal last
+            nonlocal last, began, stage, first
             if self._stopping:
                 raise TaskStoppedError("Airflow told the task to stop.")
-            if time.monotonic() - last >= PROGRESS_SECONDS:
-                last = time.monotonic()
-                self.log.info(
-                    "%s %d of %d, %s rows, %.1f MB, at %s",
-                    moment.stage, moment.done, moment.total, f"{moment.rows:,}", moment.bytes / 1e6, moment.table,
-                )  # fmt: skip
+            now = time.monotonic()
+            if moment.stage != stage:
+                stage, began, first = moment.stage, now, moment
+            if now - last >= PROGRESS_SECONDS:
+                last = now
+                self.log.info("%s", said(first, moment, now - began))
 
         return report
+
+
+def said(first: Progress, moment: Progress, elapsed: float) -> str:
+    """What is done, how fast since the stage's ``first``, ``elapsed`` seconds ago, and the rest."""
+    unit = UNITS.get(moment.stage, "steps")
+    words = [f"{moment.stage} {number(moment.done)} of {number(moment.total)} {unit}"]
+    if moment.rows:
+        words.append(counted(moment.rows, "row"))
+    if moment.bytes:
+        words.append(size(moment.bytes))
+    done = moment.done - first.done
+    if elapsed > 0 and done > 0:
+        rows, stored = (moment.rows - first.rows) / elapsed, (moment.bytes - first.bytes) / elapsed
+        if rows >= 1:
+            words.append(f"{number(round(rows))} rows/s")
+        elif stored >= 1:
+            words.append(f"{size(stored)}/s")
+        words.append(f"about {seconds((moment.total - moment.done) * elapsed / done)} left")
+    return f"{', '.join(words)}; at {moment.table}" if moment.table else ", ".join(words)
+
+
+def backup_of(plan: str, text: str) -> str:
+    """
+    The backup that a form names, as the repository understands it: the plan may be left out.
+
+    ``2026-01-31``, ``2026-01-31#0`` (a revision), ``latest`` and ``@latest`` are of this plan. Raises UsageError for a
+    backup of another plan.
+    """
+    written = text.strip()
+    if "/" not in written and "@" not in written:
+        return f"{plan}@{written}"
+    if written.startswith("@"):
+        return f"{plan}{written}"
+    if re.split("[/@]", written, maxsplit=1)[0] != plan:
+        raise UsageError(
+            f"{written} is no backup of the plan {plan!r}.", hint=f"Write {plan}@latest or {plan}@2026-01-31."
+        )
+    return written
 
 
 def identity(run_id: str, *parts: str) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from influxdb_backup.errors import UsageError
-from influxdb_backup.operators.base import only_passing_errors_retry
+from influxdb_backup.operators.base import SafeLog, only_passing_errors_retry
 
 
-class RestoreGuardOperator(BaseOperator):
+class RestoreGuardOperator(SafeLog, BaseOperator):
     """
     Refuses a restore whose run has unknown keys, a wrong range, or no right confirmation.
 
@@ -48,11 +48,15 @@ def refuse_unknown(conf: Mapping[str, Any], known: Collection[str]) -> None:
 
 def refuse_unconfirmed(params: Mapping[str, Any], database: str) -> None:
     """Raises UsageError when the range is wrong, or when points would be written and nobody confirmed where to."""
-    from influxdb_backup.windows import parse_window
+    from influxdb_backup.windows import parse_window, with_zone
 
-    if not params.get("start") or not params.get("end"):
-        raise UsageError("The range to restore is missing.", hint="Fill in start and end.")
-    parse_window(params["start"], params["end"])
+    start, end = params.get("start"), params.get("end")
+    if not params.get("refs") or start or end:
+        if not start or not end:
+            raise UsageError(
+                "The range to restore is missing.", hint="Fill in start and end, or name one backup or more (refs)."
+            )
+        parse_window(with_zone(start), with_zone(end))
     if params["dry_run"]:
         return
     target = params.get("target_database") or database

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from influxdb_backup.config.cron import previous_tick
 from influxdb_backup.errors import UsageError
 from influxdb_backup.model import Window
-from influxdb_backup.windows import format_instant, parse_instant, parse_window
+from influxdb_backup.windows import format_instant, parse_instant, parse_window, say_instant, say_window, with_zone
 
 
 def resolve_window(context: Mapping[str, Any], *, schedule: str) -> Window:
@@ -49,11 +50,29 @@ def resolve_window(context: Mapping[str, Any], *, schedule: str) -> Window:
     return parse_window(start, end)
 
 
+def notes(context: Mapping[str, Any], schedule: str, window: Window) -> Iterator[str]:
+    """What a person may take wrongly in a run: an interval that is not its window, and a date that it takes."""
+    run = context.get("dag_run")
+    start = context.get("data_interval_start")
+    if start is not None and parse_instant(start) != window.start:
+        yield f"The window of this run is {say_window(window)}, as it was given; Airflow shows another interval."
+    moment = getattr(run, "logical_date", None)
+    if getattr(run, "run_type", None) != "manual" or moment is None:
+        return
+    at = parse_instant(moment)
+    if previous_tick(schedule, at) == at and window.start != at:
+        yield (
+            f"This manual run has the logical date {say_instant(at)} and backs up {say_window(window)}: Airflow now "
+            "takes the window that starts at that date for done, and schedule and backfills leave it out. Back that "
+            "window up by a run with Window start and Window end, and trigger runs without a date of a window."
+        )
+
+
 def _from_params(start: object, end: object) -> Window:
     if not start or not end:
         given, missing = ("window_start", "window_end") if start else ("window_end", "window_start")
         raise UsageError(f"The run has {given} and no {missing}.", hint="Give both or none.")
-    return parse_window(_text(start), _text(end))
+    return parse_window(with_zone(_text(start)), with_zone(_text(end)))
 
 
 def _from_partition(moment: object, schedule: str) -> Window:
