@@ -160,14 +160,6 @@ class KeepsEverything(Broken):
         return
 
 
-class NoDeletes(Broken):
-    """Deletes are forbidden."""
-
-    def delete(self, key: str) -> None:
-        """Broken."""
-        raise StoreError("Access Denied")
-
-
 @pytest.mark.parametrize(
     ("kind", "failed"),
     [
@@ -182,7 +174,6 @@ class NoDeletes(Broken):
         (InventsObjects, {"missing-key"}),
         (WrongClock, {"clock"}),
         (KeepsEverything, {"delete", "clean-up"}),
-        (NoDeletes, {"delete", "clean-up"}),
     ],
 )
 def test_each_broken_promise_is_named(tmp_path: Path, kind: type[Broken], failed: set[str]) -> None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from influxdb_backup.archive import layout
+from influxdb_backup.archive.check import check_store
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import Store, open_store
 from influxdb_backup.archive.verify import verify_ref
@@ -70,6 +71,7 @@ def test_a_lost_reply_is_success_for_every_writer(s3_endpoint: str) -> None:
         )
         repository.put_document(layout.restore_key("r"), restore)
         assert {path.split("/prefix/")[1].split("/")[0] for path in rule.lost} == {
+            "preflight",
             "repository.json",
             "README.txt",
             "plans",
@@ -146,3 +148,54 @@ def test_the_region_redirects_of_s3_itself_still_reach_the_bucket(s3_endpoint: s
         repository = Repository.init(store)
         assert Repository.open(store).repository_id == repository.repository_id
         assert any("/eu-west-1/" in one.headers["authorization"] for one in asked)
+
+
+def ignores_the_condition(asked: Asked) -> Without | None:
+    """A store that takes every PUT."""
+    return Without("if-none-match") if asked.method == "PUT" else None
+
+
+def refuses_deletes(asked: Asked) -> Reply | None:
+    """Credentials that may create and read."""
+    return error(403, "AccessDenied", "no DeleteObject for you") if asked.method == "DELETE" else None
+
+
+def test_no_repository_is_made_in_a_store_that_ignores_the_condition(s3_endpoint: str) -> None:
+    """`repo init` tries what backups rest on, says what is wrong, and leaves nothing."""
+    with store_behind(s3_endpoint, ignores_the_condition) as (store, _):
+        with pytest.raises(StoreError, match="does not refuse to create") as caught:
+            Repository.init(store)
+        assert caught.value.kind == "store-unfit" and "If-None-Match" in caught.value.hint
+        assert store.list("") == []
+
+
+def test_a_store_that_ignores_the_condition_takes_no_backup(s3_endpoint: str) -> None:
+    """A repository that was made before, or moved there: an export ends before its ref, and asks once for each job."""
+    ignores: list[bool] = []
+
+    def rule(asked: Asked) -> Without | None:
+        return ignores_the_condition(asked) if ignores else None
+
+    with store_behind(s3_endpoint, rule) as (store, asked):
+        repository = Repository.init(store)
+        ignores.append(True)
+        with pytest.raises(StoreError, match="does not refuse to create manifests/") as caught:
+            backup(repository)
+        assert caught.value.kind == "store-unfit" and store.list(layout.REFS) == []
+        ignores.clear()
+        asked.clear()
+        assert backup(repository).created and backup(repository, seed=7, read_start=1_900_000_000 * 10**9).created
+        puts = [one.path for one in asked if one.method == "PUT" and "/manifests/" in one.path]
+        assert len(puts) == 3 and puts[0] == puts[1]
+
+
+def test_a_store_that_allows_no_deletes_is_fit_and_told_what_follows(s3_endpoint: str) -> None:
+    """Exports, restores and verifications need no deletes; what stays behind is named."""
+    with store_behind(s3_endpoint, refuses_deletes) as (store, _):
+        repository = Repository.init(store)
+        assert backup(repository).created
+        report = check_store(store)
+        assert report.failed == () and report.ok, report
+        assert {item.name for item in report.items if not item.ok} == {"delete", "clean-up"}
+        (remark,) = report.remarks
+        assert "cannot delete" in remark and "preflight/" in remark and "data/" in remark

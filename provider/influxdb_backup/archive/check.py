@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from influxdb_backup.archive import layout
-from influxdb_backup.archive.store import Store, file_digest
+from influxdb_backup.archive.store import REFUSED, UNFIT, Store, file_digest
 from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, StoreError
 
 RACES = 10
 MAX_SKEW = 300.0
 """seconds that the clocks of store and worker may differ; the grace before deletes is judged by the store's"""
 _UPLOAD_BYTES = 33 << 20
+_KEEPS = (
+    "These credentials cannot delete. Exports, restores, drills and verifications work; what failed exports leave "
+    "below data/, which no backup names, stays until somebody else removes it. So do this check's objects below "
+    "{prefix}, and one of a few bytes below preflight/ for each `repo init` and each look at the store's clock."
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class CheckItem:
     detail: str
     """what was seen; for a failure also what it would do to backups"""
     seconds: float
+    needed: bool = True
+    """whether backups are safe only with it"""
 
 
 @dataclass(frozen=True)
@@ -38,22 +45,24 @@ class CheckReport:
 
     url: str
     items: tuple[CheckItem, ...]
+    remarks: tuple[str, ...] = ()
+    """what follows for a store that is fit all the same, in sentences"""
 
     @property
     def ok(self) -> bool:
-        """Whether the store keeps every promise."""
-        return all(item.ok for item in self.items)
+        """Whether the store keeps every promise that backups need."""
+        return not self.failed
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """The names of the properties that did not hold."""
-        return tuple(item.name for item in self.items if not item.ok)
+        """The names of the needed properties that did not hold."""
+        return tuple(item.name for item in self.items if item.needed and not item.ok)
 
     def raise_unless_ok(self) -> None:
         """Raises StoreError that names each failed property."""
         if not self.ok:
-            reasons = "; ".join(f"{item.name}: {item.detail}" for item in self.items if not item.ok)
-            raise StoreError(f"{self.url} is not fit for backups: {reasons}.", kind="store-unfit")
+            reasons = "; ".join(f"{item.name}: {item.detail}" for item in self.items if item.name in self.failed)
+            raise StoreError(f"{self.url} is not fit for backups: {reasons}.", kind=UNFIT)
 
 
 class _Broken(Exception):
@@ -67,6 +76,7 @@ def check_store(store: Store) -> CheckReport:
     The properties: ``create``, ``second-create``, ``racing-creates`` (two clients at once), ``read-after-write``,
     ``list-after-write``, ``upload`` (33 MB, hashed), ``range-read``, ``missing-key``, ``clock``, ``delete``,
     ``clean-up``. Never raises for what a store does; a property that could not be tried is one that does not hold.
+    A store that does not allow deletes is fit, with a remark that tells what follows.
     """
     trial = _Trial(store)
     properties: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -82,7 +92,9 @@ def check_store(store: Store) -> CheckReport:
         ("delete", trial.delete),
         ("clean-up", trial.clean_up),
     )
-    return CheckReport(store.url, tuple(_try(name, attempt) for name, attempt in properties))
+    items = tuple(_try(name, attempt) for name, attempt in properties)
+    keeps = any(not item.ok and not item.needed for item in items)
+    return CheckReport(store.url, items, (_KEEPS.format(prefix=trial.prefix),) if keeps else ())
 
 
 def _try(name: str, attempt: Callable[[], str]) -> CheckItem:
@@ -93,6 +105,8 @@ def _try(name: str, attempt: Callable[[], str]) -> CheckItem:
         ok, detail = False, str(broken)
     except (InfluxdbBackupError, OSError) as error:
         ok, detail = False, f"could not be tried: {error}"
+        if name in {"delete", "clean-up"} and isinstance(error, StoreError) and error.kind == REFUSED:
+            return CheckItem(name, ok, f"not allowed: {error.message}", time.monotonic() - began, needed=False)
     return CheckItem(name, ok, detail, time.monotonic() - began)
 
 
@@ -100,9 +114,9 @@ class _Trial:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._other = store.again()
-        self._prefix = f"{layout.PREFLIGHT}{secrets.token_hex(8)}/"
-        self._first = f"{self._prefix}first.json"
-        self._part = f"{self._prefix}part.parquet"
+        self.prefix = f"{layout.PREFLIGHT}{secrets.token_hex(8)}/"
+        self._first = f"{self.prefix}first.json"
+        self._part = f"{self.prefix}part.parquet"
 
     def create(self) -> str:
         began = time.monotonic()
@@ -123,7 +137,7 @@ class _Trial:
     def racing_creates(self) -> str:
         with ThreadPoolExecutor(2) as pool:
             for turn in range(RACES):
-                self._race(pool, f"{self._prefix}race-{turn}.json")
+                self._race(pool, f"{self.prefix}race-{turn}.json")
         return f"{RACES} races of two clients, one winner each"
 
     def _race(self, pool: ThreadPoolExecutor, key: str) -> None:
@@ -146,7 +160,7 @@ class _Trial:
 
     def read_after_write(self) -> str:
         for turn in range(5):
-            key, data = f"{self._prefix}read-{turn}.json", f"{turn}\n".encode()
+            key, data = f"{self.prefix}read-{turn}.json", f"{turn}\n".encode()
             if self._other.size(key) is not None:
                 raise _Broken("an object is there before it was written")
             self._store.create(key, data)
@@ -155,7 +169,7 @@ class _Trial:
         return "seen by another client at once"
 
     def list_after_write(self) -> str:
-        prefix = f"{self._prefix}list/"
+        prefix = f"{self.prefix}list/"
         for turn in range(5):
             self._store.create(f"{prefix}{turn}.json", b"1")
             for client in (self._store, self._other):
@@ -182,14 +196,14 @@ class _Trial:
         return f"{_UPLOAD_BYTES >> 20} MB, {(_UPLOAD_BYTES >> 20) / seconds:.0f} MB/s up, same sha256 back"
 
     def range_read(self) -> str:
-        key = f"{self._prefix}range.json"
+        key = f"{self.prefix}range.json"
         self._store.create(key, b"0123456789")
         if self._other.read_range(key, 1, 3) != b"123" or self._other.read_range(key, 8, 5) != b"89":
             raise _Broken("a ranged read returned other bytes")
         return "exact"
 
     def missing_key(self) -> str:
-        key = f"{self._prefix}missing.json"
+        key = f"{self.prefix}missing.json"
         if self._store.size(key) is not None:
             raise _Broken("an object that was never written has a size")
         try:
@@ -199,7 +213,7 @@ class _Trial:
         raise _Broken("an object that was never written can be read")
 
     def clock(self) -> str:
-        key = f"{self._prefix}clock.json"
+        key = f"{self.prefix}clock.json"
         before = time.time_ns()
         self._store.create(key, b"1")
         after = time.time_ns()
@@ -213,15 +227,15 @@ class _Trial:
         self._other.delete(self._first)
         if self._store.size(self._first) is not None:
             raise _Broken("a deleted object is still there")
-        if self._first in {key for key, _ in self._store.list(self._prefix)}:
+        if self._first in {key for key, _ in self._store.list(self.prefix)}:
             raise _Broken("a deleted object is still listed")
         return "gone for both clients"
 
     def clean_up(self) -> str:
-        keys = [key for key, _ in self._store.list(self._prefix)]
+        keys = [key for key, _ in self._store.list(self.prefix)]
         for key in keys:
             self._store.delete(key)
-        left = [key for key, _ in self._store.list(self._prefix)]
+        left = [key for key, _ in self._store.list(self.prefix)]
         if left:
-            raise _Broken(f"{len(left)} objects below {self._prefix} could not be removed")
+            raise _Broken(f"{len(left)} objects below {self.prefix} could not be removed")
         return f"{len(keys)} objects removed"

@@ -157,10 +157,12 @@ class Commit:
         manifest = self._manifest()
         data = to_bytes(manifest)
         digest = sha256(data)
-        self._create_manifest(layout.manifest_key(digest), data)
+        manifest_key = layout.manifest_key(digest)
+        self._create_manifest(manifest_key, data)
         ref = ref_of(manifest, digest, len(data), revision=self._next, write_id=secrets.token_hex(16))
         key = layout.ref_key(self._plan, self._window, ref.revision)
         self._repository.prove_place()
+        self._repository.prove_refusal(manifest_key, data)
         try:
             self._store.create(key, to_bytes(ref))
         except (FileExistsError, StoreError) as error:

@@ -84,16 +84,22 @@ class Repository:
         self.url = store.url
         self.self_proving = document.self_proving
         """whether every document but manifests holds the digest of itself"""
+        self._proved = False
 
     @classmethod
     def init(cls, store: Store) -> Repository:
-        """Makes the place a repository; one that is there already is opened. Raises StoreError, FormatError."""
+        """
+        Makes the place a repository; one that is there already is opened. Raises StoreError, FormatError.
+
+        Nothing is made in a store that does not refuse to create an object twice.
+        """
         document = RepositoryDocument(
             repository_id=secrets.token_hex(16),
             created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             self_proving=True,
         )
         store.make_root()
+        store.prove_creates()
         try:
             store.create(layout.REPOSITORY, to_bytes(document))
         except FileExistsError:
@@ -159,6 +165,16 @@ class Repository:
             raise self._vanished(error.message) from error
         if document.repository_id != self.repository_id:
             raise self._vanished(f"There is the repository {document.repository_id} now.")
+
+    def prove_refusal(self, key: str, data: bytes) -> None:
+        """
+        Raises StoreError when the store lets an object that was just created be created again.
+
+        It is asked once. A store that forgets what it promised to ``repo init`` could lose a backup to a race.
+        """
+        if not self._proved:
+            self.store.prove_refusal(key, data)
+            self._proved = True
 
     def prove_local_place(self) -> None:
         """The same where asking costs nothing, and nothing where it is a request to a store."""

@@ -49,6 +49,10 @@ _OF_ONE_OBJECT = {
     getattr(errno, "EUCLEAN", errno.EIO),
     errno.ELOOP,
 }
+REFUSED = "store-refused"
+"""the kind of a StoreError of a store that understood, and does not allow it to these credentials"""
+UNFIT = "store-unfit"
+"""the kind of a StoreError of a store that breaks a promise"""
 REMOTE_CHUNK = 8 << 20
 """bytes of one ranged read from a remote store"""
 _CLOCKS = "The clocks of this machine and of the store differ by more than 15 minutes: set the wrong one, by NTP."
@@ -119,6 +123,35 @@ class Store(ABC):
 
         A StoreError leaves open whether the object was created.
         """
+
+    def refuses(self, key: str, data: bytes) -> bool:
+        """Whether the creation of an object that stands, with these bytes, is refused; False when it was written."""
+        try:
+            self._create(key, data)
+        except FileExistsError:
+            return True
+        return False
+
+    def prove_refusal(self, key: str, data: bytes) -> None:
+        """Raises StoreError (``store-unfit``) when an object that stands, with these bytes, can be created again."""
+        if not self.refuses(key, data):
+            raise StoreError(
+                f"{self.url} does not refuse to create {key}, which stands there already: two exports could overwrite "
+                "each other's backup.",
+                hint="Use a store that keeps the condition If-None-Match of a PUT, or correct its settings; "
+                "`influxdb-backup repo check` proves all that a store must do.",
+                kind=UNFIT,
+            )
+
+    def prove_creates(self) -> None:
+        """Raises StoreError when the place cannot be written, or does not refuse a second creation; leaves nothing."""
+        key, data = f"{PREFLIGHT}create-{secrets.token_hex(16)}", b"create\n"
+        try:
+            self.create(key, data)
+            self.prove_refusal(key, data)
+        finally:
+            with suppress(StoreError):  # who may only create leaves it behind
+                self.delete(key)
 
     @abstractmethod
     def upload(self, local: Path, key: str) -> None:
@@ -275,6 +308,7 @@ def _store_error(url: str, verb: str, key: str, error: Exception, secrets: tuple
     elif said := next((way for word, way in _WAYS_OUT.items() if word in reason), None):
         hint = said
     elif isinstance(error, PermissionError):
+        kind = REFUSED
         hint = "Check the credentials and their rights on this place."
     elif isinstance(error, OSError) and error.errno == errno.EROFS:
         hint = "The place can only be read; use one that can be written."

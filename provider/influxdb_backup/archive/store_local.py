@@ -30,6 +30,8 @@ _FOLDER_TRIES = 10
 _LARGE = 1 << 20
 """bytes of a file that takes the disk a while"""
 _FLUSHES = 8
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+"""what a file system says that knows no hard links"""
 
 
 class LocalStore(Store):
@@ -69,6 +71,19 @@ class LocalStore(Store):
 
         with store_errors(self.url, "create", key):
             self._publish(path, write)
+
+    def refuses(self, key: str, data: bytes) -> bool:
+        """See Store.refuses. Nothing is written where the file system knows hard links."""
+        path = self._path(key)
+        with store_errors(self.url, "create again", key):
+            try:
+                os.link(path, path)
+            except FileExistsError:
+                return True
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+        return super().refuses(key, data)
 
     def upload(self, local: Path, key: str) -> None:
         """See Store.upload."""

@@ -221,4 +221,6 @@ class MemoryStore(ObjectStore):
 
     def download(self, key: str, local: Path) -> None:
         """See Store.download. An open memory file has one position for all of its readers, so none is opened."""
-        local.write_bytes(self.read(key))
+        path = self._path(key)
+        with store_errors(self.url, "download", key):
+            local.write_bytes(self._fs.cat_file(path))

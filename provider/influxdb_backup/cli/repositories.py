@@ -48,12 +48,19 @@ def check(
     session: Session = context.obj
     store = session.store(_choice(repository, repository_connection))
     report = check_store(store)
-    ok = all(item.ok for item in report.items)
+    ok = report.ok
     if json:
         items = [
-            {"name": item.name, "ok": item.ok, "detail": item.detail, "seconds": item.seconds} for item in report.items
+            {
+                "name": item.name,
+                "ok": item.ok,
+                "needed": item.needed,
+                "detail": item.detail,
+                "seconds": item.seconds,
+            }
+            for item in report.items
         ]
-        output.document({"ok": ok, "items": items})
+        output.document({"ok": ok, "items": items, "remarks": list(report.remarks)})
     else:
         output.table(
             ("promise", "kept", "seconds", "detail"),
@@ -61,6 +68,8 @@ def check(
             numbers=("seconds",),
         )
         output.line("The store is fit for backups." if ok else "The store is NOT fit for backups.")
+        for remark in report.remarks:
+            output.line(remark)
         if ok and store.size(layout.REPOSITORY) is None:
             output.line(f"There is no repository in it: `influxdb-backup repo init {repository}` makes one.")
     if not ok:
