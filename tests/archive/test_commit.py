@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -357,6 +358,9 @@ def test_leaving_by_an_error_removes_what_was_uploaded(repository: Repository) -
     with pytest.raises(RuntimeError), repository.begin("telemetry", DAY) as attempt:
         write_table(attempt, [batch(COLUMNS, rows())])
         folder = Path(attempt._folder.name)
+        deadline = time.monotonic() + 20  # it is uploaded beside what follows
+        while not data_objects(repository.store) and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert data_objects(repository.store) and folder.exists()
         raise RuntimeError
     assert data_objects(repository.store) == set()

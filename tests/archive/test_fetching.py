@@ -1,4 +1,4 @@
-"""Parts of a late store are fetched several at once, in bounded room, and proved like any other."""
+"""Parts of a late store are uploaded and fetched several at once, in bounded room, and proved like any other."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from influxdb_backup.archive import fetching
+from influxdb_backup.archive.attempt import UPLOADS
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import Store
 from influxdb_backup.archive.verify import verify_ref
-from influxdb_backup.errors import BackupNotFoundError
+from influxdb_backup.errors import BackupNotFoundError, StoreError
 from influxdb_backup.model import Part, Ref, Table, VerifyLevel
 from tests.archive.build import COLUMNS, DAY, batch, draft, rows, write_table
-from tests.archive.proxy import Asked
+from tests.archive.proxy import Asked, Reply, error
 from tests.archive.test_s3_faults import store_behind
 
 PARTS = 24
@@ -24,14 +25,15 @@ PARTS = 24
 class Late:
     """A store that answers 0.1 s late, and counts how many of its parts are asked for at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, method: str = "GET") -> None:
+        self._method = method
         self._lock = threading.Lock()
         self._asked = 0
         self.most = 0
 
     def __call__(self, asked: Asked) -> None:
         """Sleeps."""
-        if asked.method != "GET" or ".parquet" not in asked.path:
+        if asked.method != self._method or ".parquet" not in asked.path:
             return
         with self._lock:
             self._asked += 1
@@ -60,6 +62,33 @@ def test_parts_of_a_late_store_are_fetched_several_at_once(s3_endpoint: str) -> 
         repository, ref, _ = many_parts(store)
         assert verify_ref(repository, ref, VerifyLevel.VALID).ok
     assert 4 <= late.most <= fetching.REQUESTS
+
+
+def test_parts_of_a_late_store_are_uploaded_several_at_once(s3_endpoint: str) -> None:
+    """A backup waits for the store as often as parts fit into its requests, and is whole when it is committed."""
+    late = Late("PUT")
+    with store_behind(s3_endpoint, late) as (store, _):
+        repository, ref, _ = many_parts(store)
+        assert verify_ref(repository, ref, VerifyLevel.VALID).ok
+    assert 4 <= late.most <= UPLOADS
+
+
+def test_an_upload_that_fails_ends_the_attempt(s3_endpoint: str) -> None:
+    """Whichever it was: the error names the object, nothing is committed, and nothing stays behind."""
+    put: list[str] = []
+
+    def rule(asked: Asked) -> Reply | None:
+        if asked.method == "PUT" and ".parquet" in asked.path:
+            put.append(asked.path)
+            if len(put) == 5:
+                return error(403, "AccessDenied")
+        return None
+
+    with store_behind(s3_endpoint, rule) as (store, _):
+        with pytest.raises(StoreError, match="parquet"):
+            many_parts(store)
+        assert Repository.open(store).refs("telemetry") == ()
+        assert store.list("data/") == []
 
 
 def test_a_damaged_and_a_missing_part_are_found_as_ever(s3_store: Store) -> None:

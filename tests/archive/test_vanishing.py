@@ -129,9 +129,9 @@ def test_parts_do_not_fill_the_disk_under_an_unmounted_folder(root: Path, vanish
     store = Vanishing(root, "after data", vanish)
     repository = Repository.init(store)
     with pytest.raises(StoreError), repository.begin("telemetry", DAY) as attempt:
-        write_table(attempt, [batch(COLUMNS, rows())], number=0)
-        write_table(attempt, [batch(COLUMNS, rows())], number=1, table=TABLE.model_copy(update={"measurement": "b"}))
-        raise AssertionError("the second part was uploaded")
+        tables = [TABLE.model_copy(update={"measurement": f"m{number}"}) for number in range(80)]
+        entries = [write_table(attempt, [batch(COLUMNS, rows())], n, table) for n, table in enumerate(tables)]
+        attempt.commit(draft(*entries))
     if root.exists():
         assert not [name for name in files(root) if name.startswith("data/")]
 

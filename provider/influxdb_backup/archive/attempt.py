@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 logger = logger_of(__name__)
 
+UPLOADS = 16
+"""small parts that are uploaded at once"""
+WAITING_UPLOADS = 64
+"""small parts that wait for their upload in the temporary folder"""
 Content = tuple[Table, Window, tuple[Column, ...], int, tuple[FieldCount, ...], str]
 """what makes two parts equal: table, piece, columns, rows, counts and fingerprint"""
 
@@ -37,6 +43,59 @@ def parts_by_content(manifest: Manifest | None) -> Mapping[Content, Part]:
         for entry in (manifest.tables if manifest else ())
         for part in entry.parts
     }
+
+
+class Uploads:
+    """
+    Uploads small files several at once beside what the caller does: a store's delay is not waited for each time.
+
+    At most as many wait as a bound says: then ``begin`` waits.
+    """
+
+    def __init__(self, upload: Callable[[Path, str], None]) -> None:
+        self._send = upload
+        self._lock = threading.Lock()
+        self._room = threading.BoundedSemaphore(WAITING_UPLOADS)
+        self._pool: ThreadPoolExecutor | None = None
+        self._begun: dict[str, Future[None]] = {}
+
+    def begin(self, path: Path, key: str) -> None:
+        """Has the file uploaded and then removed here. Raises the error of an earlier upload: it ends the attempt."""
+        with self._lock:
+            ended = [future for future in self._begun.values() if future.done()]
+        for future in ended:
+            future.result()
+        self._room.acquire()
+        with self._lock:
+            self._pool = self._pool or ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
+            self._begun[key] = self._pool.submit(self._upload, path, key)
+
+    def _upload(self, path: Path, key: str) -> None:
+        try:
+            self._send(path, key)
+            path.unlink()
+        finally:
+            self._room.release()
+
+    def wait_for(self, key: str) -> None:
+        """Returns when nothing is uploaded to the key any more, whether that worked or not."""
+        with self._lock:
+            future = self._begun.get(key)
+        if future is not None:
+            with suppress(CancelledError):  # of one that had not begun when the attempt was given up
+                future.exception()
+
+    def finish(self) -> None:
+        """Returns when all is uploaded. Raises the first error."""
+        with self._lock:
+            begun = list(self._begun.values())
+        for future in begun:
+            future.result()
+
+    def stop(self) -> None:
+        """Returns when nothing is uploaded any more; what had not begun is not."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Attempt:
@@ -61,6 +120,7 @@ class Attempt:
         self._earlier = parts_by_content(earlier)
         self._shared: set[str] = set()
         self._folder = tempfile.TemporaryDirectory(prefix="influxdb-backup-")
+        self._uploads = Uploads(self._upload)
         self._published = False
 
     def part_writer(self, number: int, table: Table, schema: pa.Schema, piece: Window) -> PartWriter:
@@ -78,13 +138,18 @@ class Attempt:
             temporary=temporary,
             next_key=lambda: self._next_key(number, table),
             uploaded=self._note,
+            upload=self._uploads.begin,
             withdraw=self._withdraw,
             find_equal=partial(self._find_equal, table, piece),
         )
         return PartWriter(self._repository.store, place, schema)
 
-    def _next_key(self, number: int, table: Table) -> str:
+    def _upload(self, path: Path, key: str) -> None:
         self._repository.prove_local_place()  # else the disk under an unmounted folder is filled
+        self._repository.store.upload(path, key)
+
+    def _next_key(self, number: int, table: Table) -> str:
+        self._repository.prove_local_place()
         with self._lock:
             part = self._numbers.get(number, 0)
             self._numbers[number] = part + 1
@@ -120,6 +185,7 @@ class Attempt:
         with self._lock:
             own = [key for key in keys if key in self._uploaded]  # a shared part is the last revision's
         for key in own:
+            self._uploads.wait_for(key)
             try:
                 self._repository.store.delete(key)
             except InfluxdbBackupError as error:
@@ -135,6 +201,7 @@ class Attempt:
         ConflictError, SupersededError, CommitStateUnknownError, StoreError; UsageError for a part of another
         attempt.
         """
+        self._uploads.finish()
         with self._lock:
             own, shared = frozenset(self._uploaded), frozenset(self._shared)
         commit = Commit(self._repository, self.plan, self.window, self.id, draft)
@@ -153,6 +220,7 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            self._uploads.stop()
             if not self._published:
                 self._withdraw(tuple(sorted(self._uploaded)))
         finally:

@@ -63,6 +63,8 @@ class PartPlace:
     """a key that nobody else was given"""
     uploaded: Callable[[str], None]
     """told of each key before its upload begins"""
+    upload: Callable[[Path, str], None]
+    """uploads a small file beside what follows, and removes it here; raises the error of an earlier one"""
     withdraw: Callable[[tuple[str, ...]], None]
     """removes uploaded objects that are not wanted, as far as the store lets it"""
     find_equal: Callable[[TableFingerprint, tuple[Column, ...]], Part | None] = lambda *_: None
@@ -186,14 +188,14 @@ class PartWriter:
         if part.file.size < _WORTH_A_THREAD:
             with self._writing():
                 size, digest = file_digest(path)
-            self._store.upload(path, key)
+            self._place.upload(path, key)
         else:
             with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
                 hashing = pool.submit(file_digest, path)
                 self._store.upload(path, key)
                 with self._writing():
                     size, digest = hashing.result()
-        path.unlink()
+            path.unlink()
         return self._describe(key, size, digest, part.file.columns, part.fingerprint)
 
     def _describe(self, key: str, size: int, digest: str, columns: tuple[Column, ...], seen: TableFingerprint) -> Part:

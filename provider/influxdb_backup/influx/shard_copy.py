@@ -331,9 +331,7 @@ def exercise() -> None:
             [
                 value
                 for batch in points.batches("m", Window(start=0, end=2), ReadOptions())
-                for value in batch.column(
-                    "integer"
-                ).to_pylist()  # times in ns are values of pandas, which may be absent
+                for value in batch.column("integer").to_pylist()
             ]
             for points in (opened(files), opened(files[:1]))
         ]
