@@ -35,8 +35,9 @@ _FORM = {
     },
     "version": {
         "label": "Version",
-        "description": "auto asks the server. Name one where a proxy hides the answer.",
-        "schema": {"type": "string", "enum": ["auto", "1.8", "1.12", "2.7", "2.9"], "default": "auto"},
+        "description": "auto asks the server; name one where a proxy hides the answer. Supported: 1.6 and later 1.x, "
+        "2.4 and later 2.x. The tests ran up to 1.12; 1.13 is taken and was not tried. Not supported: 3.x, refused.",
+        "schema": {"type": "string", "enum": ["auto", "1.8", "1.12", "1.13", "2.7", "2.9"], "default": "auto"},
     },
     "timeout": {
         "label": "Timeout",

@@ -74,6 +74,13 @@ def test_connection_form_in_airflow(metadata_database: None) -> None:
     assert set(form) == set(_EXTRAS)
 
 
+def test_connection_form_says_which_servers_are_supported(info: Any) -> None:
+    """The field of the version names what is supported, what was not tried, and what is refused."""
+    field = info["connection-types"][0]["conn-fields"]["version"]
+    assert "1.13" in field["schema"]["enum"]
+    assert "Not supported: 3.x" in field["description"]
+
+
 def test_secret_fields_are_masked(info: Any) -> None:
     """A field that is shown as a password has a name by which Airflow masks it in its API and logs."""
     from airflow._shared.secrets_masker import should_hide_value_for_key

@@ -94,7 +94,7 @@ def _params() -> dict[str, Param]:
     return {
         "window_start": instant_param(
             "Window start",
-            "Back this window up instead of the run's data interval; a date alone is midnight UTC.",
+            "Back this window up instead of the run's data interval.",
             section="Window",
         ),
         "window_end": instant_param("Window end", "The first instant that no longer belongs to it.", section="Window"),

@@ -22,8 +22,8 @@ INSTANT_PATTERN = (
     r"^\d{4}-\d{2}-\d{2}([Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|z|[+-]\d{2}:\d{2}))?$"
 )
 """
-A date, or RFC 3339 with a zone. Airflow's API does not check its own format date-time, and answers a wrong text with
-the pattern, whose comment is what a person reads of it.
+A date, or RFC 3339 with a zone. Airflow's API does not check its own format date-time (unless ``rfc3339-validator`` is
+installed: then it refuses dates alone), and answers a wrong text with the pattern, whose comment people read.
 """
 
 

@@ -89,7 +89,7 @@ def _yes(title: str, description: str) -> Param:
 
 def _params(plan: Plan) -> dict[str, Param]:
     return {
-        "start": instant_param("Start", "Of the range to restore; a date alone is midnight UTC."),
+        "start": instant_param("Start", "Of the range to restore."),
         "end": instant_param("End", "The first instant that is not restored."),
         "refs": Param(
             None,
@@ -99,18 +99,21 @@ def _params(plan: Plan) -> dict[str, Param]:
             description="Only these, one a line: 2026-01-31 (newest revision), 2026-01-31#0 (one revision), latest, or "
             "an id. The newest read of each instant in the range when empty.",
         ),
+        "target_database": Param(
+            None,
+            type=["null", "string"],
+            minLength=1,
+            title="Target database",
+            description=f"Database to write to; {plan.database} when empty.",
+        ),
         "dry_run": Param(
             True, type="boolean", title="Dry run", description="Only tell what would be read, created and written."
         ),
-        "target_connection": _text("Connection", f"Server to write to; {plan.connection} when empty.", "Target"),
-        "target_database": _text("Database", f"Database to write to; {plan.database} when empty.", "Target"),
-        "target_retention_policy": _text("Retention policy", "Policy to write to; the source's when empty.", "Target"),
         "confirm": Param(
             None,
             type=["null", "string"],
             title="Confirm",
             description_md="Needed when *Dry run* is off: type the name of the database that is written to.",
-            section="Target",
         ),
         "retention_policies": _names("Retention policies", "One a line; all when empty."),
         "measurements": _names("Measurements", "One a line; all when empty."),
@@ -122,6 +125,8 @@ def _params(plan: Plan) -> dict[str, Param]:
             description='Only points with these tag values: {"host": "a"}.',
             section="What",
         ),
+        "target_connection": _text("Connection", f"Server to write to; {plan.connection} when empty.", "Target"),
+        "target_retention_policy": _text("Retention policy", "Policy to write to; the source's when empty.", "Target"),
         "on_conflict": _choice(
             {"fail": "Refuse the restore (fail)", "merge": "Write over them, point by point (merge)"},
             "Points in the target",

@@ -84,6 +84,6 @@ def _info(http: Http, version: str) -> ServerInfo:
     if oldest is None or numbers < oldest:
         raise UnsupportedServerError(
             f"{http.name} is version {found[1]}, which is not supported.",
-            hint="Supported are InfluxDB 1.6 and later 1.x, and 2.4 and later 2.x.",
+            hint="Supported are InfluxDB 1.6 and later 1.x (tried up to 1.12), and 2.4 and later 2.x; 3.x is not yet.",
         )
     return ServerInfo(product="influxdb", version=found[1], generation=numbers[0])

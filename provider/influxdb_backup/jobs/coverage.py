@@ -182,7 +182,7 @@ def fill(plan: Plan, gap: Window) -> tuple[str, ...]:
     command = f"influxdb-backup export {plan.name} --start {start} --end {end}"
     if count > MANY_WINDOWS:
         return (
-            f"It is of more than {MANY_WINDOWS} windows. In one process, one backup for each window: {command}",
+            f"More than {MANY_WINDOWS} windows; in one process, a backup for each: {command}",
             f"Or a run for each: {backfill_command(plan, gap)}",
         )
     by_hand = (

@@ -149,7 +149,7 @@ def _with_scratch(run: DrillRun, manifest: Manifest, findings: _Findings, writer
     except TargetError as error:
         if error.kind != WRITER:
             raise
-        logger.info("%s is not drilled by shards: %s", run.ref.id, error)
+        logger.info("%s is not drilled by shards: %s", run.ref.id, error.message)
         way = "writer: auto under the plan's drill goes on by line protocol."
         findings.note(WRITER, run.ref.id, f"{error.message} {way}")
         return False

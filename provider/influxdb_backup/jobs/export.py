@@ -229,7 +229,7 @@ def still_open(plan: Plan, window: Window, now: int) -> SourceError:
     return SourceError(
         f"The window {format_window(window)} is still open: with settle {format_duration(plan.settle)} "
         f"it can be backed up from {format_instant(min(due, MAX_END))}, in {say_wait(due - now)}; "
-        f"now it is {format_instant(now)}.",
+        f"now it is {format_instant(now - now % 10**9)}.",
         kind="open-window",
         hint="Wait, or force it: it is then marked as open and covers only what has settled.",
     )

@@ -57,7 +57,13 @@ class RestoredReader:
         seen = {table: Seen() for table in wanted}
         index_fields = {table: self._index_fields(schema) for table, schema in wanted.items()}
         by_shards = self.by_shards or any(index_fields.values())
-        shards = ShardReading(self.server, self.database, "auto" if by_shards else "query", 0)
+        shards = ShardReading(
+            self.server,
+            self.database,
+            "auto" if by_shards else "query",
+            0,
+            because="its points are compared by queries",
+        )
         for piece in self.server.pieces(self.database, retention_policy, self.window):
             with shards.opened(retention_policy, piece) as copy:
                 for table, schema in wanted.items():

@@ -36,13 +36,16 @@ class ShardReading:
         *,
         allow_hot: bool = False,
         backup_with: Callable[[str, Window], Ref | None] | None = None,
+        because: str = "the plan says reader: query",
     ) -> None:
         """
+        ``because`` is why nothing but queries is wanted, where the reader is ``query``.
         ``allow_hot`` copies shards with writes in their caches too. ``backup_with`` finds a backup that has points of a
         policy in some times, if there is one.
         """
         self._server = server
         self._backup_with = backup_with
+        self._because = because
         self._least_share = least_share
         self._database = database
         self._reader = reader
@@ -61,7 +64,7 @@ class ShardReading:
 
     def _why_not(self, reader: str) -> str | None:
         if reader == "query":
-            return "the plan says reader: query"
+            return self._because
         return why_not_fast() or self._server.shard_door_closed()
 
     @contextmanager

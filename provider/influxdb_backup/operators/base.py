@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 5.0
 """the least time between two progress lines in a task's log"""
-PLAN_LABEL = "{{ task.plan }}"
-"""what Airflow's page calls a task that is mapped over plans, instead of its index"""
+LINE = 100
+"""characters of a log line that the page shows without scrolling"""
 RESULT_LABEL = "{{ task.outcome or task.plan }}"
 """
 what Airflow's page calls a task: while it runs its plan, then what came of it (Airflow renders it again after
@@ -52,7 +53,7 @@ FORM_WORDS = {
     "start": "Start",
     "tag": "Tags",
     "target-connection": "Connection",
-    "target-database": "Database",
+    "target-database": "Target database",
     "target-retention-policy": "Retention policy",
     "unsigned-as-integer": "Unsigned as integer",
     "writer": "Writer",
@@ -76,17 +77,26 @@ def only_passing_errors_retry(log: Any, task: Any = None) -> Iterator[None]:
         yield
     except InfluxdbBackupError as error:
         message, hint = in_form_words(error.message), in_form_words(error.hint)
-        for line in message.split("\n"):
+        for line in folded(message):
             log.error("%s", line)  # noqa: TRY400
         for problem in error.problems if isinstance(error, IntegrityError) else ():
             log.error("%s", problem)  # noqa: TRY400
-        if hint:
-            log.error("What to do: %s", hint)  # noqa: TRY400
+        for line in folded(f"What to do: {hint}" if hint else ""):
+            log.error("%s", line)  # noqa: TRY400
         if task is not None:
             task.outcome = f"FAILED: {shown(error.kind)}"
         if error.retryable:
             raise
         raise AirflowFailException(shown_lines(f"{message} {hint}".rstrip()) + f" ({shown(error.kind)})") from None
+
+
+def folded(text: str) -> list[str]:
+    """A message as lines that fit the page, which does not break them; names and commands in a word stay whole."""
+    return [
+        line
+        for paragraph in text.split("\n")
+        for line in textwrap.wrap(paragraph, LINE, break_long_words=False, break_on_hyphens=False)
+    ]
 
 
 def in_form_words(text: str) -> str:
@@ -119,6 +129,9 @@ class ShownLog:
 class SafeLog:
     """Makes ``log`` of an operator or a sensor safe for what stands in servers and repositories."""
 
+    outcome: str = ""
+    """what came of the task, in a line; what the page calls it from then on"""
+
     @property
     def log(self) -> Any:
         """See ShownLog."""
@@ -136,8 +149,6 @@ class BackupOperator(SafeLog, BaseOperator):
     template_fields: Sequence[str] = ("config_path", "plan")
     ui_color = "#e3f0ea"
 
-    outcome: str = ""
-    """what came of the task, in a line; what the page calls it from then on"""
     _stopping: bool = False
 
     def __init__(

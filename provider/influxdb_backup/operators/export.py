@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from influxdb_backup.operators.base import BackupOperator, flag, only_passing_errors_retry
+from influxdb_backup.operators.base import BackupOperator, flag, folded, only_passing_errors_retry
 from influxdb_backup.windows import format_duration
 from influxdb_backup.words import counted, number, seconds, size
 
@@ -79,8 +79,9 @@ class ExportWindowOperator(BackupOperator):
             )
             repository = self.repository(config, plan)
             self.log.info("Backing up %s, %s, from %s.", plan.name, say_window(window), plan.connection)
-            for line in notes(context, plan.schedule, window):
-                self.log.warning("%s", line)
+            for note in notes(context, plan.schedule, window):
+                for line in folded(note):
+                    self.log.warning("%s", line)
             with closing(InfluxdbBackupHook(plan.connection).server()) as server:
                 result = export(
                     plan, window, server=server, repository=repository, options=options, progress=self.progress()

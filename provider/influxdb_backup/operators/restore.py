@@ -11,6 +11,7 @@ from influxdb_backup.operators.base import (
     BackupOperator,
     backup_of,
     flag,
+    folded,
     given,
     identity,
     in_form_words,
@@ -176,15 +177,11 @@ class RestoreOperator(BackupOperator):
         from influxdb_backup.windows import format_instant, say_window
 
         refused = [refusal.kind for refusal in planned.refusals]
-        self.log.info(
-            "DRY RUN, nothing was changed. It %s restore %s from %s (%s) into %s, database %s: at most %s.",
-            "would be REFUSED, see below; else it would" if refused else "would",
-            say_window(planned.window), counted(len(planned.refs), "backup"), size(planned.bytes),
-            planned.target_server, planned.target_database, counted(planned.rows, "row"),
-        )  # fmt: skip
         for line in (
+            f"DRY RUN, nothing was changed. It would{' be REFUSED, see below; else it would' if refused else ''}",
+            f"restore {say_window(planned.window)}, of {counted(len(planned.refs), 'backup')} ({size(planned.bytes)})",
+            f"into {planned.target_server}, database {planned.target_database}: at most {counted(planned.rows, 'row')}",
             *(f"read {say_id(ref)}: {ref}" for ref in planned.refs),
-            *(f"no backup of {gap}" for gap in planned.gaps),
             *(f"create {name}" for name in planned.creates),
             *(f"keep for ever {name}" for name in planned.infinite),
             *(f"separate types in {name}" for name in planned.separated),
@@ -193,9 +190,13 @@ class RestoreOperator(BackupOperator):
             *(f"write {table.source} as {table.target}: at most {table.rows:,} rows" for table in planned.tables),
         ):
             self.log.info("%s", line)
+        for gap in planned.gaps:
+            self.log.warning("no backup of %s", gap)
         for refusal in planned.refusals:
-            self.log.warning("It would be REFUSED (%s): %s", refusal.kind, in_form_words(refusal.message))
-            self.log.warning("What to do: %s", in_form_words(refusal.hint))
+            for line in folded(in_form_words(f"It would be REFUSED ({refusal.kind}): {refusal.message}")):
+                self.log.warning("%s", line)
+            for line in folded(in_form_words(f"What to do: {refusal.hint}")):
+                self.log.warning("%s", line)
         words = f"{counted(planned.rows, 'row')}, nothing written"
         if refused:
             words = f"would be REFUSED ({', '.join(refused)}), nothing written"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from influxdb_backup.operators.base import PLAN_LABEL, SafeLog, only_passing_errors_retry
+from influxdb_backup.operators.base import RESULT_LABEL, SafeLog, only_passing_errors_retry
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
@@ -37,7 +37,7 @@ class BackupFreshSensor(SafeLog, BaseSensorOperator):
         level: str = "present",
         mode: str = "reschedule",
         poke_interval: float = 300,
-        map_index_template: str | None = PLAN_LABEL,
+        map_index_template: str | None = RESULT_LABEL,
         **kwargs: Any,
     ) -> None:
         super().__init__(mode=mode, poke_interval=poke_interval, map_index_template=map_index_template, **kwargs)
@@ -56,7 +56,7 @@ class BackupFreshSensor(SafeLog, BaseSensorOperator):
         from influxdb_backup.operators.verify import verify_level
         from influxdb_backup.windows import format_instant, parse_duration
 
-        with only_passing_errors_retry(self.log):
+        with only_passing_errors_retry(self.log, self):
             config = load(self.config_path)
             plan = config.plan(self.plan)
             level, oldest = verify_level(self.level), time.time_ns() - parse_duration(self.max_age)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from influxdb_backup.operators.base import PLAN_LABEL, SafeLog, flag, only_passing_errors_retry
+from influxdb_backup.operators.base import RESULT_LABEL, SafeLog, flag, only_passing_errors_retry
 from influxdb_backup.operators.guard import refuse_unknown_conf
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class WindowSettledSensor(SafeLog, BaseSensorOperator):
         accept_clock: bool = False,
         only_params: bool = False,
         mode: str = "reschedule",
-        map_index_template: str | None = PLAN_LABEL,
+        map_index_template: str | None = RESULT_LABEL,
         **kwargs: Any,
     ) -> None:
         super().__init__(mode=mode, map_index_template=map_index_template, **kwargs)
@@ -70,7 +70,7 @@ class WindowSettledSensor(SafeLog, BaseSensorOperator):
         from influxdb_backup.operators.window import resolve_window
         from influxdb_backup.windows import say_instant, say_wait, say_window
 
-        with only_passing_errors_retry(self.log):
+        with only_passing_errors_retry(self.log, self):
             if self.only_params:
                 refuse_unknown_conf(context)
             config = load(self.config_path)
