@@ -313,3 +313,14 @@ def test_no_heavy_imports() -> None:
         "bad = {'airflow', 'pyarrow', 'fsspec', 'numpy', 'urllib3'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(Path("provider").resolve())})
+
+
+def test_the_mode_of_a_folder_is_written_as_people_write_it() -> None:
+    """In quotes, as octal digits, with the owner's rights; and for folders only."""
+    primary = 'primary: {url: "file:///srv/backups"'
+    for written, mode in (('"0600"', 0o600), ('"640"', 0o640), ('"0644"', 0o644)):
+        assert parse(HEAD.replace(primary, f"{primary}, mode: {written}")).repositories["primary"].mode == mode
+    for written in ("0600", "384", '"0700"', '"0400"', '"rw"'):
+        said = refused(HEAD.replace(primary, f"{primary}, mode: {written}"))
+        assert "mode" in said and '"0600"' in said
+    assert "file://" in refused(HEAD.replace(primary, 'primary: {url: "s3://bucket/x", mode: "0600"'))

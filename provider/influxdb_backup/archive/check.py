@@ -94,7 +94,8 @@ def check_store(store: Store) -> CheckReport:
     )
     items = tuple(_try(name, attempt) for name, attempt in properties)
     keeps = any(not item.ok and not item.needed for item in items)
-    return CheckReport(store.url, items, (_KEEPS.format(prefix=trial.prefix),) if keeps else ())
+    deletes = (_KEEPS.format(prefix=trial.prefix),) if keeps else ()
+    return CheckReport(store.url, items, (*store.remarks(), *deletes))
 
 
 def _try(name: str, attempt: Callable[[], str]) -> CheckItem:

@@ -16,7 +16,7 @@ class RedirectError(OSError):
     """A store answered with a redirect; nothing was sent to where it leads."""
 
     def __init__(self, asked: str, target: str) -> None:
-        super().__init__(errno.EREMOTEIO, f"{place(asked)} answered with a redirect to {place(target)}")
+        super().__init__(errno.EIO, f"{place(asked)} answered with a redirect to {place(target)}")
 
 
 class UnredirectedSession(AIOHTTPSession):  # type: ignore[misc]

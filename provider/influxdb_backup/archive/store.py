@@ -221,6 +221,10 @@ class Store(ABC):
             with suppress(StoreError):  # who may only create leaves it behind
                 self.delete(key)
 
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be known of a place that keeps every promise, in sentences, as far as was seen until now."""
+        return ()
+
     def local_path(self, key: str) -> Path | None:
         """Where the object can be read in place, for stores on this machine; else None."""
         check_key(key)
@@ -319,12 +323,13 @@ def _store_error(url: str, verb: str, key: str, error: Exception, secrets: tuple
     )
 
 
-def open_store(url: str, storage_options: Mapping[str, object] | None = None) -> Store:
+def open_store(url: str, storage_options: Mapping[str, object] | None = None, *, mode: int | None = None) -> Store:
     """
     The store at a URL: ``file:///folder`` or a path, ``s3://``, ``gs://``, ``abfs://``, ``memory://``.
 
-    ``storage_options`` are fsspec's (credentials, endpoint). Nothing is read or created. Raises UsageError for a
-    URL that cannot be a store's or holds credentials, or when the store's library is not installed.
+    ``storage_options`` are fsspec's (credentials, endpoint), ``mode`` that of a folder's new files. Nothing is read or
+    created. Raises UsageError for a URL that cannot be a store's or holds credentials, or when the store's library is
+    not installed.
     """
     if _WITH_PASSWORD.match(url):
         raise UsageError(
@@ -334,7 +339,7 @@ def open_store(url: str, storage_options: Mapping[str, object] | None = None) ->
     if not separator or scheme in {"file", "local"}:
         from influxdb_backup.archive.store_local import LocalStore
 
-        return LocalStore(Path(rest if separator else url))
+        return LocalStore(Path(rest if separator else url), mode)
     from influxdb_backup.archive.store_object import MemoryStore, ObjectStore
 
     kind = MemoryStore if scheme == "memory" else ObjectStore

@@ -1,4 +1,4 @@
-"""A repository in a folder of this machine, or of a network file system that knows hard links."""
+"""A repository in a folder of this machine, or of a network file system that can name a file without replacing one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from influxdb_backup.archive.exclusive_rename import file_system_of, rename_new, renames_are_proved
 from influxdb_backup.archive.layout import check_key
 from influxdb_backup.archive.store import (
     CHUNK,
     DOCUMENT_BYTES,
+    UNFIT,
     Listing,
     Store,
     file_digest,
@@ -32,6 +34,9 @@ _LARGE = 1 << 20
 _FLUSHES = 8
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 """what a file system says that knows no hard links"""
+_NO_FLUSH_OF_FOLDERS = frozenset({errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
+"""what a file system says that writes names in its own time, as PostgreSQL's fsync_fname knows it"""
+_NO_EXCLUSIVE_RENAME = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 class LocalStore(Store):
@@ -40,17 +45,23 @@ class LocalStore(Store):
 
     Content goes to a temporary name in the same folder, is flushed, linked to its name with ``os.link`` (which
     fails when the name exists, unlike a rename), and then the folder is flushed; what is uploaded is flushed later,
-    all at once. A killed process leaves ``.tmp-*`` files at most, which no verb shows. A root that is not there is
-    never made by a verb that writes: it may be a disk that is not mounted.
+    all at once. Without hard links a rename that replaces nothing does it, where that is proved to be one act; a folder
+    that cannot be flushed is a remark. A killed process leaves ``.tmp-*`` files at most, which no verb shows. A root
+    that is not there is never made by a verb that writes: it may be a disk that is not mounted.
     """
 
     replies_get_lost = False
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, mode: int | None = None) -> None:
+        """``mode`` is that of the files, folders are given the search rights with it; else the process's umask."""
         if not str(root) or not root.is_absolute():
             raise UsageError(f"The repository's path {str(root)!r} is not absolute.", hint="Write file:///path/to/it.")
         self.root = Path(os.path.normpath(root))
         self.url = f"file://{self.root}"
+        self._mode = mode
+        self._names_are_flushed = True
+        self._has_links = True
+        self._others_read = False
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
@@ -107,7 +118,7 @@ class LocalStore(Store):
         folders = {folder for folder in folders if folder.is_relative_to(self.root)}
         with store_errors(self.url, "flush", keys[0] if keys else ""), ThreadPoolExecutor(_FLUSHES) as pool:
             list(pool.map(_flush, paths))
-            list(pool.map(_flush, folders))
+            list(pool.map(self._flush_folder, folders))
 
     def _publish(self, path: Path, write: Callable[[int], None], *, flush: bool = True) -> None:
         temporary = path.parent / f"{_TEMPORARY}{secrets.token_hex(8)}"
@@ -119,20 +130,95 @@ class LocalStore(Store):
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            os.link(temporary, path)
-        finally:
+            self._name(temporary, path)
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong is what is told
+                self._remove_empty(path.parent)
+            raise
+        temporary.unlink(missing_ok=True)
         if flush:
-            _flush(path.parent)
+            self._flush_folder(path.parent)
+
+    def _name(self, temporary: Path, path: Path) -> None:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            if not path.samefile(temporary):  # NFS repeats a request whose reply was lost
+                raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._rename(temporary, path)
+
+    def _rename(self, temporary: Path, path: Path) -> None:
+        kind = file_system_of(path.parent)
+        if not renames_are_proved(kind):
+            raise self._no_exclusive_names(kind)
+        try:
+            rename_new(temporary, path)
+        except OSError as error:
+            if error.errno in _NO_EXCLUSIVE_RENAME:
+                raise self._no_exclusive_names(kind) from error
+            raise
+        self._has_links = False
+
+    def _no_exclusive_names(self, kind: str) -> StoreError:
+        return StoreError(
+            f"The file system of {self.root} ({kind or 'of unknown type'}) has no hard links, and no rename that is "
+            "proved to replace nothing: two exports could overwrite each other's backup.",
+            hint="Use a folder on a disk of this machine, on NFS, or on SMB, or an object store, such as s3://; a file "
+            "system in user space (FUSE) only where it has hard links.",
+            kind=UNFIT,
+        )
+
+    def _flush_folder(self, folder: Path) -> None:
+        try:
+            _flush(folder)
+        except OSError as error:
+            if error.errno not in _NO_FLUSH_OF_FOLDERS:
+                raise
+            self._names_are_flushed = False
+
+    def remarks(self) -> tuple[str, ...]:
+        """See Store.remarks."""
+        kind = file_system_of(self.root) or "of unknown type"
+        found = []
+        if not self._names_are_flushed:
+            found.append(
+                f"The file system ({kind}) cannot flush folders: after a power cut of this machine, or of its server, "
+                "the newest backups can be missing, though none is half there; `influxdb-backup coverage` tells."
+            )
+        if not self._has_links:
+            found.append(
+                f"The file system ({kind}) has no hard links; a rename that replaces nothing takes their place."
+            )
+        if self._others_read and all(_lets_others_through(folder) for folder in (self.root, *self.root.parents)):
+            found.append(
+                f"Every user of this host can read the backups: `chmod 700 {self.root}` ends that at once, and `mode` "
+                'of the repository in the YAML file, such as "0600", gives new files their rights.'
+            )
+        return tuple(found)
 
     def _open_new(self, temporary: Path, *, flush: bool) -> int:
         for _ in range(_FOLDER_TRIES):
             self._make_folder(temporary.parent, top=self.root, flush=flush)
             try:
-                return os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+                descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 & (self._mode or 0o666))
             except FileNotFoundError:
                 continue  # another client deleted the last object of the folder, and the folder with it
+            return self._with_rights(descriptor)
         raise OSError(errno.EBUSY, f"the folder {temporary.parent} disappears again and again")
+
+    def _with_rights(self, descriptor: int) -> int:
+        try:
+            if self._mode is not None:
+                os.fchmod(descriptor, self._mode)
+            self._others_read |= bool(os.fstat(descriptor).st_mode & stat.S_IROTH)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def _make_folder(self, folder: Path, *, top: Path, flush: bool) -> None:
         """Makes a folder and those above it, up to ``top``, which must be there."""
@@ -142,13 +228,20 @@ class LocalStore(Store):
             raise self._no_root()
         self._make_folder(folder.parent, top=top, flush=flush)
         try:
-            folder.mkdir(exist_ok=True)
+            if self._mode is not None and folder.is_relative_to(self.root):
+                rights = self._mode | (self._mode & 0o444) >> 2
+                folder.mkdir(rights)
+                folder.chmod(rights)  # whatever the umask says
+            else:
+                folder.mkdir()
         except FileNotFoundError:
             return  # the parent was deleted meanwhile; the caller tries again
         except FileExistsError:  # to callers that would mean that the object is there
+            if folder.is_dir():
+                return
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
         if flush:
-            _flush(folder.parent)
+            self._flush_folder(folder.parent)
 
     def _no_root(self) -> StoreError:
         return StoreError(
@@ -244,17 +337,20 @@ class LocalStore(Store):
         path = self._path(key)
         with store_errors(self.url, "delete", key):
             path.unlink(missing_ok=True)
-            folder = path.parent
-            while folder != self.root:
-                try:
-                    folder.rmdir()
-                except FileNotFoundError:
+            self._remove_empty(path.parent)
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Removes a folder without entries, and those above it that it leaves without, up to the root."""
+        while folder != self.root:
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
                     return
-                except OSError as error:
-                    if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
-                        return
-                    raise
-                folder = folder.parent
+                raise
+            folder = folder.parent
 
     def modified(self, key: str) -> int:
         """See Store.modified."""
@@ -264,7 +360,7 @@ class LocalStore(Store):
 
     def again(self) -> Store:
         """See Store.again."""
-        return LocalStore(self.root)
+        return LocalStore(self.root, self._mode)
 
     def local_path(self, key: str) -> Path | None:
         """See Store.local_path."""
@@ -275,6 +371,12 @@ def _begin_flushing(descriptor: int) -> None:
     """Has the system write a file to the disk from now on, so that flushing it later does not take as long."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _lets_others_through(folder: Path) -> bool:
+    with suppress(OSError):
+        return bool(folder.stat().st_mode & stat.S_IXOTH)
+    return False
 
 
 def _flush(path: Path) -> None:

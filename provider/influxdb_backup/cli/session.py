@@ -129,11 +129,11 @@ class Session:
         from influxdb_backup.archive.store import open_store
         from influxdb_backup.config.connections import storage_options
 
-        url, conn_id = self._location(choice, plan)
+        url, conn_id, mode = self._location(choice, plan)
         scheme = url.partition("://")[0]
         example = "aws://access-key:secret-key@/?region_name=eu-west-1" if scheme.startswith("s3") else "its URI"
         values = self.connection(conn_id, example) if conn_id else None
-        return open_store(url, storage_options(url, values, name=conn_id or ""))
+        return open_store(url, storage_options(url, values, name=conn_id or ""), mode=mode)
 
     def repository(self, choice: RepositoryChoice, plan: str | None = None) -> Repository:
         """An opened repository. Raises BackupNotFoundError with the command that makes one."""
@@ -148,10 +148,10 @@ class Session:
                 error.message, hint=f"Correct its URL, or make a new one with `influxdb-backup repo init {name}`."
             ) from None
 
-    def _location(self, choice: RepositoryChoice, plan: str | None) -> tuple[str, str | None]:
+    def _location(self, choice: RepositoryChoice, plan: str | None) -> tuple[str, str | None, int | None]:
         if choice.url is not None:
             try:
-                return check_repository_url(choice.url), choice.connection
+                return check_repository_url(choice.url), choice.connection, None
             except ValueError as error:
                 raise UsageError(f"The repository's URL {error}") from None
         if choice.connection is not None:
@@ -173,7 +173,7 @@ class Session:
             )
         else:
             entry = self.config.repository(self.plan(plan).repository)
-        return entry.url, entry.connection
+        return entry.url, entry.connection, entry.mode
 
 
 def plan_without_file(repository: Repository, plan: str) -> Plan:

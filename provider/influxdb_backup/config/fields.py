@@ -133,6 +133,20 @@ def check_repository_url(url: str) -> str:
     return url.rstrip("/") if parts.path.strip("/") or parts.netloc else url
 
 
+FILE_MODE = "0?6[046][046]"
+
+
+def _file_mode(value: object) -> int:
+    if isinstance(value, int):  # YAML reads 0600 as 384
+        raise ValueError('must be written in quotes, such as "0600".')
+    if not isinstance(value, str) or not re.fullmatch(FILE_MODE, value):
+        raise ValueError(
+            f"{value!r} is not allowed: write the rights of files, which their owner reads and writes, such as "
+            '"0600", "0640" or "0644"; folders are given the search rights with them.'
+        )
+    return int(value, 8)
+
+
 def _select_only(query: str) -> str:
     bare = re.sub(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", "x", query).strip().rstrip(";")
     if not re.match(r"(?i)select\b", bare) or ";" in bare or re.search(r"(?i)\binto\b", bare):
@@ -173,6 +187,12 @@ RepositoryUrl = Annotated[
     AfterValidator(check_repository_url),
     WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(SCHEMES)})://"}),
 ]
+FileMode = Annotated[
+    int,
+    BeforeValidator(_file_mode),
+    WithJsonSchema({"type": "string", "pattern": f"^{FILE_MODE}$", "examples": ["0600", "0640"]}),
+]
+"""Written ``"0600"``; the number in the program."""
 Duration = Annotated[
     int, BeforeValidator(_duration), WithJsonSchema({"type": "string", "pattern": f"^{DURATION}$", "examples": ["30m"]})
 ]

@@ -20,6 +20,7 @@ from influxdb_backup.config.fields import (
     Count,
     Cron,
     Duration,
+    FileMode,
     Flag,
     InfluxName,
     Instant,
@@ -55,6 +56,18 @@ class RepositoryConfig(ConfigValue):
     """Store, bucket and folder, such as `s3://backups/influx` or `file:///srv/backups`. Never with credentials."""
     connection: ConnectionId | None = None
     """Connection with the store's credentials. Without one the environment's own are used."""
+    mode: FileMode | None = None
+    """
+    Rights of new files of a `file://` repository, in quotes: `"0600"` for its owner alone, `"0640"` for a group too.
+    Its folders are given the search rights with them. Without it the umask of the process decides, which mostly lets
+    every user of the host read.
+    """
+
+    @model_validator(mode="after")
+    def _mode_of_a_folder(self) -> RepositoryConfig:
+        if self.mode is not None and not self.url.startswith("file:"):
+            raise ValueError("mode: belongs to a file:// repository; a store's rights are set in the store.")
+        return self
 
 
 class Check(ConfigValue):

@@ -22,16 +22,18 @@ class RepositoryHook(BaseHook):
     without one, from the worker's environment, as the store's own tools find them.
     """
 
-    def __init__(self, url: str, conn_id: str | None = None) -> None:
+    def __init__(self, url: str, conn_id: str | None = None, mode: int | None = None) -> None:
+        """``mode`` is that of new files, where the repository is a folder."""
         super().__init__()
         self.url = url
         self.conn_id = conn_id
+        self.mode = mode
 
     @classmethod
     def of(cls, config: Config, name: str) -> RepositoryHook:
         """The hook of a repository that the configuration names."""
         entry = config.repositories[name]
-        return cls(entry.url, entry.connection)
+        return cls(entry.url, entry.connection, entry.mode)
 
     def store(self) -> Store:
         """The object store below the repository. Raises ConfigError when the connection is missing."""
@@ -39,7 +41,7 @@ class RepositoryHook(BaseHook):
         from influxdb_backup.config.connections import storage_options
 
         values = airflow_connection(self.conn_id) if self.conn_id else None
-        return open_store(self.url, storage_options(self.url, values, name=self.conn_id or ""))
+        return open_store(self.url, storage_options(self.url, values, name=self.conn_id or ""), mode=self.mode)
 
     def repository(self) -> Repository:
         """The repository. Raises BackupNotFoundError when there is none yet, StoreError when the store fails."""
