@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -511,10 +512,17 @@ def test_repo_check(site: Site, cli: Cli, tmp_path: Path) -> None:
     unfit = cli("repo", "check", f"file://{tmp_path}/file/repository")
     assert (unfit.status, "NOT fit for backups" in unfit.out) == (1, True)
     assert "already" not in unfit.out
-    report = cli.ok("repo", "check", "primary", "--json").document
-    assert report["ok"]
     cli.ok("repo", "init", "primary")
+    report = cli.ok("repo", "check", "primary", "--json").document
+    assert report["ok"] and report["remarks"] == []
     assert cli.ok("repo", "check", "primary").out.rstrip().endswith("fit for backups.")
+    missing = cli("repo", "check", f"file://{tmp_path}/mistyped")
+    assert (missing.status, "There is no folder" in missing.out, "`influxdb-backup repo init`" in missing.out) == (
+        1,
+        True,
+        True,
+    )
+    (tmp_path / "mistyped").mkdir()
     mistyped = cli.ok("repo", "check", f"file://{tmp_path}/mistyped").out
     assert f"There is no repository in it: `influxdb-backup repo init file://{tmp_path}/mistyped`" in mistyped
     assert {"second-create", "racing-creates"} <= {item["name"] for item in report["items"]}
@@ -542,3 +550,17 @@ def test_verbose_tells_what_the_program_chose(site: Site, cli: Cli) -> None:
     assert "by queries" in told.err
     assert "queries" not in told.out
     assert "by queries" not in cli.ok("export", "telemetry", *NEXT_DAY).err
+
+
+def test_the_mode_of_the_file_is_that_of_the_repository(site: Site, cli: Cli, tmp_path: Path) -> None:
+    """`repo init` and every later command give their files the rights that the YAML file says."""
+    root = tmp_path / "private"
+    written = {
+        "repositories": {"primary": {"url": f"file://{root}", "mode": "0600"}},
+        "plans": {"telemetry": {"database": site.database}},
+    }
+    file = tmp_path / "private.yaml"
+    file.write_text(json.dumps(written))
+    cli.ok("--config", str(file), "repo", "init", "primary")
+    assert {path.stat().st_mode & 0o777 for path in root.rglob("*")} == {0o600}
+    assert root.stat().st_mode & 0o777 == 0o700

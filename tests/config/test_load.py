@@ -137,7 +137,7 @@ def test_times_keep_nanoseconds() -> None:
     [
         (
             "shedule: x",
-            ["line 7", "plans.telemetry.shedule: unknown key", "Did you mean 'schedule'?", "Allowed: airflow"],
+            ["line 7", "plans.telemetry.shedule: unknown key", "Did you mean 'schedule'?", "Allowed: ahead, airflow"],
         ),
         ("recheck: 3", ["plans.telemetry.recheck: unknown key"]),
         ("name: x", ["plans.telemetry.name", "the key it stands under"]),
