@@ -311,6 +311,8 @@ def _store_error(url: str, verb: str, key: str, error: Exception, secrets: tuple
         hint = "Look at the disk and at the rights on this file, or put it back from a copy of the repository."
     elif said := next((way for word, way in _WAYS_OUT.items() if word in reason), None):
         hint = said
+    elif isinstance(error, TimeoutError):
+        hint = "Look whether the store, and what is between, is up and how fast it is; then run the same again."
     elif isinstance(error, PermissionError):
         kind = REFUSED
         hint = "Check the credentials and their rights on this place."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fsspec.core import url_to_fs
+from fsspec.exceptions import FSTimeoutError
 
 from influxdb_backup.archive.layout import check_key
 from influxdb_backup.archive.store import DOCUMENT_BYTES, Listing, Store, store_errors, too_large
@@ -21,6 +22,18 @@ _TRANSFER_OPTIONS: dict[str, dict[str, int]] = {
     "s3": {"chunksize": _TRANSFER, "max_concurrency": 3},
     "s3a": {"chunksize": _TRANSFER, "max_concurrency": 3},
 }
+_SILENCES = 8
+"""a request may last as long as so many silences (``read_timeout`` of the S3 client), and the time for its bytes"""
+_SILENCE_SECONDS = 15.0
+"""what s3fs bears by itself"""
+_LEAST_RATE = 256 << 10
+"""bytes a second of an object on its way"""
+_MOST_BYTES = 256 << 20
+"""of an object whose size is not known: about a part"""
+_LISTING_SECONDS = 1800.0
+"""a listing has a page for each thousand objects"""
+_S3_TRIES = 2
+"""of s3fs for a request that its client has given up; with its own five, silence would end after ten minutes"""
 _S3 = frozenset({"s3", "s3a"})
 _SECRET_WORDS = ("key", "secret", "token", "password", "credential", "sas", "connection_string")
 _MEMORY_LOCK = threading.Lock()
@@ -98,10 +111,27 @@ class ObjectStore(Store):
             from influxdb_backup.archive.s3_session import UnredirectedSession
 
             self._fs.config_kwargs = {**self._fs.config_kwargs, "http_session_cls": UnredirectedSession}
+            self._fs.retries = _S3_TRIES
+        silence = (options.get("config_kwargs") or {}).get("read_timeout", _SILENCE_SECONDS)
+        self._patience = _SILENCES * float(silence)
         self._root = root.rstrip("/")
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{check_key(key)}"
+
+    def _ask(self, call: Callable[..., Any], *arguments: Any, size: int = 0, seconds: float = 0.0, **more: Any) -> Any:
+        """
+        What the client's ``call`` returns, which moves ``size`` bytes. Raises TimeoutError when it takes too long.
+
+        The client bounds only silences, and repeats what they end: a byte now and then would hold it for ever.
+        """
+        if not self._fs.async_impl:
+            return call(*arguments, **more)
+        limit = self._patience + seconds + size / _LEAST_RATE
+        try:
+            return call(*arguments, timeout=limit, **more)
+        except FSTimeoutError as error:
+            raise TimeoutError(f"the store was not done with it after {limit:.0f} s") from error
 
     def make_root(self) -> None:
         """See Store.make_root. Nothing: a bucket is made by its owner, and a prefix of it by its first object."""
@@ -111,7 +141,7 @@ class ObjectStore(Store):
         path = self._path(key)
         with store_errors(self.url, "create", key, self._hidden):
             try:
-                self._fs.pipe_file(path, data, mode="create")
+                self._ask(self._fs.pipe_file, path, data, mode="create", size=len(data))
             except Exception as error:  # Google's client raises its own errors, of no common root
                 if not isinstance(error, FileExistsError) and refused_because_it_exists(error):
                     raise FileExistsError(key) from error
@@ -121,16 +151,17 @@ class ObjectStore(Store):
         """See Store.upload."""
         path = self._path(key)
         with store_errors(self.url, "upload", key, self._hidden):
-            self._fs.put_file(str(local), path, **_TRANSFER_OPTIONS.get(self._protocol, {}))
+            options = _TRANSFER_OPTIONS.get(self._protocol, {})
+            self._ask(self._fs.put_file, str(local), path, size=local.stat().st_size, **options)
 
     def read(self, key: str, most: int = DOCUMENT_BYTES) -> bytes:
         """See Store.read. A range is asked for, so that a large object is not sent whole."""
         path = self._path(key)
         with store_errors(self.url, "read", key, self._hidden):
             try:
-                data = bytes(self._fs.cat_file(path, start=0, end=most + 1))
+                data = bytes(self._ask(self._fs.cat_file, path, start=0, end=most + 1, size=min(most, _MOST_BYTES)))
             except Exception as error:  # an empty object has no range, and each library says so in its own way
-                if isinstance(error, FileNotFoundError) or self._fs.info(path)["size"]:
+                if isinstance(error, FileNotFoundError | TimeoutError) or self._ask(self._fs.info, path)["size"]:
                     raise
                 data = b""
         if len(data) > most:
@@ -141,23 +172,25 @@ class ObjectStore(Store):
         """See Store.read_range."""
         path = self._path(key)
         with store_errors(self.url, "read a range of", key, self._hidden):
-            size = self._fs.info(path)["size"]
+            size = self._ask(self._fs.info, path)["size"]
             if start >= size:  # a store refuses a range that begins behind the end
                 return b""
-            return bytes(self._fs.cat_file(path, start=start, end=min(start + length, size)))
+            end = min(start + length, size)
+            return bytes(self._ask(self._fs.cat_file, path, start=start, end=end, size=end - start))
 
     def download(self, key: str, local: Path) -> None:
         """See Store.download."""
         path = self._path(key)
         with store_errors(self.url, "download", key, self._hidden):
-            self._fs.get_file(path, str(local), **_TRANSFER_OPTIONS.get(self._protocol, {}))
+            options = _TRANSFER_OPTIONS.get(self._protocol, {})
+            self._ask(self._fs.get_file, path, str(local), size=_MOST_BYTES, **options)
 
     def size(self, key: str) -> int | None:
         """See Store.size."""
         path = self._path(key)
         with store_errors(self.url, "find", key, self._hidden):
             try:
-                found = self._fs.info(path)
+                found = self._ask(self._fs.info, path)
             except FileNotFoundError:
                 return None
             return int(found["size"]) if found["type"] == "file" else None
@@ -175,9 +208,10 @@ class ObjectStore(Store):
         with store_errors(self.url, "list", prefix, self._hidden):
             self._fs.invalidate_cache()
             if prefix and self._protocol in _S3:  # s3fs looks up a folder that seems to be empty once more
-                found = self._fs.find(self._root, prefix=f"{prefix.rstrip('/')}/", detail=True)
+                only = f"{prefix.rstrip('/')}/"
+                found = self._ask(self._fs.find, self._root, prefix=only, detail=True, seconds=_LISTING_SECONDS)
             else:
-                found = self._fs.find(path, detail=True)
+                found = self._ask(self._fs.find, path, detail=True, seconds=_LISTING_SECONDS)
         skip = len(self._root) + 1
         return sorted(
             ((str(name)[skip:], entry) for name, entry in found.items() if entry["type"] == "file"),
@@ -189,7 +223,7 @@ class ObjectStore(Store):
         path = self._path(key)
         with store_errors(self.url, "delete", key, self._hidden):
             try:
-                self._fs.rm_file(path)
+                self._ask(self._fs.rm_file, path)
             except FileNotFoundError:
                 return
 
@@ -197,6 +231,8 @@ class ObjectStore(Store):
         """See Store.modified."""
         path = self._path(key)
         with store_errors(self.url, "time", key, self._hidden):
+            if written := _written(self._ask(self._fs.info, path)):
+                return written
             moment: datetime = self._fs.modified(path)
         return _nanoseconds(moment)
 
