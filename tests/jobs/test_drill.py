@@ -298,9 +298,9 @@ def test_scratch_is_recorded_before_it_is_created(
             return self.server.create_scratch(name, policies, mark)
 
     empty = plan(new_database(influx1), name="nothing", allow_empty=True)
-    back_up(repository, server1, empty)
-    for chosen in (plan(database), plan(database), empty):
-        assert drill(chosen, repository=repository, server=Watching(server1)).ok
+    without = repository.ref(back_up(repository, server1, empty).ref)
+    for chosen, ref in ((plan(database), None), (plan(database), None), (empty, without)):
+        assert drill(chosen, repository=repository, server=Watching(server1), ref=ref).ok
     assert len(set(seen)) == 3
     assert all(len(name.removeprefix(SCRATCH)) == 16 for name in seen)
     assert not set(seen) & set(server1.databases())
@@ -525,10 +525,10 @@ def test_scratch_of_another_server_is_left_alone(
 def test_drills_come_round_to_all_windows(influx1: RunningServer, server1: Server, repository: Repository) -> None:
     """With least_recently_drilled, as many drills as windows drill each of them."""
     database = new_database(influx1)
-    fill(influx1, database)
     chosen = plan(database, drill={"pick": "least_recently_drilled"})
     days = [window(DAY.start + n * DAY_NS, DAY.end + n * DAY_NS) for n in range(3)]
     for day in days:
+        influx1.write(f"cpu,host=a v=1 {day.start}", database)
         back_up(repository, server1, chosen, day)
     reports = [drill(chosen, repository=repository, server=server1) for _ in range(3)]
     assert [report.window for report in reports] == list(reversed(days))
@@ -548,11 +548,11 @@ def test_plan_identity_is_compared_by_drills(influx1: RunningServer, server1: Se
 def test_a_drill_of_an_empty_backup_holds(influx1: RunningServer, server1: Server, repository: Repository) -> None:
     """A backup of zero rows, and one without tables, restore to nothing and say so."""
     database = new_database(influx1)
-    back_up(repository, server1, plan(database, allow_empty=True))
-    first = drill(plan(database), repository=repository, server=server1)
+    without_tables = repository.ref(back_up(repository, server1, plan(database, allow_empty=True)).ref)
+    first = drill(plan(database), repository=repository, server=server1, ref=without_tables)
     fill(influx1, database)
-    back_up(repository, server1, plan(database), window(DAY.end, DAY.end + DAY_NS))
-    second = drill(plan(database), repository=repository, server=server1)
+    of_no_rows = repository.ref(back_up(repository, server1, plan(database), window(DAY.end, DAY.end + DAY_NS)).ref)
+    second = drill(plan(database), repository=repository, server=server1, ref=of_no_rows)
     for report in (first, second):
         assert (report.ok, report.rows, report.problems) == (True, 0, ())
 

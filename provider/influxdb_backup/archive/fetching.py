@@ -10,7 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
+from influxdb_backup.archive.layout import check_key
 from influxdb_backup.archive.store import Store
+from influxdb_backup.errors import UsageError
 from influxdb_backup.model import Part
 
 REQUESTS = 16
@@ -29,7 +31,7 @@ class FetchedParts:
 
     def __init__(self, store: Store, parts: Sequence[Part]) -> None:
         self._store = store
-        self._waiting = deque({part.path: part for part in parts}.values())
+        self._waiting = deque({part.path: part for part in parts if _is_key(part.path)}.values())
         self._fetching: dict[str, tuple[Part, Future[Path]]] = {}
         self._room = AHEAD_BYTES
         self._lock = threading.Lock()
@@ -82,3 +84,12 @@ class FetchedParts:
     def _fetch(self, key: str, target: Path) -> Path:
         self._store.download(key, target)
         return target
+
+
+def _is_key(path: str) -> bool:
+    """Whether a part's path stays in the repository; whoever reads one that does not is told."""
+    try:
+        check_key(path)
+    except UsageError:
+        return False
+    return True
