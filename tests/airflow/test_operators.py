@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
-from influxdb_backup.config.load import load
+from influxdb_backup.config.load import load, loads
 from influxdb_backup.errors import ConfigError, InfluxdbBackupError, IntegrityError, UsageError
 from influxdb_backup.hooks.influxdb import InfluxdbBackupHook
 from influxdb_backup.hooks.repository import RepositoryHook
@@ -755,6 +755,15 @@ class TestHooks:
 
         with pytest.raises(ConfigError, match="The connection 'buckets' has the type 'influxdb_backup'"):
             RepositoryHook("s3://bucket/x", "buckets").store()
+
+    def test_a_folder_has_the_mode_of_the_file(self, tmp_path: Path) -> None:
+        """What a task writes is as private as the YAML file says."""
+        root = tmp_path / "private"
+        text = f'repositories: {{primary: {{url: "file://{root}", mode: "0600"}}}}\nplans: {{t: {{database: d}}}}\n'
+        store = RepositoryHook.of(loads(text, tmp_path / "backup.yaml"), "primary").store()
+        store.make_root()
+        store.create("README.txt", b"text")
+        assert [path.stat().st_mode & 0o777 for path in (root, root / "README.txt")] == [0o700, 0o600]
 
     def test_official_connections_work(self, weather: str, influx1: Any, monkeypatch: Any) -> None:
         """A connection of the official provider's type reaches the same server."""

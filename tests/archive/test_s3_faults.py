@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -110,8 +111,13 @@ def test_a_refusal_that_is_no_matter_of_rights_tells_its_way_out(
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_to_another_host_is_refused_and_sends_nothing_there(s3_endpoint: str, status: int) -> None:
+def test_a_redirect_to_another_host_is_refused_and_sends_nothing_there(
+    s3_endpoint: str, status: int, tmp_path: Path
+) -> None:
     """Neither the session token nor any request reaches the other host, and its answer is nobody's repository."""
+    large, small = tmp_path / "large", tmp_path / "small"
+    large.write_bytes(bytes(17 << 20))
+    small.write_bytes(b"PAR1")
     with proxied(s3_endpoint, lambda _: None) as (elsewhere, reached):
 
         def redirect(asked: Asked) -> Reply:
@@ -124,6 +130,12 @@ def test_a_redirect_to_another_host_is_refused_and_sends_nothing_there(s3_endpoi
                 lambda: store.list("refs/"),
                 lambda: store.size("repository.json"),
                 lambda: store.delete("data/x.parquet"),
+                lambda: store.upload(small, "data/x.parquet"),
+                lambda: store.upload(large, "data/x.parquet"),
+                lambda: store.download("data/x.parquet", tmp_path / "copy"),
+                lambda: store.read_range("data/x.parquet", 0, 8),
+                lambda: store.digest("data/x.parquet"),
+                lambda: store.modified("data/x.parquet"),
             ]
             for verb in verbs:
                 asked.clear()
