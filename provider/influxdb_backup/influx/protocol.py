@@ -50,6 +50,8 @@ class ServerSettings:
     """1.x: ``host:port`` of its backup port, which knows neither credentials nor TLS"""
     version: str | None = None
     """skips detection: ``1.8.10``, ``2.7``"""
+    compress: bool | None = None
+    """ask for the answers of queries as gzip, which has a checksum; None: over plain HTTP from other machines"""
     name: str = ""
     """how messages call this server: the connection's id, or the URL"""
 

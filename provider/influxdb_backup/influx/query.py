@@ -342,6 +342,8 @@ class QueryApi:
         self._parameters = dict(parameters or {})
         self._places: threading.Semaphore | None = None
         self._headers = {"Accept": MSGPACK, "Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
+        if http.proves_answers:
+            self._headers["Accept-Encoding"] = "gzip"
 
     @contextmanager
     def at_most(self, queries: int) -> Iterator[None]:

@@ -8,25 +8,14 @@ changed on the way ends in a refusal, and the body is sent again. TCP's own chec
 from __future__ import annotations
 
 import gzip
-import ipaddress
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
-from influxdb_backup.influx.http import Http
+from influxdb_backup.influx.http import Http, is_loopback
 from influxdb_backup.influx.writer import Send, SendResult
 
 _FASTEST = 1
 _STORED = 0
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the server is on this machine, where compression only costs time."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def compresses(url: str, wanted: bool | None) -> bool:
