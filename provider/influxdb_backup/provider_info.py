@@ -5,7 +5,8 @@ _NAME = "InfluxDB backup"
 _FORM = {
     "token": {
         "label": "API token",
-        "description": "2.x: a token that may read (and to restore, write) the buckets. Also JWTs of 1.x.",
+        "description": "2.x: a token that may read (and to restore, write) the buckets. Also JWTs of 1.x. "
+        "Here or in the field Password with no user, never both: a token here beside a user or password is refused.",
         "schema": {"type": ["string", "null"], "format": "password"},
     },
     "organization": {
@@ -41,7 +42,7 @@ _FORM = {
     },
     "timeout": {
         "label": "Timeout",
-        "description": "Seconds that a connection, or a silence within a reply, may take.",
+        "description": "Seconds that a silence within a reply may take; next to nothing in twice that counts as one.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "default": 60},
     },
 }

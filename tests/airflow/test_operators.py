@@ -722,6 +722,22 @@ class TestHooks:
 
         assert held
         assert "InfluxDB 1.6.7" in message
+        assert message.endswith("No credentials were used.")
+
+    def test_connection_test_says_which_credentials_win(self, influx2: Any, monkeypatch: Any) -> None:
+        """In a connection of the official type a token wins over login and password, which Test tells."""
+        place, port = influx2.url.removeprefix("http://").split(":")
+        extra = {"token": influx2.token, "org": influx2.organization}
+        official = {"conn_type": "influxdb", "schema": "http", "host": place, "port": int(port), "extra": extra}
+        own = {"conn_type": "influxdb_backup", "host": influx2.url}
+        for connection, words in (
+            ({**official, "login": "me", "password": "x"}, "extra was used; its login and password are not used."),
+            (official, "The token of the connection's extra was used."),
+            ({**own, "password": influx2.token}, "Its password was used as a token."),
+        ):
+            monkeypatch.setenv("AIRFLOW_CONN_INFLUX_TEST", json.dumps(connection))
+            held, message = InfluxdbBackupHook("influx_test").test_connection()
+            assert held and message.endswith(words)
 
     def test_connection_test_fails_with_a_reason(self, monkeypatch: Any) -> None:
         """A connection that lacks its host fails the test with the field."""

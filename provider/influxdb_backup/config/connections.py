@@ -12,7 +12,7 @@ from influxdb_backup.config.connection_values import (
     environment_names,
     secrets_of,
 )
-from influxdb_backup.config.server_settings import server_settings
+from influxdb_backup.config.server_settings import describe_credentials, server_settings
 from influxdb_backup.config.storage import storage_options
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "connection_from_json",
     "connection_from_uri",
     "connection_values",
+    "describe_credentials",
     "environment_names",
     "secrets_of",
     "server_settings",

@@ -32,6 +32,19 @@ def server_settings(conn_id: str, values: ConnectionValues) -> ServerSettings:
     )
 
 
+def describe_credentials(values: ConnectionValues) -> str:
+    """Which fields of the connection a server is given as credentials, and which it is not; never what they hold."""
+    unused = [name for name, value in (("login", values.login), ("password", values.password)) if value]
+    if values.extra.get("token"):
+        rest = f"; its {' and '.join(unused)} {'are' if len(unused) > 1 else 'is'} not used" if unused else ""
+        return f"The token of the connection's extra was used{rest}."
+    if values.login:
+        return "Its login and password were used."
+    if values.password and values.conn_type == CONN_TYPE:
+        return "Its password was used as a token."
+    return "No credentials were used."
+
+
 def _own(conn_id: str, values: ConnectionValues) -> ServerSettings:
     extra = values.extra
     for key in sorted(set(extra) - set(_EXTRAS)):

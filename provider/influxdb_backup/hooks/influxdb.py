@@ -53,11 +53,13 @@ class InfluxdbBackupHook(BaseHook):
         return self.server()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Whether the server answers and shows its databases, and what it is or what to do."""
+        """Whether the server answers and shows its databases, to which credentials, and what it is or what to do."""
+        from influxdb_backup.config.connections import describe_credentials, server_settings
         from influxdb_backup.influx.connection import connect
 
         try:
-            settings = replace(self.settings(), name="The server")
+            values = airflow_connection(self.influxdb_conn_id)
+            settings = replace(server_settings(self.influxdb_conn_id, values), name="The server")
             with closing(connect(settings)) as server:
                 count = len(server.databases())
                 info = server.info
@@ -67,7 +69,8 @@ class InfluxdbBackupHook(BaseHook):
         if closed:
             return False, f"InfluxDB {info.version} answers, but its snapshot_address cannot be used: {closed}."
         words = f"InfluxDB {info.version} answers and shows {count} database{'' if count == 1 else 's'}."
-        return True, f"{words} Its backup port answers too." if settings.snapshot_address else words
+        port = " Its backup port answers too." if settings.snapshot_address else ""
+        return True, f"{words}{port} {describe_credentials(values)}"
 
 
 def _without_id(message: str, conn_id: str) -> str:
