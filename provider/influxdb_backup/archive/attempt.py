@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from influxdb_backup.errors import InfluxdbBackupError, UsageError
 from influxdb_backup.fingerprint import TableFingerprint
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Column, FieldCount, Manifest, Part, Table, Window
+from influxdb_backup.temporary import remove_dead_folders, temporary_folder
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.repository import Repository
@@ -119,7 +119,8 @@ class Attempt:
         self._uploaded: set[str] = set()
         self._earlier = parts_by_content(earlier)
         self._shared: set[str] = set()
-        self._folder = tempfile.TemporaryDirectory(prefix="influxdb-backup-")
+        remove_dead_folders()
+        self._folder = temporary_folder()
         self._uploads = Uploads(self._upload)
         self._published = False
 

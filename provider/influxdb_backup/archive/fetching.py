@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from influxdb_backup.archive.layout import check_key
 from influxdb_backup.archive.store import Store
 from influxdb_backup.errors import UsageError
 from influxdb_backup.model import Part
+from influxdb_backup.temporary import temporary_folder
 
 REQUESTS = 16
 """parts that are fetched at once"""
@@ -38,7 +38,7 @@ class FetchedParts:
         self._made = 0
 
     def __enter__(self) -> FetchedParts:
-        self._folder = tempfile.TemporaryDirectory(prefix="influxdb-backup-")
+        self._folder = temporary_folder()
         self._pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="fetch")
         with self._lock:
             self._begin()

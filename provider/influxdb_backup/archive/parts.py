@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -37,6 +36,7 @@ from influxdb_backup.model import (
     encode_name,
     printable,
 )
+from influxdb_backup.temporary import temporary_folder
 from influxdb_backup.windows import format_window
 
 PART_BYTES = 256 << 20
@@ -304,7 +304,7 @@ def part_file(store: Store, part: Part, fetched: FetchedParts | None = None) -> 
                 temporary.callback(local.unlink, missing_ok=True)
                 size, digest = file_digest(local)
             elif local is None:
-                folder = temporary.enter_context(tempfile.TemporaryDirectory(prefix="influxdb-backup-"))
+                folder = temporary.enter_context(temporary_folder())
                 local = Path(folder) / "part.parquet"
                 store.download(key, local)
                 size, digest = file_digest(local)
@@ -358,7 +358,7 @@ def read_part_salvaged(
     That happens before the first batch, also for stretches outside of ``window``; of a part that is missing, cut or
     cannot be judged all rows are lost. Raises the store's errors: what cannot be reached is not lost.
     """
-    with tempfile.TemporaryDirectory(prefix="influxdb-backup-") as folder:
+    with temporary_folder() as folder:
         copy = Path(folder) / "part.parquet"
         try:
             store.download(part_path(part), copy)

@@ -34,6 +34,7 @@ from influxdb_backup.influx.shard_door import (
 from influxdb_backup.influx.tsm.index import CorruptShardError
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import MAX_END, MIN_TIME, Column, Role, Table, TableSchema, Window, printable
+from influxdb_backup.temporary import temporary_folder
 
 logger = logger_of(__name__)
 
@@ -182,7 +183,7 @@ def copied(
     ):
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="influxdb-backup-shard-") as folder:
+    with temporary_folder("shard") as folder:
 
         def fetched(shard: ShardInfo, attempt: int) -> ShardPoints:
             own = Path(folder) / f"{shard.id}-{attempt}"

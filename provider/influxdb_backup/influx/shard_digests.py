@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from influxdb_backup.influx.shard_door import ShardDoor, ShardInfo
+from influxdb_backup.temporary import temporary_folder
 
 _BLOCK = 1 << 20
 _HASHERS = 2
@@ -27,7 +27,7 @@ def held_digests(door: ShardDoor, database: str, retention_policy: str, shard: S
     Raises HotShardError when somebody has written into the shard, IncompleteReadError and the errors of a request.
     """
     door.refuse_hot(database, retention_policy, shard)
-    with tempfile.TemporaryDirectory(prefix="influxdb-backup-proof-") as folder:
+    with temporary_folder("proof") as folder:
         copy = door.fetch(database, retention_policy, shard, None, Path(folder) / "copy.tar")
         return frozenset(_digest(file.path, file.offset, file.size) for file in copy.files)
 

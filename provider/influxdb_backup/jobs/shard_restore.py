@@ -33,6 +33,7 @@ from influxdb_backup.jobs.shard_proof import others_points, prove
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import RetentionPolicy, Window, printable
 from influxdb_backup.shard_groups import shard_duration
+from influxdb_backup.temporary import temporary_folder
 from influxdb_backup.windows import format_window
 
 logger = logger_of(__name__)
@@ -118,7 +119,7 @@ class _FailedError(Exception):
 
 
 def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | None) -> Outcome:
-    with tempfile.TemporaryDirectory(prefix="influxdb-backup-restore-") as folder:
+    with temporary_folder("restore") as folder:
         built = _built(run, Path(folder))
         checked = time.monotonic()
         if not built:
