@@ -121,8 +121,8 @@ def test_unknown_backup(backed_up: Site, cli: Cli) -> None:
 
 def test_open_window(backed_up: Site, cli: Cli) -> None:
     """A window that is still open is refused with the time from which it can be backed up."""
-    window = ("--start", "2026-01-01T00:00:00Z", "--end", "2261-01-01T00:00:00Z")
-    refused(cli, 1, ["still open", "2261-01-01T00:30:00Z"], "export", "telemetry", *window)
+    window = ("--start", "2026-01-01T00:00:00Z", "--end", "2261-01-01T00:00:00Z", "--as-one")
+    refused(cli, 1, ["still open", "from 2261-01-01T00:30:00Z, in 23"], "export", "telemetry", *window)
 
 
 def test_unknown_database(site: Site, cli: Cli) -> None:
