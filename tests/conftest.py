@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 
+from influxdb_backup.messages import MASKER
 from tests.proved import Proved
 from tests.servers import (
     NEWER,
@@ -137,6 +138,13 @@ def any_influx(request: pytest.FixtureRequest) -> RunningServer:
 def database(request: pytest.FixtureRequest) -> str:
     """A database name that no other test uses; the test creates it."""
     return f"db_{uuid4().hex[:12]}"
+
+
+@pytest.fixture(autouse=True)
+def own_secrets() -> Iterator[None]:
+    """What a case made secret is forgotten after it: a password 'wrong' would hide that word from all others."""
+    with MASKER.forgetting():
+        yield
 
 
 @pytest.fixture

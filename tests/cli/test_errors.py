@@ -121,8 +121,11 @@ def test_unknown_backup(backed_up: Site, cli: Cli) -> None:
 
 def test_open_window(backed_up: Site, cli: Cli) -> None:
     """A window that is still open is refused with the time from which it can be backed up."""
-    window = ("--start", "2026-01-01T00:00:00Z", "--end", "2261-01-01T00:00:00Z", "--as-one")
-    refused(cli, 1, ["still open", "from 2261-01-01T00:30:00Z, in 23"], "export", "telemetry", *window)
+    words = ["still open", "from 2261-01-01T00:30:00Z, in 23"]
+    day = ("--start", "2260-12-31T00:00:00Z", "--end", "2261-01-01T00:00:00Z")
+    refused(cli, 1, words, "export", "telemetry", *day)
+    whole = ("--start", "2026-01-01T00:00:00Z", "--end", "2261-01-01T00:00:00Z", "--as-one")
+    refused(cli, 1, words, "export", "telemetry", *whole)
 
 
 def test_unknown_database(site: Site, cli: Cli) -> None:
@@ -208,7 +211,10 @@ def test_a_restore_that_fails_names_the_id_to_go_on_with(backed_up: Site, cli: C
     arguments = ["restore", "telemetry@latest", "--target-database", target]
     message = refused(cli, 1, ["already has points"], *arguments)
     assert "--restore-id" not in message
-    message = refused(cli, 1, ["--restore-id"], *arguments, "--on-conflict", "merge")
+    merge = ["--on-conflict", "merge"]
+    message = refused(cli, 1, ["refuse values of another type", "--max-rejects"], *arguments, *merge)
+    assert "--restore-id" not in message
+    message = refused(cli, 1, ["--restore-id"], *arguments, *merge, "--max-rejects", "1")
     restore_id = message.rsplit("--restore-id ", 1)[1].split(".")[0]
     folder = Path(backed_up.repository.removeprefix("file://")) / "restores"
     assert [path.stem for path in folder.glob("*.json")] == [restore_id]

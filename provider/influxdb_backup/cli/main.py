@@ -163,6 +163,8 @@ def _run(given: list[str]) -> int:
     tell = Teller(as_json="--json" in given)
     try:
         ended = app(given, prog_name="influxdb-backup", standalone_mode=False)
+        if ended == INTERRUPTED:  # the newer versions of typer make a status of Ctrl-C themselves
+            tell.failure(_INTERRUPTED, kind="interrupted")
         return ended if isinstance(ended, int) else HELD
     except SystemExit as error:  # completion ends like this
         return error.code if isinstance(error.code, int) else HELD
