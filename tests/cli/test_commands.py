@@ -239,7 +239,7 @@ def test_coverage_rechecked(backed_up: Site, cli: Cli) -> None:
     assert (silent["rechecked"], silent["stale"]) == (False, [])
     stale = cli("coverage", "telemetry", *DAY, "--recheck")
     assert stale.status == 1
-    assert re.search(r"^2026-01-01  2026-01-02  1 day   stale", stale.out, re.MULTILINE)
+    assert re.search(r"^2026-01-01  2026-01-02  1 day   STALE: changed at the source$", stale.out, re.MULTILINE)
     [line] = [line for line in stale.out.splitlines() if line.startswith("STALE: ")]
     assert f"autogen.cpu, field 'usage': {ROWS + 1} counted, {ROWS} backed up" in line
     assert "--accept" not in line
@@ -250,7 +250,7 @@ def test_coverage_rechecked(backed_up: Site, cli: Cli) -> None:
     assert (window["start_rfc3339"], window["end_rfc3339"]) == DAY[1::2]
     assert (document["changes"][0]["counted"], document["changes"][0]["field"]) == (str(ROWS + 1), "usage")
     cli.ok(*command)
-    assert "stale" not in cli.ok("coverage", "telemetry", *DAY, "--recheck").out
+    assert "stale" not in cli.ok("coverage", "telemetry", *DAY, "--recheck").out.lower()
 
 
 def test_coverage_rechecked_after_deletions(backed_up: Site, cli: Cli) -> None:
@@ -259,7 +259,8 @@ def test_coverage_rechecked_after_deletions(backed_up: Site, cli: Cli) -> None:
     site.server.write(f"mem,host=h0 v=1 {MIDNIGHT * 10**9}", site.database)
     cli.ok("export", "telemetry", *DAY)
     site.server.query("DROP SERIES FROM cpu WHERE host = 'h1'", db=site.database)
-    [line] = [line for line in cli("coverage", "telemetry", *DAY, "--recheck").out.splitlines() if "STALE" in line]
+    told = cli("coverage", "telemetry", *DAY, "--recheck").out
+    [line] = [line for line in told.splitlines() if line.startswith("STALE: ")]
     assert f"autogen.cpu, field 'usage': {ROWS // 2} counted, {ROWS} backed up" in line
     assert "archived_before" in line
     assert "export" not in line

@@ -238,7 +238,7 @@ def _print_coverage(plan: Plan, report: CoverageReport, damaged: Sequence[Ref]) 
             ("covered", report.covered),
             ("partial: narrower scope", report.partial),
             ("GAP", report.gaps),
-            ("stale: changed at the source", report.stale),
+            ("STALE: changed at the source", report.stale),
         )
         for window in windows
     ]
