@@ -476,8 +476,8 @@ def test_a_drill_of_no_points(any_influx: RunningServer, server: Server, reposit
     database = new_database(any_influx)
     any_influx.write(f"m v=1 {DAY.start - DAY_NS}", database)
     chosen = plan(database, drill={"writer": way})
-    back_up(repository, server, chosen, DAY)
-    report = drill(chosen, repository=repository, server=server)
+    ref = repository.ref(back_up(repository, server, chosen, DAY).ref)
+    report = drill(chosen, repository=repository, server=server, ref=ref)
     assert (report.ok, report.rows, report.scratch_dropped) == (True, 0, True)
 
 
