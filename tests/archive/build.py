@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from influxdb_backup.archive.commit import Committed, ManifestDraft
 from influxdb_backup.archive.parts import table_entry
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.columns import arrow_schema
-from influxdb_backup.model import Column, Evidence, InfluxType, Role, Scope, Source, Table, TableEntry, Window
+from influxdb_backup.model import Column, Evidence, InfluxType, Part, Role, Scope, Source, Table, TableEntry, Window
 from influxdb_backup.windows import parse_window
 
 DAY = parse_window("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
@@ -90,6 +91,14 @@ def write_table(
     for one in batches:
         writer.write(one)
     return table_entry(number, table, (), writer.close())
+
+
+def wait_for_upload(repository: Repository, parts: Sequence[Part]) -> None:
+    """Returns when the parts are in the store: small ones are uploaded beside what follows."""
+    deadline = time.monotonic() + 20
+    while any(repository.store.size(part.path) is None for part in parts):
+        assert time.monotonic() < deadline, "a part was not uploaded"
+        time.sleep(0.01)
 
 
 def draft(*tables: TableEntry, read_start: int = 1_800_000_000 * SECOND, open: bool = False) -> ManifestDraft:  # noqa: A002

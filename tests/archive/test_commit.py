@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from tests.archive.build import (
     batch,
     draft,
     rows,
+    wait_for_upload,
     write_table,
 )
 from tests.archive.faulty import FaultyStore, Killed
@@ -356,11 +356,8 @@ def test_every_crash_point(tmp_path: Path, fault: str, prepared: bool) -> None:
 def test_leaving_by_an_error_removes_what_was_uploaded(repository: Repository) -> None:
     """And the temporary folder, always."""
     with pytest.raises(RuntimeError), repository.begin("telemetry", DAY) as attempt:
-        write_table(attempt, [batch(COLUMNS, rows())])
+        wait_for_upload(repository, write_table(attempt, [batch(COLUMNS, rows())]).parts)
         folder = Path(attempt._folder.name)
-        deadline = time.monotonic() + 20  # it is uploaded beside what follows
-        while not data_objects(repository.store) and time.monotonic() < deadline:
-            time.sleep(0.01)
         assert data_objects(repository.store) and folder.exists()
         raise RuntimeError
     assert data_objects(repository.store) == set()
@@ -384,10 +381,12 @@ def test_a_part_that_the_store_lost_fails_the_commit(repository: Repository) -> 
     """Every part is asked for before the manifest is written."""
     with pytest.raises(StoreError, match="holds nothing"), repository.begin("telemetry", DAY) as attempt:
         entry = write_table(attempt, [batch(COLUMNS, rows())])
+        wait_for_upload(repository, entry.parts)
         repository.store.delete(entry.parts[0].path)
         attempt.commit(draft(entry))
     with pytest.raises(StoreError, match="holds 3 bytes"), repository.begin("telemetry", DAY) as attempt:
         entry = write_table(attempt, [batch(COLUMNS, rows())])
+        wait_for_upload(repository, entry.parts)
         repository.store.delete(entry.parts[0].path)
         repository.store.create(entry.parts[0].path, b"cut")
         attempt.commit(draft(entry))

@@ -31,7 +31,7 @@ from influxdb_backup.columns import TIME, TIME_TYPE, arrow_schema, batch_columns
 from influxdb_backup.errors import FormatError, IntegrityError, StoreError
 from influxdb_backup.fingerprint import fingerprint_batches
 from influxdb_backup.model import MAX_END, MIN_TIME, Column, InfluxType, Part, Role, Table, Window, decode_name
-from tests.archive.build import ALL_FIELDS, COLUMNS, DAY, HOST, SECOND, TABLE, Row, batch, rows
+from tests.archive.build import ALL_FIELDS, COLUMNS, DAY, HOST, SECOND, TABLE, Row, batch, rows, wait_for_upload
 
 EVER = Window(start=MIN_TIME, end=MAX_END)
 
@@ -360,7 +360,9 @@ def remote_part(store: Store) -> tuple[Repository, Part]:
     attempt = repository.begin("telemetry", DAY)
     writer = attempt.part_writer(0, TABLE, batch(COLUMNS, rows()).schema, DAY)
     writer.write(batch(COLUMNS, rows(hosts=3)))
-    return repository, writer.close()[0]
+    parts = writer.close()
+    wait_for_upload(repository, parts)
+    return repository, parts[0]
 
 
 def test_reading_filters_by_half_open_time_and_tags(remote_part: tuple[Repository, Part]) -> None:

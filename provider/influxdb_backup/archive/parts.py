@@ -222,7 +222,7 @@ class PartWriter:
         )
 
     def close(self) -> tuple[Part, ...]:
-        """All parts, hashed and uploaded; none when no point was written."""
+        """All parts, hashed, and uploaded or about to be; none when no point was written."""
         if not self._closed:
             self._roll(sorted(self._open))
             self._closed = True
