@@ -60,13 +60,8 @@ def test_processes_end_with_all_they_started(folder: Path) -> None:
 def test_interrupted_demo_leaves_nothing_behind(folder: Path) -> None:
     """Ctrl-C in the middle ends InfluxDB and Airflow, and says so with its exit status."""
     home = folder / "demo"
-    program = (
-        "import runpy, signal\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in a shell's background\n"
-        "runpy.run_module('demo.run', run_name='__main__')\n"
-    )
     demo = subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-m", "demo.run"],
         cwd=ROOT,
         env={**os.environ, "DEMO_HOME": str(home)},
         stdout=subprocess.PIPE,
