@@ -67,6 +67,7 @@ def test_a_limit_of_rows_cuts_no_listing(binary: str, limit: int, tmp_path: Path
         expected = manifest_of(repository, whole.ref)
     options = f"  max-row-limit = {limit}"
     with start_influxdb1(tmp_path / "server", binary, http_options=options) as running:
+        running.wait_until_cold()
         for address in (None, running.backup_address):
             with opened(running, snapshot_address=address) as server:
                 result = back_up(repository := memory_repository(), server, plan(database), MONTH)

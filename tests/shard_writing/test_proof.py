@@ -135,17 +135,16 @@ def test_a_restore_is_stopped_while_the_server_stands_still(influx1: RunningServ
 
 
 class Standing(Wrapped):
-    """A server that stands still once it has made the database."""
+    """A server that stands still once it has made the database and shows that the restore writes there."""
 
     def __init__(self, server: object, running: RunningServer) -> None:
         super().__init__(server)  # type: ignore[arg-type]
         self.running = running
 
-    def create_with_shards(self, *arguments: object, **named: object) -> NewShards:
-        """The real shards, of a process that does nothing."""
-        made: NewShards = self.server.create_with_shards(*arguments, **named)  # type: ignore[arg-type]
+    def mark_restore(self, *arguments: object) -> None:
+        """The real mark, of a process that does nothing from then on."""
+        self.server.mark_restore(*arguments)  # type: ignore[arg-type]
         os.kill(self.running.pid, signal.SIGSTOP)
-        return made
 
 
 def started_again(running: RunningServer) -> subprocess.Popen[bytes]:

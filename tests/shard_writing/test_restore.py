@@ -724,9 +724,9 @@ def test_ctrl_c_between_two_names_leaves_nothing(
     """The buckets that were renamed go as well as those that were not."""
     rename, names = ControlPlane.rename, []
 
-    def interrupted(control: ControlPlane, bucket: Bucket, name: str) -> Bucket:
+    def interrupted(control: ControlPlane, bucket: Bucket, name: str, description: str) -> Bucket:
         names.append(name)
-        renamed = rename(control, bucket, name)
+        renamed = rename(control, bucket, name, description)
         if len(names) == number:
             raise KeyboardInterrupt
         return renamed
@@ -770,11 +770,11 @@ def test_all_buckets_are_renamed_or_none(
     """When the second of two names is taken at that moment, the first bucket gets its old name back."""
     rename, names = ControlPlane.rename, []
 
-    def overtaken(control: ControlPlane, bucket: Bucket, name: str) -> Bucket:
+    def overtaken(control: ControlPlane, bucket: Bucket, name: str, description: str) -> Bucket:
         names.append(name)
         if len(names) == 2:
             influx2.create_database(name)
-        return rename(control, bucket, name)
+        return rename(control, bucket, name, description)
 
     with opened(influx2) as server:
         database, target = filled(influx2), new_name("target")
