@@ -804,7 +804,8 @@ def test_secrets_of_connections_are_masked_in_every_form(monkeypatch: pytest.Mon
         InfluxdbBackupHook("secretive").settings()
         basic = b64encode(b'root:top/se"cret').decode()
         for form in ('top/se"cret', "top%2Fse%22cret", 'top/se\\"cret', basic):
-            assert redact(f"said {form}.") == "said ***."
+            padding = "=" * (len(form) - len(form.rstrip("=")))
+            assert redact(f"said {form}.") == f"said ***{padding}."
         assert "cret" not in str(ConfigError('said top/se"cret'))
     with pytest.raises(ConfigError, match="where its id belongs") as caught:
         InfluxdbBackupHook("influxdb-backup://root:topsecret@h:1").settings()

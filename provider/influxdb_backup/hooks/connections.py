@@ -43,7 +43,12 @@ def airflow_connection(conn_id: str) -> ConnectionValues:
 
 
 def _hide(secrets: Sequence[str]) -> None:
-    """Airflow's log masks them as well, in every form in which a request, a reply or a traceback may show them."""
+    """
+    Airflow's log masks them as well, in every form in which a request, a reply or a traceback may show them.
+
+    Of base64 the form without padding stands for both, since Airflow finds either first.
+    """
     hide(*secrets)
-    for form in sorted({form for secret in secrets for form in forms(secret)}):
+    every = {form for secret in secrets for form in forms(secret)}
+    for form in sorted(form for form in every if form.rstrip("=") == form or form.rstrip("=") not in every):
         mask_secret(form)
