@@ -294,6 +294,7 @@ def test_large_tables_are_written_in_turns(repository: Repository, monkeypatch: 
         for one in written:
             writer.write(one)
         found = writer.close()
+        wait_for_upload(repository, found)
         assert len(found) == 2 if size == 10**9 else len(found) > 2
         assert min(part.rows for part in found[:2]) > 50
         assert all_points(repository, found) == points(written)

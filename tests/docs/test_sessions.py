@@ -108,6 +108,7 @@ def test_the_session_of_a_page_prints_what_the_page_shows(
     if path != STARTS_WITH_NOTHING:
         own_influx.create_database("telemetry")
         own_influx.write(_sample(), "telemetry")
+        own_influx.wait_until_cold()
     before = [*([PLAN] if path in STARTS_WITH_DATA else []), *SETTINGS]
     if path in STARTS_WITH_BACKUPS:
         before += BACKUPS

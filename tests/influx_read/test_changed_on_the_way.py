@@ -27,23 +27,26 @@ ELSEWHERE = "0.0.0.0"  # reaches this machine, and is none of its loopback addre
 
 @contextmanager
 def flipping(url: str, places: Iterator[float | None]) -> Iterator[str]:
-    """The URL of a relay that flips a bit in the body of each long answer, where the next of ``places`` says."""
+    """The URL of a relay that flips a bit in each long answer to a SELECT, where the next of ``places`` says."""
     parts = urlsplit(url)
     chance = random.Random(16)
 
     def serve(client: socket.socket) -> None:
         with suppress(OSError), client, socket.create_connection((parts.hostname, parts.port)) as upstream:
+            selects = [False]
 
             def pass_on() -> None:
                 with suppress(OSError):
                     while request := client.recv(1 << 16):
+                        if b"q=" in request:
+                            selects[0] = b"q=SELECT" in request
                         upstream.sendall(request)
                     upstream.shutdown(socket.SHUT_WR)
 
             threading.Thread(target=pass_on, daemon=True).start()
             while answer := bytearray(upstream.recv(1 << 20)):
                 head = answer.find(b"\r\n\r\n") + 4 if answer.startswith(b"HTTP/") else 0
-                if len(answer) > head + 1000 and (place := next(places)) is not None:
+                if selects[0] and len(answer) > head + 1000 and (place := next(places)) is not None:
                     answer[head + int(place * (len(answer) - head))] ^= 1 << chance.randrange(8)
                 client.sendall(answer)
 
