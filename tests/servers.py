@@ -107,13 +107,19 @@ class RunningServer:
         if self.generation == 1:
             variables = json.loads(self.get("/debug/vars"))
             return [entry["values"]["memBytes"] for key, entry in variables.items() if key.startswith("tsm1_cache:")]
-        buckets = [bucket["id"] for bucket in json.loads(self.get("/api/v2/buckets?limit=100"))["buckets"]]
         lines = self.get("/metrics").decode().splitlines()
-        return [  # a bucket that was dropped with writes in its cache keeps its figures
-            float(line.rsplit(" ", 1)[1])
-            for line in lines
-            if line.startswith("storage_cache_inuse_bytes{") and any(f'bucket="{one}"' in line for one in buckets)
-        ]
+        cached = [line.rsplit(" ", 1) for line in lines if line.startswith("storage_cache_inuse_bytes{")]
+        return [float(size) for labels, size in cached if float(size) and self._has_bucket(labels)]
+
+    def _has_bucket(self, labels: str) -> bool:
+        """Whether a metric's bucket is there: one that was dropped with writes in its cache keeps its figures."""
+        try:
+            self.get("/api/v2/buckets/" + labels.partition('bucket="')[2].partition('"')[0])
+        except urllib.error.HTTPError as refusal:
+            if refusal.code != 404:
+                raise
+            return False
+        return True
 
     def _post(self, path: str, body: bytes, kind: str) -> bytes:
         request = urllib.request.Request(self.url + path, body, {**self._headers(), "Content-Type": kind})
