@@ -62,9 +62,9 @@ class Uploads:
     def begin(self, path: Path, key: str) -> None:
         """Has the file uploaded and then removed here. Raises the error of an earlier upload: it ends the attempt."""
         with self._lock:
-            ended = [future for future in self._begun.values() if future.done()]
-        for future in ended:
-            future.result()
+            for ended in [key for key, future in self._begun.items() if future.done()]:
+                self._begun[ended].result()
+                del self._begun[ended]
         self._room.acquire()
         with self._lock:
             self._pool = self._pool or ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")

@@ -144,13 +144,13 @@ def encode_struct(fields: Mapping[int, int | Mapping[int, int]]) -> bytes:
     for number, value in fields.items():
         nested = isinstance(value, Mapping)
         out.append((number - last) << 4 | (_STRUCT if nested else _I32))
-        out += encode_struct(value) if isinstance(value, Mapping) else _zigzag(value)
+        out += encode_struct(value) if isinstance(value, Mapping) else encode_varint(value << 1 ^ value >> 63)
         last = number
     return bytes(out) + b"\0"
 
 
-def _zigzag(number: int) -> bytes:
-    number = number << 1 ^ number >> 63
+def encode_varint(number: int) -> bytes:
+    """A number that is not negative, seven bits to a byte, the lowest first."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

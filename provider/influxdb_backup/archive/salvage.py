@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zstandard
 
-from influxdb_backup.archive.compact_thrift import Struct, ThriftError, encode_struct, read_struct
+from influxdb_backup.archive.compact_thrift import Struct, ThriftError, encode_struct, encode_varint, read_struct
 from influxdb_backup.archive.parquet import SLICE_BYTES, sliced
 from influxdb_backup.columns import TIME, arrow_schema, batch_columns, binary_columns
 from influxdb_backup.errors import FormatError, IntegrityError
@@ -316,14 +316,14 @@ def _why_bad(content: bytes, rows: int | None) -> tuple[str, int]:
 
 def _lost(path: Path, part: Part, chunks: Sequence[_Chunk], bad: dict[int, list[_BadPage]]) -> list[LostRows]:
     """The bad pages as stretches of rows with their times, in file order."""
-    kinds = dict(zip([TIME, *(_parquet_names(path))], [None, *part.columns], strict=True))
+    kinds = dict(zip(pq.read_schema(path).names, [None, *part.columns], strict=True))
     starts: dict[int, int] = {}
     total = 0
     for chunk in chunks:
         if chunk.column == 0:
             starts[chunk.group] = total
             total += chunk.rows
-    times = _Times(path, part, {chunks[number].group for number in bad}, chunks, bad)
+    times = _Times(path, part, chunks, bad)
     lost = []
     for number, pages in bad.items():
         chunk = chunks[number]
@@ -345,20 +345,13 @@ def _lost(path: Path, part: Part, chunks: Sequence[_Chunk], bad: dict[int, list[
     return sorted(lost, key=lambda entry: (entry.first_row, entry.column or ""))
 
 
-def _parquet_names(path: Path) -> list[str]:
-    return list(pq.read_schema(path).names)[1:]
-
-
 class _Times:
     """The times of rows whose own page of times is whole, else the bounds that the footer notes."""
 
-    def __init__(
-        self, path: Path, part: Part, groups: set[int], chunks: Sequence[_Chunk], bad: dict[int, list[_BadPage]]
-    ) -> None:
+    def __init__(self, path: Path, part: Part, chunks: Sequence[_Chunk], bad: dict[int, list[_BadPage]]) -> None:
         self._part = part
         self._path = path
         self._damaged = {chunks[number].group for number in bad if chunks[number].column == 0}
-        self._groups = groups
         self._read: dict[int, pa.Array] = {}
 
     def of(self, group: int, page: _Page) -> tuple[int, int]:
@@ -410,22 +403,13 @@ def _mended(path: Path, chunk: _Chunk, bad: Sequence[_BadPage]) -> bytes:
 def _null_page(rows: int, nullable: bool) -> bytes:
     """A data page of nulls; of zeros where the column cannot be null."""
     if nullable:
-        run = _varint(rows << 1) + b"\0"
+        run = encode_varint(rows << 1) + b"\0"
         payload = struct.pack("<I", len(run)) + run
     else:
         payload = bytes(8 * rows)
     packed = zstandard.ZstdCompressor(level=1).compress(payload)
     detail = {1: rows, 2: _PLAIN, 3: _RLE, 4: _RLE}
     return encode_struct({1: _DATA_PAGE, 2: len(payload), 3: len(packed), 5: detail}) + packed
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 def _rows_left(
