@@ -22,9 +22,14 @@ _NAME = re.compile(r"influxdb-backup-(?:[a-z]+-)?([0-9a-f]{32}-[0-9]+)-([0-9]+)-
 
 
 def temporary_folder(purpose: str = "") -> tempfile.TemporaryDirectory[str]:
-    """A new folder in TMPDIR of this process; raises OSError."""
+    """
+    A new folder in TMPDIR of this process; raises OSError.
+
+    What a thread that ends late still writes there at the end is left behind for ``remove_dead_folders``.
+    """
     owner = f"{_place()}-{os.getpid()}-{_began(os.getpid())}-" if _place() else ""
-    return tempfile.TemporaryDirectory(prefix=f"influxdb-backup-{f'{purpose}-' if purpose else ''}{owner}")
+    prefix = f"influxdb-backup-{f'{purpose}-' if purpose else ''}{owner}"
+    return tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
 
 
 def remove_dead_folders() -> tuple[Path, ...]:

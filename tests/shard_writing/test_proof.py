@@ -229,7 +229,7 @@ def test_a_server_killed_while_it_took_a_shard_in(
 ) -> None:
     """It has every byte and counts every row by its first field, and no query finds the others: nothing is restored."""
     monkeypatch.setattr(shard_proof, "COUNTED_PER_SECOND", 1e-6)
-    monkeypatch.setattr("influxdb_backup.jobs.shard_restore._SENDERS", 1)
+    monkeypatch.setattr("influxdb_backup.jobs.shard_pipeline.SENDERS", 1)
     (repository, ref), target = led, new_name("target")
     with (
         own_server(tmp_path, binary) as (running, again),

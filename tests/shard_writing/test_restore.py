@@ -102,7 +102,7 @@ def test_series_that_one_field_introduces(
     rows = [f"m,host=h{n:05d} a=1,b={n}i,c=true" + (',d="x",e=0.5' if n % 3 else "") for n in range(10_000)]
     any_influx.write("\n".join(f"{row} {DAY.start + number % 2}" for number, row in enumerate(rows)), database)
     first = back_up(repository, server, plan(database), DAY)
-    with caplog.at_level(logging.DEBUG, "influxdb_backup.jobs.shard_restore"):
+    with caplog.at_level(logging.DEBUG, "influxdb_backup.jobs.shard_pipeline"):
         restore_into(repository, server, target, refs=(first.ref,), writer="shard")
     assert "in 2 parts" in caplog.text
     second = back_up(memory := memory_repository(), server, plan(target), DAY)
@@ -121,7 +121,8 @@ def test_later_files_win_in_both_parts(any_influx: RunningServer, server: Server
         builder.add("m", tables.batch([group.start] * len(hosts), {"host": hosts}, fields))
     files, target = builder.finish(), new_name("target")
     policy = RetentionPolicy(name="autogen", duration=0, shard_duration=DAY_NS, default=True)
-    made = server.create_with_shards(target, [policy], {"autogen": {group: builder.series}})
+    made = server.create_with_shards(target, [policy])
+    made.open("autogen", {group: builder.series})
     for leading in (True, False):
         made.send("autogen", group, [file for file in files if (file in builder.leading) is leading])
     made.publish()
@@ -284,7 +285,7 @@ def test_a_name_that_is_taken_is_never_made_by_shards(any_influx: RunningServer,
     before = server.retention_policies(database)
     new = RetentionPolicy(name=policy, duration=0, shard_duration=7 * DAY_NS, default=True)
     with pytest.raises(TargetError, match="exists already"):
-        server.create_with_shards(database, [new], {policy: {WEEK: b"m"}})
+        server.create_with_shards(database, [new])
     assert server.retention_policies(database) == before
     assert server.select(database, "autogen", "SELECT count(f) FROM m")[0]["count"] == 4 * 7 * 24
 

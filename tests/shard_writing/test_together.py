@@ -54,14 +54,16 @@ def test_what_others_write_meanwhile_stays(any_influx: RunningServer, server: Se
         for time in lot:
             any_influx.write(f"live v=1 {time}", database)
 
+    def create() -> None:
+        made = server.create_with_shards(new_name("new"), [DAILY])
+        for group in GROUPS:
+            made.open("autogen", {group: b"m"})
+
     written = 0
     for _ in range(8):
         lots = [[next(times) for _ in range(8)] for _ in range(3)]
         written += sum(map(len, lots))
-        creation = partial(
-            server.create_with_shards, new_name("new"), [DAILY], {"autogen": dict.fromkeys(GROUPS, b"m")}
-        )
-        at_once([*(partial(write, lot) for lot in lots), creation])
+        at_once([*(partial(write, lot) for lot in lots), create])
     (row,) = server.select(database, "autogen", "SELECT count(v) FROM live")
     assert row["count"] == written
 

@@ -28,7 +28,7 @@ from influxdb_backup.archive.documents import (
     to_bytes,
 )
 from influxdb_backup.archive.fetching import FetchedParts
-from influxdb_backup.archive.parts import read_part, read_part_salvaged
+from influxdb_backup.archive.parts import part_path, read_part, read_part_salvaged
 from influxdb_backup.archive.readme_text import readme_text
 from influxdb_backup.archive.salvage import LostRows
 from influxdb_backup.archive.store import MANIFEST_BYTES, Store, is_damage
@@ -393,6 +393,26 @@ class Repository:
     ) -> Iterator[pa.RecordBatch]:
         """See ``parts.read_part``: proved bytes, bounded batches, filtered by half-open time and tag equality."""
         return read_part(self.store, part, window=window, tags=tags, large=large, fetched=fetched)
+
+    def refuse_missing(self, parts: Sequence[Part]) -> None:
+        """
+        Raises IntegrityError for a part that is not there, or has another size, by listing the folders they are in.
+
+        Says nothing where the store does not list them: whoever reads a part is told of the same, and of its digest.
+        """
+        folders = sorted({part_path(part).rpartition("/")[0] + "/" for part in parts})
+        try:
+            sizes = {key: size for listing in at_once(self.store.list, folders) for key, size in listing}
+        except StoreError as error:
+            logger.info("The parts are not looked at before they are read: %s", error)
+            return
+        for part in parts:
+            size = sizes.get(part.path)
+            if size is None:
+                self.prove_place()  # in a folder that was unmounted everything is missing
+                raise IntegrityError(f"{self.url} no longer holds {part.path}.", kind="missing")
+            if size != part.size:
+                raise IntegrityError(f"{part.path} has {size} bytes instead of {part.size}.", kind="size")
 
     def fetch(self, parts: Sequence[Part]) -> FetchedParts:
         """Fetches parts that will be read in this order, several at once, while the context lasts."""

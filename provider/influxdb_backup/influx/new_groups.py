@@ -11,17 +11,14 @@ what was proved when the other drops its own (2.9.1: 6 of 20 pairs). A write mak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from influxdb_backup.errors import ServerError, ServerUnavailableError, TargetError
 from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.influx.writer import Send, Verdict, judge
 from influxdb_backup.messages import quoted
 from influxdb_backup.model import Window, printable
-from influxdb_backup.windows import format_window
-
-Groups = Mapping[str, Mapping[Window, bytes | None]]
-"""by policy the groups, each with one of its series as line protocol spells it; None when it can spell none"""
+from influxdb_backup.windows import format_window, intersect
 
 _DROPPED = "partial write"
 
@@ -44,15 +41,24 @@ def open_groups(send: Send, lines: Sequence[bytes], name: str) -> None:
             raise _refused(f"{name} makes no shard groups: {quoted(answer.reason, 300)}")
 
 
-def numbers_of(wanted: Groups, found: Mapping[str, Sequence[ShardInfo]], name: str) -> Mapping[tuple[str, Window], int]:
-    """The shard of each wanted group. Raises TargetError (``shards-refused``) unless these are all that were made."""
-    numbers = {(policy, shard.group): shard.id for policy, shards in found.items() for shard in shards}
-    pairs = {(policy, group) for policy, groups in wanted.items() for group in groups}
-    for policy, group in sorted(pairs ^ numbers.keys(), key=lambda pair: (pair[0], pair[1].start)):
-        what = "did not make" if (policy, group) in pairs else "has also made"
-        raise _refused(f"{name} {what} the shard group {format_window(group)} of {printable(policy)}")
-    if len(numbers) < sum(map(len, found.values())):
-        raise _refused(f"{name} has made several shards for one group")
+def numbers_of(
+    groups: Iterable[Window], found: Sequence[ShardInfo], name: str, retention_policy: str
+) -> Mapping[Window, int]:
+    """
+    The shard of each group, of those ``found`` in the policy by now.
+
+    Raises TargetError (``shards-refused``) when a group was not made, or the policy has others at the same times.
+    """
+    numbers: dict[Window, int] = {}
+    for group in groups:
+        shards = [shard for shard in found if intersect(shard.group, group)]
+        if [shard.group for shard in shards] != [group]:
+            has = ", ".join(f"shard {shard.id} of {format_window(shard.group)}" for shard in shards) or "none"
+            raise _refused(
+                f"{name} did not make the shard group {format_window(group)} of {printable(retention_policy)} with one "
+                f"shard: it has {has}"
+            )
+        numbers[group] = shards[0].id
     return numbers
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from influxdb_backup.influx.new_groups import Groups, lines_of, numbers_of, open_groups
+from influxdb_backup.influx.new_groups import lines_of, numbers_of, open_groups
 from influxdb_backup.influx.shard_digests import held_digests
 from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.influx.shard_sending import archive_chunks
@@ -23,14 +23,23 @@ _DROPPED = b"influxdb_backup,time=x v=1"
 
 
 class NewShards1:
-    """See ``protocol.NewShards``."""
+    """See ``protocol.NewShards``; ``sender`` gives what writes into a policy of the database that was just created."""
 
-    def __init__(self, door: SnapshotDoor, database: str, numbers: Mapping[tuple[str, Window], int]) -> None:
+    def __init__(self, door: SnapshotDoor, database: str, sender: Callable[[str], Send], name: str) -> None:
         self._door = door
-        self._numbers = numbers
+        self._sender = sender
+        self._name = name
+        self._numbers: dict[tuple[str, Window], int] = {}
         self.database = database
         self.created: tuple[str, ...] = (database,)
         self.scratch_id = database
+
+    def open(self, retention_policy: str, groups: Mapping[Window, bytes | None]) -> None:
+        """See ``protocol.NewShards.open``. Raises ConfigError too, when the backup port is not the server's own."""
+        open_groups(self._sender(retention_policy), lines_of(groups, lambda _: _DROPPED), self._name)
+        found = self._door.new_shards(self.database).get(retention_policy, ())
+        for group, number in numbers_of(groups, found, self._name, retention_policy).items():
+            self._numbers[retention_policy, group] = number
 
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
         """See ``protocol.NewShards.send``. The connection's end says only that the server is done."""
@@ -45,16 +54,3 @@ class NewShards1:
 
     def publish(self) -> None:
         """Nothing: the database has its own name from the beginning."""
-
-
-def with_groups(
-    door: SnapshotDoor, database: str, groups: Groups, sender: Callable[[str], Send], name: str
-) -> NewShards1:
-    """
-    The groups of a database that was just created; ``sender`` gives what writes into a policy.
-
-    Raises TargetError (``shards-refused``) when the server makes others, ConfigError when the port is not its own.
-    """
-    for policy, windows in groups.items():
-        open_groups(sender(policy), lines_of(windows, lambda _: _DROPPED), name)
-    return NewShards1(door, database, numbers_of(groups, door.new_shards(database), name))

@@ -16,7 +16,7 @@ from influxdb_backup.influx.buckets2 import Buckets
 from influxdb_backup.influx.control2 import AUTOGEN, Bucket, spelled
 from influxdb_backup.influx.http import Http, status_error
 from influxdb_backup.influx.metadata2 import metadata_shards
-from influxdb_backup.influx.new_groups import Groups, lines_of, numbers_of, open_groups
+from influxdb_backup.influx.new_groups import lines_of, numbers_of, open_groups
 from influxdb_backup.influx.shard_digests import held_digests
 from influxdb_backup.influx.shard_door import ShardInfo
 from influxdb_backup.influx.shard_sending import archive_chunks, archive_size
@@ -39,7 +39,7 @@ class Naming:
 
 
 class NewShards2:
-    """See ``protocol.NewShards``."""
+    """See ``protocol.NewShards``; ``made`` are its buckets by policy."""
 
     def __init__(
         self,
@@ -47,18 +47,29 @@ class NewShards2:
         door: BackupApiDoor,
         buckets: Buckets,
         naming: Naming,
-        ids: Mapping[str, str],
-        numbers: Mapping[tuple[str, Window], int],
+        made: Mapping[str, Bucket],
+        created: tuple[str, ...],
+        sender: Callable[[Bucket], Send],
     ) -> None:
         self._http = http
         self._door = door
         self._buckets = buckets
         self._naming = naming
-        self._ids = tuple(ids.values())
-        self._numbers = numbers
+        self._made = made
+        self._sender = sender
+        self._ids = tuple(bucket.id for bucket in made.values())
+        self._numbers: dict[tuple[str, Window], int] = {}
         self.database = naming.until_published
-        self.created = tuple(f"{name}#{bucket}" for name, bucket in ids.items())
+        self.created = created
         self.scratch_id = ",".join(self._ids)
+
+    def open(self, retention_policy: str, groups: Mapping[Window, bytes | None]) -> None:
+        """See ``protocol.NewShards.open``. Raises AccessError too, without an operator token."""
+        bucket = self._made[retention_policy]
+        open_groups(self._sender(bucket), lines_of(groups, _dropped), self._http.name)
+        found = metadata_shards(self._http).get(bucket.id, ())
+        for group, number in numbers_of(groups, found, self._http.name, retention_policy).items():
+            self._numbers[retention_policy, group] = number
 
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
         """See ``protocol.NewShards.send``."""
@@ -91,28 +102,17 @@ def create(
     buckets: Buckets,
     naming: Naming,
     policies: Sequence[RetentionPolicy],
-    groups: Groups,
     sender: Callable[[Bucket], Send],
 ) -> NewShards2:
     """
-    Creates a bucket for each policy with a shard in each group; all of them or none.
+    Creates a bucket for each policy, all of them or none; ``sender`` gives what writes into one.
 
-    Raises AccessError without an operator token, TargetError when a name is taken, and of the kind ``shards-refused``
-    when the server makes other groups.
+    Raises AccessError without an operator token, TargetError when a name is taken.
     """
     created = buckets.create(naming.until_published, policies, naming.description)
-    made = dict(zip((p.name for p in policies), created, strict=True))
-    ids = {policy: bucket.id for policy, bucket in made.items()}
-    try:
-        for policy, windows in groups.items():
-            open_groups(sender(made[policy]), lines_of(windows, _dropped), http.name)
-        listed = metadata_shards(http)
-        numbers = numbers_of(groups, {policy: listed.get(bucket, ()) for policy, bucket in ids.items()}, http.name)
-    except BaseException:
-        buckets.drop(naming.until_published, list(ids.values()))
-        raise
-    named = {spelled(naming.database, policy): ids[policy.name] for policy in policies}
-    return NewShards2(http, door, buckets, naming, named, numbers)
+    made = {policy.name: bucket for policy, bucket in zip(policies, created, strict=True)}
+    names = tuple(f"{spelled(naming.database, policy)}#{made[policy.name].id}" for policy in policies)
+    return NewShards2(http, door, buckets, naming, made, names, sender)
 
 
 def _dropped(series: bytes | None) -> bytes:

@@ -225,7 +225,11 @@ class ShardCopy(Protocol):
 
 
 class NewShards(Protocol):
-    """A new database whose shards take whole files; nothing tells whether they arrived but a count."""
+    """
+    A new database whose shards take whole files; nothing tells whether they arrived but a count.
+
+    Thread-safe, but for ``open``, which is for one thread at a time.
+    """
 
     @property
     def database(self) -> str:
@@ -239,8 +243,16 @@ class NewShards(Protocol):
     def scratch_id(self) -> str:
         """What ``Server.drop_scratch`` drops it by."""
 
+    def open(self, retention_policy: str, groups: Mapping[Window, bytes | None]) -> None:
+        """
+        Has the server make these shard groups, each with its shard, whose files the backup door takes.
+
+        Each comes with one of its series as line protocol spells it (None: it can spell none). Raises TargetError
+        (``shards-refused``) when the server makes others, and the errors of a request.
+        """
+
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
-        """Sends the files of one group. Sending them again is safe. Raises the errors of a request."""
+        """Sends the files of one group that was opened. Sending them again is safe. Raises the errors of a request."""
 
     def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
         """SHA-256 of each file that the group's shard has on the server now. Raises as ``Server.copy_shard``."""
@@ -344,21 +356,19 @@ class Server(Protocol):
         self,
         database: str,
         policies: Sequence[RetentionPolicy],
-        groups: Mapping[str, Mapping[Window, bytes | None]],
         *,
         until_published: str | None = None,
         mark: Mark | None = None,
     ) -> NewShards:
         """
-        Creates a database that does not exist, with a shard in each of these groups, whose files the backup door takes.
+        Creates a database that does not exist, for shards whose files the backup door takes; it has no group yet.
 
-        Each group comes with one of its series as line protocol spells it (None: it can spell none). The ``mark`` is a
-        restore's where it has another name until it is published, else a drill's, and then it is a scratch.
+        The ``mark`` is a restore's where it has another name until it is published, else a drill's, and then it is a
+        scratch.
 
         It has the name ``until_published`` before it is published, where that is given and the server can rename a
         database (2.x), so that nobody else uses it before it is whole. Durations of shards must be given. Raises
-        TargetError when a name is taken or cannot be, and of the kind ``shards-refused`` when the server created
-        nothing.
+        TargetError when a name is taken or cannot be.
         """
 
     def select(self, database: str, retention_policy: str | None, query: str) -> list[dict[str, object]]:

@@ -18,7 +18,6 @@ from influxdb_backup.errors import (
     TargetError,
     UsageError,
 )
-from influxdb_backup.influx import new_shards1
 from influxdb_backup.influx.dialect import dialect_1x
 from influxdb_backup.influx.http import Http
 from influxdb_backup.influx.influxql import quote_ident
@@ -32,7 +31,7 @@ from influxdb_backup.influx.marks import (
     policies_mark,
     restoring_policy,
 )
-from influxdb_backup.influx.new_groups import Groups
+from influxdb_backup.influx.new_shards1 import NewShards1
 from influxdb_backup.influx.pieces import explained_boundaries, listed_groups, listed_shards, named, overlaps
 from influxdb_backup.influx.protocol import (
     Dialect,
@@ -257,12 +256,11 @@ class Server1:
         self,
         database: str,
         policies: Sequence[RetentionPolicy],
-        groups: Groups,
         *,
         until_published: str | None = None,
         mark: Mark | None = None,
     ) -> NewShards:
-        """Creates the database by queries, and its shards by writes; see ``protocol.Server.create_with_shards``."""
+        """Creates the database by queries; see ``protocol.Server.create_with_shards``."""
         if database in self.databases():
             raise TargetError(
                 f"{self.name}: the database {printable(database)} exists already.",
@@ -274,10 +272,10 @@ class Server1:
                 self._create_marked(database, policies, mark)
             else:
                 self.create_database(database, policies)
-            return new_shards1.with_groups(self._door, database, groups, partial(self._sender, database), self.name)
         except BaseException as error:
             self._drop_empty(database, error)
             raise
+        return NewShards1(self._door, database, partial(self._sender, database), self.name)
 
     def _drop_empty(self, database: str, error: BaseException) -> None:
         """Drops a new database unless somebody has written into it; an ``error`` of ours says what may be left."""

@@ -25,7 +25,6 @@ from influxdb_backup.influx.influxql import between, quote_ident, source
 from influxdb_backup.influx.line_protocol import unrepresentable
 from influxdb_backup.influx.marks import Mark, MarkedDatabase, Purpose, describe
 from influxdb_backup.influx.metadata2 import metadata_groups, metadata_shards
-from influxdb_backup.influx.new_groups import Groups
 from influxdb_backup.influx.new_shards2 import Naming
 from influxdb_backup.influx.organization2 import own_organization
 from influxdb_backup.influx.pieces import explained_boundaries, named, overlaps
@@ -274,12 +273,11 @@ class Server2:
         self,
         database: str,
         policies: Sequence[RetentionPolicy],
-        groups: Groups,
         *,
         until_published: str | None = None,
         mark: Mark | None = None,
     ) -> NewShards:
-        """Creates the buckets, and their shards by writes; see ``protocol.Server.create_with_shards``."""
+        """Creates the buckets; see ``protocol.Server.create_with_shards``."""
         naming = Naming(database, self.name_until_published(database, until_published))
         self.check_names(database, policies)
         purpose: Purpose = "restore" if until_published else "drill"
@@ -292,7 +290,7 @@ class Server2:
                 hint="Choose another target database, or delete the mapping (influx v1 dbrp delete).",
             )
         naming = replace(naming, description=describe(purpose, mark) if mark else None)
-        made = new_shards2.create(self._http, self._door, self._buckets, naming, policies, groups, self._sender)
+        made = new_shards2.create(self._http, self._door, self._buckets, naming, policies, self._sender)
         if until_published and mark is not None:
             self._give_way(made, mark.owner)
         found = {policy.name: policy.shard_duration for policy in self.retention_policies(made.database)}

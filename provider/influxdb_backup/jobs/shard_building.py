@@ -1,16 +1,14 @@
-"""The points of a restore as the files of the target's shard groups, built on this machine before anything is sent."""
+"""The points of a restore as the files of the target's shard groups, built on this machine lot by lot."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from influxdb_backup.influx.shard_digests import digests_of
 from influxdb_backup.jobs.ahead import ahead
 from influxdb_backup.jobs.restore_request import Unit
 from influxdb_backup.jobs.restore_run import Totals
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST_GROUPS = 10_000
 """shard groups of one restore; more are slower to create than to fill by line protocol"""
+MOST_BUILT = 3
+"""shard groups whose files are on this machine at a time: one being built, two being sent"""
 _BUFFER_BYTES = 112 << 20
 _LEAST_BUFFER = 4 << 20
 
@@ -37,7 +37,6 @@ class BuiltGroup:
     window: Window
     sendings: tuple[tuple[Path, ...], ...]
     """all files: those to send first, and those to send when the server has these"""
-    digests: frozenset[str]
     totals: Totals
     keys: int
     """fields of series, counted in each file"""
@@ -79,6 +78,55 @@ def _spanned(unit: Unit, duration: int) -> Iterator[Window]:
 
 
 @dataclass
+class Lot:
+    """
+    One shard group, or up to ``MOST_BUILT`` that follow each other and share units, read once for all of them.
+
+    ``units`` are those that can reach into it, in the order in which they are read.
+    """
+
+    policy: str
+    windows: list[Window]
+    units: list[Unit] = field(default_factory=list)
+
+    @property
+    def times(self) -> Window:
+        """From its first group's beginning to its last group's end."""
+        return Window(start=self.windows[0].start, end=self.windows[-1].end)
+
+    @property
+    def bytes(self) -> int:
+        """Of the parts as stored that can reach into it."""
+        return sum(unit.part.size for unit in self.units)
+
+
+def lots_of(units: Sequence[Unit], policies: Mapping[Table, str], durations: Mapping[str, int]) -> list[Lot]:
+    """
+    The lots in which the groups of these units are built, in that order. Arguments and errors as ``needed_groups``.
+
+    A part mostly reaches into one group, as it was read from one. One that reaches into more groups than a lot has is
+    read once for each of its lots.
+    """
+    spans = {unit.key: list(_spanned(unit, durations[policies[unit.table]])) for unit in units}
+    reaching = {(policies[unit.table], before) for unit in units for before in spans[unit.key][:-1]}
+    lots: list[Lot] = []
+    of_group: dict[Group, Lot] = {}
+    before: Group | None = None
+    for policy, window in needed_groups(units, policies, durations):
+        goes_on = before is not None and before in reaching and before[0] == policy and before[1].end == window.start
+        if not goes_on or len(lots[-1].windows) == MOST_BUILT:
+            lots.append(Lot(policy, []))
+        lots[-1].windows.append(window)
+        of_group[policy, window] = lots[-1]
+        before = policy, window
+    for unit in sorted(units, key=lambda unit: unit.table.measurement):
+        policy = policies[unit.table]
+        for lot in {id(lot): lot for window in spans[unit.key] if (lot := of_group[policy, window])}.values():
+            lot.units.append(unit)
+    return lots
+
+
+@dataclass
 class _Open:
     """A group that more units may add to."""
 
@@ -88,90 +136,72 @@ class _Open:
 
 class GroupBuilder:
     """
-    Builds the groups of a restore one after the other; a group is finished with the last unit that can reach it.
+    Builds the groups of a restore lot by lot, below ``folder``.
 
-    ``batches`` gives the points of a unit. ``generation`` is the target's.
+    ``durations`` are the shard durations (ns) of the target's policies, ``batches`` gives the points of a unit,
+    ``generation`` is the target's.
     """
 
     def __init__(
         self,
-        units: Sequence[Unit],
-        policies: Mapping[Table, str],
         durations: Mapping[str, int],
         *,
         batches: Callable[[Unit], Iterator[pa.RecordBatch]],
         generation: int,
         folder: Path,
     ) -> None:
-        self._policies = policies
         self._durations = durations
         self._batches = batches
         self._generation = generation
         self._folder = folder
-        spans = [(unit, tuple(_spanned(unit, durations[policies[unit.table]]))) for unit in units]
-        self._spans = sorted(
-            ((unit, spanned) for unit, spanned in spans if spanned),
-            key=lambda item: (policies[item[0].table], item[1][0].start, item[0].table.measurement),
-        )
-        self._waiting = Counter((policies[unit.table], window) for unit, spanned in self._spans for window in spanned)
-        self._most_open = max((len(spanned) for _, spanned in self._spans), default=1)
-        self._open: dict[Group, _Open] = {}
         self._made = 0
 
-    @property
-    def units(self) -> tuple[Unit, ...]:
-        """The units in the order in which they are read."""
-        return tuple(unit for unit, _ in self._spans)
-
-    def groups(self, on_unit: Callable[[Unit], None]) -> Iterator[BuiltGroup]:
+    def build(self, lot: Lot) -> Iterator[BuiltGroup]:
         """
-        Each group that has points, once its files are whole.
+        Each group of the lot that has points, once its files are whole.
 
         Raises UnrepresentableError for what a shard cannot hold, IntegrityError for damaged parts, OSError.
         """
-        for unit, spanned in self._spans:
-            policy = self._policies[unit.table]
-            table = Table(retention_policy=policy, measurement=unit.table.measurement)
-            for batch in ahead(self._batches(unit)):
-                for window, rows in _split(batch, self._durations[policy]):
-                    group = self._group((policy, window))
-                    group.builder.add(table.measurement, rows)
-                    group.totals.count(table, rows)
-            on_unit(unit)
-            for window in spanned:
-                self._waiting[policy, window] -= 1
-                if not self._waiting[policy, window]:
-                    yield from self._finished((policy, window))
-
-    def _group(self, key: Group) -> _Open:
-        from influxdb_backup.influx.shard_files import ShardFileBuilder
-
-        if key not in self._open:
-            folder = self._folder / str(self._made)
-            folder.mkdir()
-            self._made += 1
-            room = max(_LEAST_BUFFER, _BUFFER_BYTES // self._most_open)
-            builder = ShardFileBuilder(folder, key[1], generation=self._generation, buffer_bytes=room)
-            self._open[key] = _Open(builder)
-        return self._open[key]
-
-    def _finished(self, key: Group) -> Iterator[BuiltGroup]:
-        group = self._open.pop(key, None)
-        if group is not None:
-            files = group.builder.finish()
-            if files:
+        groups: dict[Window, _Open] = {}
+        for unit in lot.units:
+            table = Table(retention_policy=lot.policy, measurement=unit.table.measurement)
+            for batch in ahead(self._batches(_within(unit, lot.times))):
+                for window, rows in _split(batch, self._durations[lot.policy]):
+                    if window not in groups:
+                        groups[window] = self._opened(window, len(lot.windows))
+                    groups[window].builder.add(table.measurement, rows)
+                    groups[window].totals.count(table, rows)
+        for window in lot.windows:
+            group = groups.pop(window, None)
+            files = group.builder.finish() if group else ()
+            if group and files:
                 leading = group.builder.leading
                 parts = [file for file in files if file in leading], [file for file in files if file not in leading]
-                sendings = tuple(tuple(part) for part in parts if part)
                 yield BuiltGroup(
-                    policy=key[0],
-                    window=key[1],
-                    sendings=sendings,
-                    digests=digests_of(files),
+                    policy=lot.policy,
+                    window=window,
+                    sendings=tuple(tuple(part) for part in parts if part),
                     totals=group.totals,
                     keys=group.builder.keys,
                     series=group.builder.series,
                 )
+
+    def _opened(self, window: Window, beside: int) -> _Open:
+        from influxdb_backup.influx.shard_files import ShardFileBuilder
+
+        folder = self._folder / str(self._made)
+        folder.mkdir()
+        self._made += 1
+        room = max(_LEAST_BUFFER, _BUFFER_BYTES // beside)
+        return _Open(ShardFileBuilder(folder, window, generation=self._generation, buffer_bytes=room))
+
+
+def _within(unit: Unit, times: Window) -> Unit:
+    """What of the unit is in these times."""
+    if times.start <= unit.part.min_time and unit.part.max_time < times.end:
+        return unit
+    common = Window(start=max(unit.window.start, times.start), end=min(unit.window.end, times.end))
+    return replace(unit, window=common, whole=False)
 
 
 def _split(batch: pa.RecordBatch, duration: int) -> Iterator[tuple[Window, pa.RecordBatch]]:

@@ -9,6 +9,7 @@ type, and count all rows of each table by a field that all rows have, or by ever
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from influxdb_backup.errors import ServerError, SourceError, TargetError
@@ -17,6 +18,7 @@ from influxdb_backup.jobs.compare import refuse_other_content
 from influxdb_backup.jobs.read_back import Expected, ReadBack
 from influxdb_backup.jobs.restore_run import RestoreRun
 from influxdb_backup.jobs.shard_building import BuiltGroup
+from influxdb_backup.jobs.shard_pipeline import SENDERS, SentGroup
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import MAX_END, MIN_TIME, TableSchema, Window, printable
 from influxdb_backup.windows import format_window, intersect
@@ -30,16 +32,18 @@ KEYS_PER_SECOND = 100_000
 """fields of series that a server begins to count in a second, or takes into its index, about (1.6.7: 90,000 each)"""
 
 
-def prove(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...], seconds_sent: float) -> None:
+def prove(run: RestoreRun, made: NewShards, sent: Sequence[SentGroup]) -> None:
     """Raises TargetError (``read-back-differs``) and the errors of a request when something did not arrive."""
-    counting = sum(group.totals.values for group in built) / COUNTED_PER_SECOND
-    keys = sum(group.keys for group in built) / KEYS_PER_SECOND
+    seconds_sent = sum(group.seconds for group in sent) / SENDERS
+    counting = sum(group.built.totals.values for group in sent) / COUNTED_PER_SECOND
+    keys = sum(group.built.keys for group in sent) / KEYS_PER_SECOND
     by_files = seconds_sent - keys < counting + keys
-    for group in built:
+    for one in sent:
+        group = one.built
         window = intersect(group.window, run.reads.window)
         if window is None:
             continue
-        answers = _arrived(run, made, group, window, by_files=by_files)
+        answers = _arrived(run, made, one, window, by_files=by_files)
         if answers:
             continue
         ReadBack(
@@ -53,14 +57,15 @@ def prove(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...], secon
         ).prove()
 
 
-def _arrived(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window, *, by_files: bool) -> bool:
+def _arrived(run: RestoreRun, made: NewShards, sent: SentGroup, window: Window, *, by_files: bool) -> bool:
     """
     Whether the server answers from the files that were sent; False leaves that to a full count.
 
     Raises TargetError (``read-back-differs``) when it has other files, and other values in them.
     """
+    group = sent.built
     with ThreadPoolExecutor(1, thread_name_prefix="files") as pool:
-        files = pool.submit(_has_the_files, made, group)
+        files = pool.submit(_has_the_files, made, sent)
         answers = by_files and _has_the_fields(run, made, group, window) and _answers(run, made, group, window)
         has_files = files.result()
     if not has_files:
@@ -75,13 +80,14 @@ def _arrived(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window
     return answers and has_files
 
 
-def _has_the_files(made: NewShards, group: BuiltGroup) -> bool:
+def _has_the_files(made: NewShards, sent: SentGroup) -> bool:
+    group = sent.built
     try:
         held = made.digests(group.policy, group.window)
     except ServerError as error:
         logger.info("The values of a shard of %s are compared: %s", printable(group.policy), error)
         return False
-    return held == group.digests
+    return held == sent.digests
 
 
 def _has_the_fields(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window) -> bool:
@@ -116,7 +122,7 @@ def _answers(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window
     return True
 
 
-def others_points(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...]) -> str | None:
+def others_points(run: RestoreRun, made: NewShards, built: Sequence[BuiltGroup]) -> str | None:
     """What the new database has more than was sent, in a few words; None when nobody else has written into it."""
     server, wanted = run.target.server, {(group.policy, group.window): group.totals.expected for group in built}
     for policy in server.retention_policies(made.database):

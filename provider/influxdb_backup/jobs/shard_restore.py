@@ -5,16 +5,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from heapq import nlargest
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
+from typing import NoReturn
 
-import pyarrow as pa
-
-from influxdb_backup.archive.fetching import FetchedParts
 from influxdb_backup.errors import (
     InfluxdbBackupError,
     NotVisibleError,
@@ -24,28 +19,22 @@ from influxdb_backup.errors import (
 )
 from influxdb_backup.fast import why_not_fast
 from influxdb_backup.influx.protocol import Mark, NewShards
-from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.jobs.restore_progress import mark_target
-from influxdb_backup.jobs.restore_request import Unit
-from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals, batches
-from influxdb_backup.jobs.shard_building import BuiltGroup, GroupBuilder, needed_groups
+from influxdb_backup.jobs.restore_run import Outcome, RestoreRun, Scratch, Totals
+from influxdb_backup.jobs.shard_building import MOST_BUILT, Lot, lots_of
+from influxdb_backup.jobs.shard_pipeline import STOP_SECONDS, ShardPipeline, StageError
 from influxdb_backup.jobs.shard_proof import others_points, prove
 from influxdb_backup.messages import logger_of
-from influxdb_backup.model import RetentionPolicy, Window, printable
+from influxdb_backup.model import RetentionPolicy, printable
 from influxdb_backup.shard_groups import shard_duration
 from influxdb_backup.temporary import temporary_folder
-from influxdb_backup.windows import format_window
 
 logger = logger_of(__name__)
 
 _ROOM = 2
 """free bytes for each byte of parts: shard files are a little larger than Parquet"""
-_SENDERS = 2
-_TELL_SECONDS = 1.0
-_STOP_SECONDS = 1.0
-"""for what is being sent, when the job is stopped: Airflow kills a task five seconds after it told it"""
 _LAST_SECONDS = 60.0
-"""the same, when another group failed: a database is not dropped well while the server takes files in"""
+"""for what is being sent, when another group failed: a database is not dropped well while the server takes files in"""
 
 WRITER = "shard-writer"
 """kind of errors that line protocol does not have"""
@@ -66,29 +55,31 @@ def why_not_shards(run: RestoreRun) -> str | None:
     if reason:
         return reason
     try:
-        needed_groups(run.reads.units, target.policies, _durations(run))
+        lots = _lots(run)
     except OverflowError as error:
         return str(error)
     free = shutil.disk_usage(tempfile.gettempdir()).free
-    if free < _ROOM * run.reads.bytes:
-        folder, has = tempfile.gettempdir(), f"{free // 10**6} MB free"
-        return f"{folder} has {has}, less than the shard files need (TMPDIR names another folder)"
+    needed = _ROOM * sum(nlargest(MOST_BUILT, (lot.bytes for lot in lots)))
+    if free < needed:
+        has = f"{free // 10**6} MB free of the {needed // 10**6} that the files of {MOST_BUILT} shards may need"
+        return f"{tempfile.gettempdir()} has {has} (TMPDIR names another folder)"
     return None
 
 
 def restore_by_shards(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | None) -> Outcome | None:
     """
-    Builds all files, then creates the database and sends them, and proves by counts that every group arrived.
+    Builds and sends the files of a few shard groups at a time, and proves by counts that every group arrived.
 
-    None when that did not work and the database is gone again, so that line protocol can take over; with
-    ``writer: shard`` that is a TargetError of the kind ``shard-writer``, or the server's own error when it may pass.
-    Raises IntegrityError for damaged parts, AccessError and the store's errors.
+    The database is created once the first group is built, and dropped when anything fails after that. None when the
+    shards did not work and it is gone again, so that line protocol can take over; with ``writer: shard`` that is a
+    TargetError of the kind ``shard-writer``, or the server's own error when it may pass. Raises IntegrityError for
+    damaged parts, AccessError and the store's errors.
     """
     reason = why_not_shards(run)
     if reason is None:
         try:
             return _restored(run, claim, scratch)
-        except (UnrepresentableError, _FailedError) as error:
+        except _FailedError as error:
             cause = error.__cause__
             if run.request.writer == "shard" and isinstance(cause, InfluxdbBackupError) and cause.retryable:
                 raise cause from None  # nothing is left, and the same call again may do it
@@ -115,47 +106,89 @@ def refuse_other_writer(run: RestoreRun, reason: str) -> None:
 
 
 class _FailedError(Exception):
-    """Nothing was written, or it did not arrive and the database was dropped."""
+    """Nothing is left of the shards, and line protocol may do what they could not."""
 
 
 def _restored(run: RestoreRun, claim: Callable[[], None], scratch: Scratch | None) -> Outcome:
-    with temporary_folder("restore") as folder:
-        built = _built(run, Path(folder))
+    run.repository.refuse_missing([unit.part for unit in run.reads.units])
+    with (
+        temporary_folder("restore") as folder,
+        ShardPipeline(run, _lots(run), _durations(run), Path(folder)) as pipeline,
+    ):
+        try:
+            if not pipeline.wait_for_first():
+                raise _FailedError("there are no points")
+        except StageError as failure:
+            raise _reason_for_lines(failure) or _cause(failure) from failure.__cause__
         checked = time.monotonic()
-        if not built:
-            raise _FailedError("there are no points")
         claim()
         if scratch is not None:
             scratch.announce()
-        made = _created(
-            run, built, None if scratch else run.unpublished, scratch.mark() if scratch else Mark(run.owner)
-        )
+        made = _created(run, None if scratch else run.unpublished, scratch.mark() if scratch else Mark(run.owner))
         try:
             if scratch is not None:
                 scratch.created(made.scratch_id)
             elif made.database == run.target.database:
                 mark_target(run)
-            sending = time.monotonic()
-            _send(run, made, built)
+            pipeline.send(made)
             written = time.monotonic()
-            prove(run, made, built, written - sending)
-        except (ServerError, TargetError) as error:
-            if made.database == run.target.database and scratch is None:
-                _refuse_others(run, made, built, error)
-            logger.warning("Shards sent to %s did not arrive, so it is dropped: %s", run.target.server.name, error)
-            _drop(run, made)
-            raise _FailedError(f"the shards that were sent did not arrive: {error.message}") from error
-        except BaseException:
-            if made.database != run.target.database:
-                _drop(run, made)
-            raise
+            prove(run, made, pipeline.sent)
+        except BaseException as error:  # noqa: BLE001 - raised when nothing is left
+            pipeline.stop(_LAST_SECONDS if isinstance(error, StageError) else STOP_SECONDS)
+            _undo(run, made, pipeline, scratch, error)
         _publish(run, made)
     totals = Totals()
-    for group in built:
+    for group in pipeline.begun:
         totals.rows += group.totals.rows
         totals.values += group.totals.values
         totals.expected.absorb(group.totals.expected)
     return Outcome(totals, made.created, checked, written)
+
+
+def _undo(
+    run: RestoreRun, made: NewShards, pipeline: ShardPipeline, scratch: Scratch | None, error: BaseException
+) -> NoReturn:
+    """
+    Drops the database and raises what ended the restore, as _FailedError where line protocol may do better.
+
+    A scratch is dropped by its drill. On 1.x, where the database has its name from the beginning, an interrupted
+    restore leaves it: the same id goes on there. And it is left when somebody else has written into it.
+    """
+    is_public = made.database == run.target.database and scratch is None
+    reason = _reason_for_lines(error)
+    if reason is not None:
+        if is_public:
+            _refuse_others(run, made, pipeline, _cause(error))
+        logger.warning("The new database on %s is dropped: %s", run.target.server.name, reason)
+        _drop(run, made)
+        raise reason from _cause(error)
+    cause = _cause(error)
+    if isinstance(cause, InfluxdbBackupError) and scratch is None:
+        _drop_after(run, made, pipeline, cause)
+    elif made.database != run.target.database:
+        _drop(run, made)
+    raise cause
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.__cause__ or error if isinstance(error, StageError) else error
+
+
+def _reason_for_lines(error: BaseException) -> _FailedError | None:
+    """Why line protocol is to take over; None when it could do no better."""
+    cause = _cause(error)
+    stage = error.stage if isinstance(error, StageError) else "send"
+    if stage == "build":
+        if isinstance(cause, UnrepresentableError):
+            return _FailedError(cause.message)
+        if isinstance(cause, OSError):
+            return _FailedError(f"its shard files cannot be kept in {tempfile.gettempdir()} ({cause.strerror})")
+    elif stage == "open":
+        if isinstance(cause, TargetError) and cause.kind == "shards-refused":
+            return _FailedError(cause.message)
+    elif isinstance(cause, (ServerError, TargetError)):
+        return _FailedError(f"the shards that were sent did not arrive: {cause.message}")
+    return None
 
 
 def _drop(run: RestoreRun, made: NewShards) -> None:
@@ -167,10 +200,23 @@ def _drop(run: RestoreRun, made: NewShards) -> None:
         raise
 
 
-def _refuse_others(run: RestoreRun, made: NewShards, built: tuple[BuiltGroup, ...], failure: Exception) -> None:
+def _drop_after(run: RestoreRun, made: NewShards, pipeline: ShardPipeline, error: InfluxdbBackupError) -> None:
+    """Drops the database, or names it in the ``error`` that ended the restore when it has to stay."""
+    try:
+        found = made.database == run.target.database and others_points(run, made, pipeline.begun)
+        if not found:
+            run.target.server.drop_scratch(made.database, made.scratch_id)
+            return
+        logger.warning("%s is not dropped, since somebody else has written there: %s", printable(made.database), found)
+    except InfluxdbBackupError as failure:
+        logger.warning("%s could not be dropped: %s", printable(made.database), failure)
+    _say_what_is_left(error, run, made.database)
+
+
+def _refuse_others(run: RestoreRun, made: NewShards, pipeline: ShardPipeline, failure: BaseException) -> None:
     """Raises TargetError when somebody has written into the database, which has its public name from the beginning."""
     try:
-        found = others_points(run, made, built)
+        found = others_points(run, made, pipeline.begun)
     except InfluxdbBackupError as error:
         _say_what_is_left(error, run, made.database)
         raise
@@ -223,98 +269,20 @@ def _durations(run: RestoreRun) -> dict[str, int]:
     return {policy.name: shard_duration(policy.shard_duration, policy.duration) for policy in run.target.create}
 
 
-def _built(run: RestoreRun, folder: Path) -> tuple[BuiltGroup, ...]:
-    done = 0
-
-    def on_unit(unit: object) -> None:
-        nonlocal done
-        done += 1
-        run.progress(Progress("check", done, len(run.reads.units), 0, 0, str(getattr(unit, "table", ""))))
-
-    fetched: FetchedParts | None = None
-
-    def read(unit: Unit) -> Iterator[pa.RecordBatch]:
-        return batches(run, unit, fetched=fetched)
-
-    builder = GroupBuilder(
-        run.reads.units,
-        run.target.policies,
-        _durations(run),
-        batches=read,
-        generation=run.target.server.info.generation,
-        folder=folder,
-    )
-    try:
-        with run.repository.fetch([unit.part for unit in builder.units]) as fetched:
-            return tuple(builder.groups(on_unit))
-    except OSError as error:
-        raise _FailedError(f"its shard files cannot be kept in {folder.parent} ({error.strerror})") from error
+def _lots(run: RestoreRun) -> Sequence[Lot]:
+    """Raises OverflowError."""
+    return lots_of(run.reads.units, run.target.policies, _durations(run))
 
 
-def _created(run: RestoreRun, built: Sequence[BuiltGroup], until_published: str | None, mark: Mark) -> NewShards:
-    groups: dict[str, dict[Window, bytes | None]] = {}
-    for group in built:
-        groups.setdefault(group.policy, {})[group.window] = group.series
+def _created(run: RestoreRun, until_published: str | None, mark: Mark) -> NewShards:
     try:
         return run.target.server.create_with_shards(
-            run.target.database, _policies(run), groups, until_published=until_published, mark=mark
+            run.target.database, _policies(run), until_published=until_published, mark=mark
         )
-    except TargetError as error:
-        if error.kind != "shards-refused":
-            raise
-        raise _FailedError(error.message) from error
     except InfluxdbBackupError as error:
         if until_published and error.retryable:  # the server may have created it before it stopped answering
             _say_what_is_left(error, run, run.target.server.name_until_published(run.target.database, until_published))
         raise
-
-
-def _send(run: RestoreRun, made: NewShards, built: Sequence[BuiltGroup]) -> None:
-    """Sends all groups; progress is told every second, so that whoever stops the job does not wait for the server."""
-    waiting: SimpleQueue[tuple[BuiltGroup, Future[None]]] = SimpleQueue()
-    futures: list[tuple[BuiltGroup, Future[None]]] = [(group, Future()) for group in built]
-    for item in futures:
-        waiting.put(item)
-    threads = [Thread(target=_send_waiting, args=(made, waiting), name="shards", daemon=True) for _ in range(_SENDERS)]
-    for thread in threads:
-        thread.start()
-    rows = 0
-    try:
-        for position, (group, future) in enumerate(futures):
-            while not wait([future], _TELL_SECONDS).done:
-                run.progress(Progress("write", position, len(built), rows, 0, printable(group.policy)))
-            future.result()
-            rows += group.totals.rows
-            run.progress(Progress("write", position + 1, len(built), rows, 0, printable(group.policy)))
-            for file in group.files:
-                with suppress(OSError):  # the folder is removed at the end in any case
-                    file.unlink()
-    except BaseException as error:
-        for _, future in futures:
-            future.cancel()
-        for thread in threads:  # whoever stops the job is not to wait for a server that stands still
-            thread.join(_LAST_SECONDS if isinstance(error, InfluxdbBackupError) else _STOP_SECONDS)
-        raise
-
-
-def _send_waiting(made: NewShards, waiting: SimpleQueue[tuple[BuiltGroup, Future[None]]]) -> None:
-    with suppress(Empty):
-        while True:
-            group, future = waiting.get_nowait()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                _send_group(made, group)
-            except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
-                future.set_exception(error)
-            else:
-                future.set_result(None)
-
-
-def _send_group(made: NewShards, group: BuiltGroup) -> None:
-    logger.debug("The shard of %s is sent in %d parts.", format_window(group.window), len(group.sendings))
-    for files in group.sendings:
-        made.send(group.policy, group.window, files)
 
 
 __all__ = ["WRITER", "Scratch", "restore_by_shards", "why_not_shards"]
