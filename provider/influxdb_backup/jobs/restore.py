@@ -143,8 +143,9 @@ def restore(
     """
     Restores what the request asks for, and proves by counts, and by fingerprints where asked, that it arrived.
 
-    Before the first change every part is read once (digest, names and values that line protocol cannot
-    carry), and the target is checked. Raises BackupNotFoundError (gaps), TargetError, UnrepresentableError,
+    Before the first change the target is checked, and by line protocol every part is read once (digest, names and
+    values that it cannot carry). By shards parts are read while others are sent, into a database that is dropped when
+    one is damaged. Raises BackupNotFoundError (gaps), TargetError, UnrepresentableError,
     IntegrityError, RejectedPointsError and the server's errors. The same call with the same ``restore_id``
     goes on where it was, and writes all again when what it had written is not there any more. With ``scratch``
     the target database is made anew as that says.

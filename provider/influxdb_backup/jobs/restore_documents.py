@@ -122,7 +122,10 @@ class RestoreReport(Value):
     for byte, or their values; all ``values`` by fingerprints
     """
     check_seconds: float
-    """reading every part once, its digest and what line protocol can carry, before the first write"""
+    """
+    before the first write: by line protocol for reading every part once (its digest, and what that can carry), by
+    shards for building the first shard group
+    """
     write_seconds: float
     read_back_seconds: float
     seconds: float
