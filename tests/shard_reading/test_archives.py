@@ -156,6 +156,9 @@ class _Door:
     def refuse_hot(self, database: str, retention_policy: str, shard: ShardInfo) -> None:
         """Nobody writes."""
 
+    def stored_files(self, database: str, retention_policy: str, shard: ShardInfo) -> None:
+        """It does not say."""
+
     def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
         """The next reply."""
         self.asked.append(since)

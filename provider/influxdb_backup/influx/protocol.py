@@ -190,6 +190,14 @@ class ShardReport:
     damages: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Some of a table's values: those of one field in a stretch of time."""
+
+    window: Window
+    field: str
+
+
 class ShardCopy(Protocol):
     """The files of one shard, fetched and proved, as tables."""
 
@@ -205,6 +213,14 @@ class ShardCopy(Protocol):
 
     def holds(self, measurement: str, piece: Window) -> bool:
         """Whether it has a point of the measurement in the piece."""
+
+    def sample(self, measurement: str, piece: Window) -> Sample | None:
+        """
+        A few values of the piece, at random, that the server is to count; None where it is to count them all.
+
+        All, unless there are many of them and the server says that it answers queries from the copy's files and no
+        others.
+        """
 
     def stored(self, schema: TableSchema, piece: Window) -> Mapping[str, int] | None:
         """

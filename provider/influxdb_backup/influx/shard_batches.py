@@ -19,6 +19,7 @@ import pyarrow as pa
 from influxdb_backup.influx.protocol import ReadOptions
 from influxdb_backup.influx.shard_chunks import TableOutline, chunked, outlines
 from influxdb_backup.influx.shard_plan import TablePlan, plan_tables
+from influxdb_backup.influx.shard_sample import BlockExtents
 from influxdb_backup.influx.shard_stretches import groups
 from influxdb_backup.influx.shard_tables import TableReader, refuse
 from influxdb_backup.influx.tsm import points
@@ -114,6 +115,17 @@ class ShardPoints:
             if window is None or (low < window.end and high >= window.start)
         ]
 
+    def extents(self, measurement: str) -> BlockExtents | None:
+        """Of the measurement's blocks, or of those of a part of its series when it has very many; None of none."""
+        name = encode_name(measurement)
+        outline = self._outlines.get(name)
+        if outline is None:
+            return None
+        opened = self._opened(outline.chunks[0])
+        plan = opened.plans[name]
+        fields = tuple(column.name for column, _ in plan.fields)
+        return BlockExtents(*_extents(opened, plan), plan.block_field, fields)
+
     def batches(self, measurement: str, window: Window, options: ReadOptions) -> Iterator[pa.RecordBatch]:
         """The measurement's points in a half-open window: series contiguous, times ascending; none when it has none."""
         name = encode_name(measurement)
@@ -128,15 +140,20 @@ class ShardPoints:
 
 
 def _batches(opened: _Opened, plan: TablePlan, window: Window, scratch: dict[str, U8]) -> Iterator[pa.RecordBatch]:
-    lowest, highest = (
-        _gathered([getattr(index, what) for index in opened.indexes], plan.block_file, plan.block_number)
-        for what in ("block_min", "block_max")
-    )
+    lowest, highest = _extents(opened, plan)
     chosen = np.flatnonzero((lowest < window.end) & (highest >= window.start))
     counts, rooms = _measured(opened.indexes, plan, chosen)
     reader = TableReader(opened.indexes, opened.deleted, plan, lowest, highest, scratch)
     for part, stretch in groups(plan, chosen, counts, rooms, lowest[chosen], window):
         yield from reader.read(chosen[part], counts[part], rooms[part], stretch)
+
+
+def _extents(opened: _Opened, plan: TablePlan) -> tuple[I64, I64]:
+    """First and last times of the plan's blocks."""
+    return (
+        _gathered([index.block_min for index in opened.indexes], plan.block_file, plan.block_number),
+        _gathered([index.block_max for index in opened.indexes], plan.block_file, plan.block_number),
+    )
 
 
 def _measured(indexes: Sequence[TsmIndex], plan: TablePlan, chosen: I64) -> tuple[I64, I64]:

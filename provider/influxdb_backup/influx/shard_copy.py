@@ -6,9 +6,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial, reduce
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from influxdb_backup.errors import IncompleteReadError, ServerUnavailableError
 from influxdb_backup.influx import shard_files
 from influxdb_backup.influx.overlap import OverlappingShards
 from influxdb_backup.influx.pieces import overlaps
-from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy, ShardReport
+from influxdb_backup.influx.protocol import ReadOptions, Sample, Server, ShardCopy, ShardReport
 from influxdb_backup.influx.shard_batches import ShardFile, ShardPoints
 from influxdb_backup.influx.shard_door import (
     HotShardError,
@@ -31,6 +32,7 @@ from influxdb_backup.influx.shard_door import (
     Spooled,
     SpooledFile,
 )
+from influxdb_backup.influx.shard_sample import choose_sample
 from influxdb_backup.influx.tsm.index import CorruptShardError
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import MAX_END, MIN_TIME, Column, Role, Table, TableSchema, Window, printable
@@ -52,10 +54,15 @@ _MARGIN = 10 * 10**9
 
 
 class FetchedShard:
-    """The ``ShardCopy`` of fetched files; of none: a stretch of time that no shard holds."""
+    """
+    The ``ShardCopy`` of fetched files; of none: a stretch of time that no shard holds.
 
-    def __init__(self, points: Sequence[ShardPoints]) -> None:
+    ``are_all``: the server says that it answers queries from these files and no others.
+    """
+
+    def __init__(self, points: Sequence[ShardPoints], *, are_all: bool = False) -> None:
         self._points = points
+        self._are_all = are_all
 
     @property
     def files(self) -> int:
@@ -87,6 +94,13 @@ class FetchedShard:
             for points in self._points
             for batch in points.batches(measurement, piece, ReadOptions())
         )
+
+    def sample(self, measurement: str, piece: Window) -> Sample | None:
+        """See ``ShardCopy.sample``."""
+        if not self._are_all:
+            return None
+        blocks = [extents for points in self._points if (extents := points.extents(measurement))]
+        return choose_sample(blocks, piece, Random())  # noqa: S311 - no secret
 
     def stored(self, schema: TableSchema, piece: Window) -> None:  # noqa: ARG002 - one shard holds each value once
         """See ``ShardCopy.stored``."""
@@ -185,14 +199,28 @@ def copied(
         return
     with temporary_folder("shard") as folder:
 
-        def fetched(shard: ShardInfo, attempt: int) -> ShardPoints:
+        def fetched(shard: ShardInfo, attempt: int) -> _Fetched:
             own = Path(folder) / f"{shard.id}-{attempt}"
             own.mkdir()
-            fetch = fetch_settled if allow_hot else fetch_cold
-            return opened(fetch(door, database, retention_policy, shard, server.now, own))
+            if allow_hot:
+                return _Fetched(opened(fetch_settled(door, database, retention_policy, shard, server.now, own)), False)
+            files = fetch_cold(door, database, retention_policy, shard, own)
+            stored = door.stored_files(database, retention_policy, shard)
+            return _Fetched(opened(files), stored is not None and stored.are(files))
 
-        points = [_sound(fetched, shard, piece) for shard in shards]
-        yield _overlapping(shards, points) if shared else FetchedShard(points)
+        found = [_sound(fetched, shard, piece) for shard in shards]
+        points = [one.points for one in found]
+        if shared:
+            yield _overlapping(shards, points)
+        else:
+            yield FetchedShard(points, are_all=bool(found) and all(one.are_all for one in found))
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    points: ShardPoints
+    are_all: bool
+    """whether the server's cache of the shard was empty before, and it says after that it has these files"""
 
 
 def _overlapping(shards: Sequence[ShardInfo], points: Sequence[ShardPoints]) -> OverlappingShards:
@@ -205,18 +233,18 @@ def _overlapping(shards: Sequence[ShardInfo], points: Sequence[ShardPoints]) -> 
     return OverlappingShards(shards, [FetchedShard([own]) for own in points], cache(joined))
 
 
-def _sound(fetched: Callable[[ShardInfo, int], ShardPoints], shard: ShardInfo, piece: Window) -> ShardPoints:
+def _sound(fetched: Callable[[ShardInfo, int], _Fetched], shard: ShardInfo, piece: Window) -> _Fetched:
     """The points of a shard, fetched again when the copy is damaged, since it may be the copy alone."""
     try:
-        points = fetched(shard, 1)
-        damages = points.damages(piece)
+        found = fetched(shard, 1)
+        damages = found.points.damages(piece)
     except CorruptShardError as error:
         logger.warning("A copy of shard %d is fetched again: %s", shard.id, error.message)
         return fetched(shard, 2)
     if damages:
-        points = fetched(shard, 2)
-        _tell(points.damages(None))
-    return points
+        found = fetched(shard, 2)
+        _tell(found.points.damages(None))
+    return found
 
 
 def _tell(damages: Sequence[CorruptShardError]) -> None:
@@ -231,7 +259,6 @@ def fetch_cold(
     database: str,
     retention_policy: str,
     shard: ShardInfo,
-    now: Callable[[], int],  # noqa: ARG001 - as ``fetch_settled``
     folder: Path,
 ) -> list[SpooledFile]:
     """

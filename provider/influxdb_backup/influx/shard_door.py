@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -93,6 +94,22 @@ class Spooled:
     """
 
 
+@dataclass(frozen=True)
+class StoredFiles:
+    """What a server says of the files that it answers queries about one shard from."""
+
+    count: int
+    """of TSM files"""
+    bytes: int
+    """of these, with the tombstones that it had when it last added them up: a deletion does not"""
+
+    def are(self, copied: Sequence[SpooledFile]) -> bool:
+        """Whether these are the files of a copy, by number and size."""
+        sizes = [file.size for file in copied if file.name.endswith(".tsm")]
+        tombstones = sum(file.size for file in copied) - sum(sizes)
+        return self.count == len(sizes) and sum(sizes) <= self.bytes <= sum(sizes) + tombstones
+
+
 class ShardDoor(Protocol):
     """A server's own door for backups. Thread-safe."""
 
@@ -108,6 +125,9 @@ class ShardDoor(Protocol):
 
         A shard that is not open has none.
         """
+
+    def stored_files(self, database: str, retention_policy: str, shard: ShardInfo) -> StoredFiles | None:
+        """What the server says now that it has in a shard, after it was asked anew; None when it does not say."""
 
     def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
         """

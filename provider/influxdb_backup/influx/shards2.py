@@ -17,14 +17,19 @@ from influxdb_backup.influx.shard_door import (
     ShardNotOpenError,
     ShardRefusedError,
     Spooled,
+    StoredFiles,
 )
 from influxdb_backup.influx.shard_tar import archived_files, spool
 from influxdb_backup.influx.snapshot1 import BUSY_SECONDS
 from influxdb_backup.model import printable
 
 _LONGEST_REASON = 64 * 1024
-_CACHE = re.compile(rb"^storage_cache_inuse_bytes\{([^}\n]*)\} ([0-9.eE+-]+)$", re.MULTILINE)
-"""of ``/metrics``, one for each open shard; it counts also what is being written to a file"""
+_SHARD_METRIC = re.compile(rb"^(storage_\w+)\{([^}\n]*)\} ([0-9.eE+-]+)$", re.MULTILINE)
+"""a line of ``/metrics``"""
+_CACHE = b"storage_cache_inuse_bytes"
+"""one for each open shard; it counts also what is being written to a file"""
+_FILES, _FILE_BYTES = b"storage_tsm_files_total", b"storage_tsm_files_disk_bytes"
+"""one for each open shard, of the files that queries are answered from (source of 2.9.1)"""
 _LABEL = re.compile(rb'(\w+)="([^"]*)"')
 
 
@@ -62,24 +67,36 @@ class BackupApiDoor:
         """See ``ShardDoor.refuse_hot``; by ``/metrics``, which ``--metrics-disabled`` closes."""
         name = self._called(database, retention_policy, shard)
         try:
-            caches = self._caches()
+            caches = self._metrics(_CACHE)[_CACHE]
         except ServerError as error:
             raise HotShardError.of(name, f"its cache cannot be asked for ({error.message.rstrip('.')})") from error
         held = caches.get((self._bucket_id(database, retention_policy), shard.id), 0.0)
         if held:
             raise HotShardError.of(name, f"it has {held:.0f} bytes of writes in its cache")
 
-    def _caches(self) -> dict[tuple[str, int], float]:
-        """By bucket and shard the bytes in its cache. Raises ServerError when the server does not say."""
+    def stored_files(self, database: str, retention_policy: str, shard: ShardInfo) -> StoredFiles | None:
+        """See ``ShardDoor.stored_files``; by ``/metrics``."""
+        try:
+            said = self._metrics(_FILES, _FILE_BYTES)
+        except ServerError:
+            return None
+        own = self._bucket_id(database, retention_policy), shard.id
+        count, size = (said[name].get(own) for name in (_FILES, _FILE_BYTES))
+        return None if count is None or size is None else StoredFiles(int(count), int(size))
+
+    def _metrics(self, *names: bytes) -> dict[bytes, dict[tuple[str, int], float]]:
+        """These metrics by bucket and shard. Raises ServerError when the server does not say."""
         reply = self._http.request("GET", "/metrics")
         if reply.status != 200:
             raise status_error(self._http.name, reply)
-        found = {}
-        for labels, held in _CACHE.findall(reply.body):
-            label = dict(_LABEL.findall(labels))
-            found[label.get(b"bucket", b"").decode(), int(label.get(b"id", b"0"))] = float(held)
-        if not found:
-            raise ServerError(f"{self._http.name} has no storage_cache_inuse_bytes among its metrics.")
+        found: dict[bytes, dict[tuple[str, int], float]] = {name: {} for name in names}
+        for name, labels, number in _SHARD_METRIC.findall(reply.body):
+            if name in found:
+                label = dict(_LABEL.findall(labels))
+                found[name][label.get(b"bucket", b"").decode(), int(label.get(b"id", b"0"))] = float(number)
+        for name in names:
+            if not found[name]:
+                raise ServerError(f"{self._http.name} has no {name.decode()} among its metrics.")
         return found
 
     def _called(self, database: str, retention_policy: str, shard: ShardInfo) -> str:

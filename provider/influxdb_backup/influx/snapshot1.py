@@ -12,6 +12,7 @@ from influxdb_backup.errors import (
     ConfigError,
     IncompleteReadError,
     QueryError,
+    ServerError,
     ServerUnavailableError,
 )
 from influxdb_backup.influx.pieces import listed_shards
@@ -22,6 +23,7 @@ from influxdb_backup.influx.shard_door import (
     ShardNotOpenError,
     ShardRefusedError,
     Spooled,
+    StoredFiles,
 )
 from influxdb_backup.influx.shard_tar import archived_files, spool
 from influxdb_backup.influx.snapshot_port1 import SnapshotPort
@@ -32,6 +34,9 @@ BUSY_SECONDS = 1.0
 _COMPARISONS = 3
 _CACHES = "SHOW STATS FOR 'tsm1_cache'"
 """a row for each open shard; ``memBytes`` counts also what is being written to a file (source of 1.6.7 and 1.12.4)"""
+
+_FILES = "SHOW STATS FOR 'tsm1_filestore'"
+"""a row for each open shard, of the files that queries are answered from (source of 1.6.7 and 1.12.4)"""
 
 
 class SnapshotDoor:
@@ -120,12 +125,25 @@ class SnapshotDoor:
 
     def _cached(self, database: str, shard: ShardInfo) -> int | None:
         """Bytes in the shard's cache; None when the server has no statistics of it."""
+        return self._statistics(_CACHES, database, shard).get(b"memBytes")
+
+    def stored_files(self, database: str, retention_policy: str, shard: ShardInfo) -> StoredFiles | None:  # noqa: ARG002
+        """See ``ShardDoor.stored_files``; by SHOW STATS, whose numbers of shards are those of all policies."""
+        try:
+            said = self._statistics(_FILES, database, shard)
+        except ServerError:
+            return None
+        count, size = said.get(b"numFiles"), said.get(b"diskBytes")
+        return None if count is None or size is None else StoredFiles(count, size)
+
+    def _statistics(self, statement: str, database: str, shard: ShardInfo) -> dict[bytes, int]:
+        """The numbers of the shard's row; none when the server has no statistics of it."""
         number, owner = str(shard.id).encode(), encode_name(database)
-        for row in self._api.rows(_CACHES):
+        for row in self._api.rows(statement):
             if row.tags.get(b"id") == number and row.tags.get(b"database") == owner:
-                held = row.values[0][row.columns.index(b"memBytes")] if b"memBytes" in row.columns else None
-                return held if isinstance(held, int) else None
-        return None
+                named = zip(row.columns, row.values[0], strict=True)
+                return {name: value for name, value in named if isinstance(value, int)}
+        return {}
 
     def _called(self, database: str, retention_policy: str, shard: ShardInfo) -> str:
         return f"shard {shard.id} ({printable(database)}.{printable(retention_policy)}) of {self._name}"

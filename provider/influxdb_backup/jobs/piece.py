@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.parts import PartWriter
+from influxdb_backup.columns import batch_columns
 from influxdb_backup.errors import IncompleteReadError
-from influxdb_backup.influx.protocol import ReadOptions, Server, ShardCopy
+from influxdb_backup.influx.protocol import ReadOptions, Sample, Server, ShardCopy
 from influxdb_backup.jobs.ahead import ahead
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Column, Part, Role, SourceCount, Table, TableSchema, Window, printable
@@ -75,6 +76,8 @@ class PieceResult:
 
     parts: tuple[Part, ...]
     counts: tuple[SourceCount, ...]
+    expected: tuple[tuple[Window, Mapping[str, int]], ...]
+    """how many values of each field the server would count in the whole of each read"""
     columns: frozenset[Column]
     """tags and fields that the server listed when it was read"""
     left_out: frozenset[str] = frozenset()
@@ -88,12 +91,27 @@ class _Read:
     """One read whose counts are the server's; its last points may wait to be encoded and uploaded."""
 
     count: SourceCount
+    window: Window
+    expected: Mapping[str, int]
+    """how many values of each field the server would count in the whole of it"""
     writer: PartWriter | None
     """None when it gave no points"""
 
     def parts(self) -> tuple[Part, ...]:
         """Its parts, finished by the first call."""
         return self.writer.close() if self.writer else ()
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What one read gave, and what the server counted of it."""
+
+    writer: PartWriter | None
+    window: Window
+    """in which it counted: the piece, or a stretch of it"""
+    read: Mapping[str, int]
+    """values of each field in that window"""
+    counted: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -144,7 +162,12 @@ class PieceReader:
         left_out = self._index_fields(schema) if by_query else frozenset[str]()
         is_shared = not by_query and self.copy is not None and self.copy.stored(schema, piece) is not None
         return PieceResult(
-            parts, tuple(read.count for read in reads), frozenset(schema.columns), left_out, is_shared=is_shared
+            parts,
+            tuple(read.count for read in reads),
+            tuple((read.window, read.expected) for read in reads),
+            frozenset(schema.columns),
+            left_out,
+            is_shared=is_shared,
         )
 
     def _index_fields(self, schema: TableSchema) -> frozenset[str]:
@@ -155,31 +178,32 @@ class PieceReader:
         difference = ""
         for attempt in range(_ATTEMPTS):
             from_shard = self.copy is not None and attempt == 0
-            writer, after = (self._read_and_count if from_shard else self._read_then_count)(schema, piece)
-            read = self._countable(writer.totals if writer else {})
-            moved = before is not None and _between(before, read, after)
+            compared = (self._read_and_count if from_shard else self._read_then_count)(schema, piece)
+            read, counted = compared.read, compared.counted
+            moved = before is not None and _between(before, read, counted)
             stored = self._stored(schema, piece) if from_shard else None
-            if (read == after or moved) if stored is None else _explains(stored, after, schema):
-                counts = tuple((name, after[name]) for name in sorted(after))
+            if (read == counted or moved) if stored is None else _explains(stored, counted, schema):
                 source = SourceCount(
                     table=schema.table,
-                    window=piece,
-                    counts=counts,
-                    moved=read != after and stored is None,
+                    window=compared.window,
+                    counts=tuple((name, counted[name]) for name in sorted(counted)),
+                    moved=read != counted and stored is None,
                     reader="shard" if from_shard else "query",
                 )
-                return _Read(source, writer)
-            _discard(writer)
-            difference = _difference(stored or read, after)
+                is_part = compared.window != piece
+                whole = self._countable(compared.writer.totals) if is_part and compared.writer else counted
+                return _Read(source, piece, whole, compared.writer)
+            _discard(compared.writer)
+            difference = _difference(stored or read, counted)
             if from_shard:
-                self._refuse_hidden(schema.table, piece, stored or read, after)
+                self._refuse_hidden(schema.table, compared.window, stored or read, counted)
                 logger.warning(
                     "%s in %s is read by queries, since its shard's copy differs from the server's counts: %s",
                     schema.table,
                     format_window(piece),
                     difference,
                 )
-            before = after
+            before = counted if compared.window == piece else None
         raise IncompleteReadError(
             f"The table {schema.table} in {format_window(piece)} cannot be read whole from {self.server.name}: "
             f"{difference}",
@@ -206,29 +230,49 @@ class PieceReader:
                 "there: look at the server's log. With reader: query the plan backs up what queries find.",
             )
 
-    def _read_then_count(self, schema: TableSchema, piece: Window) -> tuple[PartWriter | None, dict[str, int]]:
-        writer = self._read_once(schema, piece, from_shard=False)
+    def _read_then_count(self, schema: TableSchema, piece: Window) -> _Compared:
+        writer = self._read_once(schema, piece, self.server.read(self.database, schema, piece, self.options))
         try:
             if writer is None or writer.rows < _WORTH_A_THREAD:
-                return writer, self._counts(schema, piece)
-            with ThreadPoolExecutor(1, thread_name_prefix="count") as pool:
-                counting = pool.submit(self._counts, schema, piece)
-                writer.close()  # beside it, since the server counts for a while
-                return writer, counting.result()
+                counted = self._counts(schema, piece)
+            else:
+                with ThreadPoolExecutor(1, thread_name_prefix="count") as pool:
+                    counting = pool.submit(self._counts, schema, piece)
+                    writer.close()  # beside it, since the server counts for a while
+                    counted = counting.result()
         except BaseException:
             _discard(writer)
             raise
+        return _Compared(writer, piece, self._countable(writer.totals if writer else {}), counted)
 
-    def _read_and_count(self, schema: TableSchema, piece: Window) -> tuple[PartWriter | None, dict[str, int]]:
+    def _read_and_count(self, schema: TableSchema, piece: Window) -> _Compared:
         """Both at once: the server counts what it holds after the copy was made, while the copy is decoded here."""
+        if self.copy is None:
+            raise AssertionError("there is no copy to read")
+        sample = self.copy.sample(schema.table.measurement, piece)
+        if sample and sample.field not in self._countable({column.name: 0 for column in schema.fields}):
+            sample = None
+        points = self.copy.read(schema, piece, self.options)
+        found: Counter[str] = Counter()
         with ThreadPoolExecutor(1, thread_name_prefix="count") as pool:
-            counting = pool.submit(self._counts, schema, piece)
-            writer = self._read_once(schema, piece, from_shard=True)
+            if sample:
+                counting = pool.submit(self._count_sample, schema.table, sample)
+                points = _counting(points, sample, found)
+            else:
+                counting = pool.submit(self._counts, schema, piece)
+            writer = self._read_once(schema, piece, points)
             try:
-                return writer, counting.result()
+                counted = counting.result()
             except BaseException:
                 _discard(writer)
                 raise
+        if sample:
+            return _Compared(writer, sample.window, found, counted)
+        return _Compared(writer, piece, self._countable(writer.totals if writer else {}), counted)
+
+    def _count_sample(self, table: Table, sample: Sample) -> dict[str, int]:
+        count = self.server.count(self.database, table, sample.window, sample.field)
+        return {sample.field: count} if count else {}
 
     def is_still_true(self, result: PieceResult) -> bool:
         """
@@ -244,18 +288,13 @@ class PieceReader:
             for column in new
         ):
             return False
-        return all(self._counts(self.schema, count.window) == dict(count.counts) for count in result.counts)
+        return all(self._counts(self.schema, window) == dict(counts) for window, counts in result.expected)
 
-    def _batches(self, schema: TableSchema, piece: Window, *, from_shard: bool) -> Iterator[pa.RecordBatch]:
-        if from_shard and self.copy is not None:
-            return self.copy.read(schema, piece, self.options)
-        return self.server.read(self.database, schema, piece, self.options)
-
-    def _read_once(self, schema: TableSchema, piece: Window, *, from_shard: bool) -> PartWriter | None:
+    def _read_once(self, schema: TableSchema, piece: Window, points: Iterator[pa.RecordBatch]) -> PartWriter | None:
         """The writer of all points, which is not closed; None when there were none."""
         writer: PartWriter | None = None
         try:
-            with closing(ahead(self._batches(schema, piece, from_shard=from_shard))) as batches:
+            with closing(ahead(points)) as batches:
                 for batch in batches:
                     if writer is None:
                         writer = self.attempt.part_writer(self.number, schema.table, batch.schema, piece)
@@ -272,6 +311,19 @@ class PieceReader:
             self.database, schema.table.retention_policy, schema.table.measurement, piece, fields
         )
         return {name: count for name, count in counts.items() if count}
+
+
+def _counting(points: Iterator[pa.RecordBatch], sample: Sample, found: Counter[str]) -> Iterator[pa.RecordBatch]:
+    """The same points; adds to ``found`` how many values they have of the sample."""
+    for batch in points:
+        times = batch.column(0).view(pa.int64()).to_numpy()
+        inside = (times >= sample.window.start) & (times < sample.window.end)
+        if inside.any():
+            for position, column in enumerate(batch_columns(batch.schema), start=1):
+                if column.role is Role.FIELD and column.name == sample.field:
+                    values = batch.column(position).filter(pa.array(inside))
+                    found[column.name] += len(values) - values.null_count
+        yield batch
 
 
 def _discard(writer: PartWriter | None) -> None:
