@@ -59,6 +59,15 @@ def daily(days: int) -> Shape:
     return Shape(f"{days} days", "cpu", days * ROWS, days * ROWS * FIELDS, 100, pieces)
 
 
+def small(days: int) -> Shape:
+    """144 points of 10 fields on 4 series a day."""
+    pieces = tuple(
+        (_day(day), lambda day=day: iter(walks(rows=144, series=4, seed=day, start=_day(day).start).batches))
+        for day in range(days)
+    )
+    return Shape(f"{days} small days", "cpu", days * 144, days * 1_440, 4, pieces)
+
+
 def dense(times: int) -> Shape:
     """So many times 864,000 points of 10 fields on 100 series within one day, which is one shard."""
     rows = times * ROWS
@@ -77,6 +86,31 @@ def long_texts(rows: int, size: int = 65_536) -> Shape:
     """Strings of ``size`` bytes on one series."""
     pieces = ((_day(0), lambda: iter(texts(rows, size).batches)),)
     return Shape("long strings", "log", rows, rows, 1, pieces)
+
+
+def states(hours: int, series: int = 2_000) -> Shape:
+    """A float (a sensor's, 2 decimals), an integer and a word, every 10 s for so many hours of one day."""
+    each = hours * 360
+    columns = [Column(role=Role.TAG, name=name, type=InfluxType.TAG) for name in ("host", "region")]
+    kinds = {"load": InfluxType.FLOAT, "count": InfluxType.INTEGER, "state": InfluxType.STRING}
+    columns += [Column(role=Role.FIELD, name=name, type=kind) for name, kind in kinds.items()]
+    schema = arrow_schema(columns)
+    words = pa.array(["running", "idle", "stopped", "failed", "degraded"])
+
+    def made() -> Iterator[pa.RecordBatch]:
+        random = np.random.default_rng(6)
+        times = pa.array(START + np.arange(each, dtype=np.int64) * 10**10).cast(TIME_TYPE)
+        codes = pa.array(np.zeros(each, dtype=np.int32))
+        for number in range(series):
+            names = (f"host_{number:05d}", f"region_{number % 20}")
+            tags = [pa.DictionaryArray.from_arrays(codes, pa.array([name])) for name in names]
+            load = 21 + 3 * np.sin(np.linspace(0, 6, each) + random.uniform(0, 6)) + random.normal(0, 0.1, each)
+            counts, states = random.integers(0, 101, each), words.take(pa.array(random.integers(0, 5, each)))
+            arrays = [times, *tags, pa.array(np.round(load, 2)), pa.array(counts), states]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    rows = each * series
+    return Shape(f"{rows:,} points with a word", "state", rows, rows * 3, series, ((_day(0), made),))
 
 
 def noise(values: int, series: int = 100, fields: int = 16) -> Shape:

@@ -1,8 +1,8 @@
 """
 Peak memory of every job, each in a process of its own.
 
-Without numba all resident memory counts; with it what is anonymous, since the copies of shards are mapped files, which
-the kernel drops when it needs the room.
+All resident memory counts. With numba what of it is anonymous stands beside it: the rest are mapped files, copies of
+shards among them, which the kernel drops when it needs the room.
 """
 
 from __future__ import annotations
@@ -22,31 +22,37 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.model import Ref
 
 SERVER = "1.6"
-PLAIN_MB, FAST_MB = 400, 512
+MOST_MB = 400
 MEGA = 10**6
 _BIG = 250_000_000
 """values of the largest shard: 2 GB"""
 
-PLAIN = ("export by queries", "restore by lines")
+PLAIN = ("export by queries", "verify valid", "restore by lines")
 FAST = (
     "export by queries",
+    "verify valid",
     "restore by lines",
     "export by shards",
     "restore by shards",
     "drill by shards",
     "scrub-server",
 )
-WHOLE = ("export by shards", "restore by shards", "drill by shards", "scrub-server")
+WHOLE = ("export by shards", "verify valid", "restore by shards", "drill by shards", "scrub-server")
 """what handles whole shards: for sizes at which the others take many minutes and do nothing else than before"""
 
 
 def shapes(*, quick: bool) -> list[tuple[Shape, tuple[str, ...], tuple[str, ...]]]:
     """What is measured, by which jobs without numba and with it."""
-    once = [(archives.dense(1), PLAIN, FAST), (archives.long_texts(3_000), PLAIN, FAST)]
+    once: list[tuple[Shape, tuple[str, ...], tuple[str, ...]]] = [
+        (archives.dense(1), PLAIN, FAST),
+        (archives.long_texts(3_000), PLAIN, FAST),
+    ]
     if quick:
         return once
     return [
         *once,
+        (archives.states(6), (), FAST),
+        (archives.daily(10), (), WHOLE),
         (archives.dense(10), ("export by queries",), ("export by queries", *WHOLE)),
         (archives.many(1_000_000, 2_000_000), PLAIN, FAST),
         (archives.noise(_BIG), (), WHOLE),
@@ -71,13 +77,18 @@ def measure_shape(bed: ShardBed, shape: Shape, plain: tuple[str, ...], fast: tup
     ref = archives.fill(bed.server, repository, database, shape)
     results = []
     for jobs, compiled in ((plain, False), (fast, True)):
-        limit, kind = (FAST_MB, "anonymous") if compiled else (PLAIN_MB, "resident")
         loops = "with numba" if compiled else "without numba"
         for job in jobs:
-            peak = _peak(bed, job, repository, database, ref, shape, compiled=compiled)[kind] / MEGA
-            what = f"peak memory of {job}, {shape.name} ({shape.rows:,} points), {loops}, {kind}, MB"
-            short = f"peak memory of any job and shape, {loops}, {kind}, MB"
-            results.append(Result(what, f"<= {limit}", f"{peak:.0f}", f"{peak:.0f}", peak <= limit, short))
+            peaks = _peak(bed, job, repository, database, ref, shape, compiled=compiled)
+            resident, anonymous = peaks["resident"] / MEGA, peaks["anonymous"] / MEGA
+            what = f"peak memory of {job}, {shape.name} ({shape.rows:,} points), {loops}"
+            short = f"peak memory of any job and shape, {loops}, resident, MB"
+            ok = resident <= MOST_MB
+            figure = f"{resident:.0f}"
+            results.append(Result(f"{what}, resident, MB", f"<= {MOST_MB}", figure, figure, ok, short))
+            if compiled:
+                shown = f"{anonymous:.0f}"
+                results.append(Result(f"{what}, anonymous, MB", "shown", shown, shown, None))
     bed.drop(database)
     return results
 

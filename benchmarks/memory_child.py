@@ -48,11 +48,18 @@ def _work(job: str, connection: dict[str, Any], root: str, database: str, ref: s
     from influxdb_backup.jobs.restore import restore
     from influxdb_backup.jobs.restore_request import RestoreRequest
     from influxdb_backup.jobs.scrub import scrub
+    from influxdb_backup.jobs.verify import verify
+    from influxdb_backup.model import VerifyLevel
 
     server = connect(ServerSettings(name="bench", timeout=900, **connection))
     repository = Repository.open(open_store(root))
     what, _, how = job.partition(" by ")
     how = {"shards": "shard", "queries": "query", "lines": "lines", "": ""}[how]
+    if what == "verify valid":
+        found = verify(repository, repository.ref(ref), VerifyLevel.VALID, record=False)
+        if not found.ok:
+            raise RuntimeError(found.problems[0].message)
+        return repository.ref(ref).rows
     if what == "scrub-server":
         return sum(policy.rows for policy in scrub(server, [database]))
     if what == "restore":

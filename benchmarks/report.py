@@ -1,5 +1,5 @@
 """
-docs/performance.md and the README's table, written from the results that are kept beside this file.
+docs/performance.md and the README's tables, written from the results that are kept beside this file.
 
 ``python -m benchmarks.report`` writes them again without measuring anything.
 """
@@ -7,10 +7,12 @@ docs/performance.md and the README's table, written from the results that are ke
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import growth, results
+from benchmarks import growth, results, seconds
+from benchmarks.reasons import reason
 from benchmarks.results import Taken
 from benchmarks.table import Result
 
@@ -20,9 +22,16 @@ IMAGES = ROOT / "docs" / "images"
 README = ROOT / "README.md"
 
 MEASUREMENTS = {
+    "seconds": "Whole commands",
     "export": "Export by query, and the size of the archive",
+    "strings": "Export by query of strings",
     "restore": "Restore by line protocol",
     "shards": "Whole shards",
+    "burden": "What a backup costs the server and its users",
+    "commands": "What every command costs",
+    "windows": "Many windows in one command",
+    "days": "Restore of many shards",
+    "stores": "Repositories in S3",
     "growth": "Cost against growth",
     "memory": "Peak memory",
     "tables": "Many small tables",
@@ -31,8 +40,51 @@ MEASUREMENTS = {
     "encoding": "Encoding of parts",
     "plans": "DAGs of many plans",
 }
+NOTES = {
+    "seconds": (
+        "Processes from their start to their end, and what the job inside says that it took. Ours: connection, "
+        "configuration and imports included, loops compiled before. The native tools: `influxd` and "
+        "`influx_inspect` on 1.x; on 2.x what `influx backup` and `influx restore` ask of the API, without "
+        "compression. The points are the usual ones."
+    ),
+    "strings": (
+        "2,000 series, every 10 s a float of two decimals, an integer and one of five words. The requests of an "
+        "export are recorded between it and the server; one `curl` then sends the very same ones, one after the "
+        "other on one connection, and writes the answers to a file. An export has several on their way at a time."
+    ),
+    "burden": (
+        "The server's processor is what the kernel counts for the daemon's process. The dashboard asks ten times a "
+        "second for the means of each minute of an hour of 20 hosts, whatever the server does, and waits from the "
+        "moment at which a query was due; meanwhile exports or native backups of the points with a word run, the "
+        "next one as soon as one has ended. Client, dashboard and server share the machine."
+    ),
+    "commands": (
+        "The job's seconds are taken from the command's own document, or around the call in a process that has "
+        "exported before."
+    ),
+    "windows": (
+        "`export PLAN --start --end` against the same with `--as-one`; days of 864,000 points, one shard each."
+    ),
+    "days": (
+        "TMPDIR is looked at every 20 ms, files without a name that the command holds open among them. A shard's "
+        "files are the server's own of one day, on average. Cores are processor seconds by seconds that passed."
+    ),
+    "stores": (
+        "moto's S3 server, behind a proxy that counts requests and lets each wait; those of several connections "
+        "wait at the same time. moto is written in Python and answers one request at a time, so its own processor "
+        "seconds stand beside, and a row without them. 300 tables of 864 points of 10 fields, in InfluxDB 1.6."
+    ),
+    "memory": (
+        "Each job in a process of its own. Resident is the highest that the kernel noted, mapped files included; "
+        "anonymous was looked at every 10 ms."
+    ),
+}
+"""what a reader must know of a measurement's rows"""
 _BEGIN, _END = "<!-- bench:start (written by benchmarks/report.py) -->", "<!-- bench:end -->"
 _BLOCK = re.compile(r"<!-- bench:start.*?-->\n.*?<!-- bench:end -->", re.DOTALL)
+_SECONDS_BEGIN = "<!-- seconds:start (written by benchmarks/report.py) -->"
+_SECONDS_END = "<!-- seconds:end -->"
+_SECONDS = re.compile(r"<!-- seconds:start.*?-->\n.*?<!-- seconds:end -->", re.DOTALL)
 _HEAD = """<!-- written by benchmarks/report.py from benchmarks/results.json: change nothing here -->
 # Performance
 
@@ -85,14 +137,31 @@ def _listed(told: Mapping[str, str]) -> str:
 
 
 def _section(name: str, taken: Taken | None) -> str:
-    marked = f"`--only {name}`"
+    marked, note = f"`--only {name}`", [_wrapped(NOTES[name])] if name in NOTES else []
     if taken is None:
-        return f"{marked}: not measured yet.\n"
-    lines = [f"{marked}, {taken.at}, {taken.runs} runs of what is short.\n", *_judged(taken.results)]
-    lines += _shown(taken.results)
+        return "\n".join([f"{marked}: not measured yet.\n", *note])
+    lines = [f"{marked}, {taken.at}, {taken.runs} runs of what is short{circumstances(taken)}.\n", *note]
+    lines += [*_judged(taken.results), *_explained(taken.results), *_shown(taken.results)]
     figures = dict.fromkeys(curve.figure for curve in taken.curves)
     lines += [f"![{growth.TITLES[figure][0]}](images/growth-{figure}.png)\n" for figure in figures]
     return "\n".join(lines)
+
+
+def circumstances(taken: Taken) -> str:
+    """How long a measurement took, and what else ran; empty where it was not noted."""
+    if taken.others is None:
+        return ""
+    minutes = f"{taken.seconds / 60:.0f} minutes" if taken.seconds >= 90 else f"{taken.seconds:.0f} s"
+    return f", {minutes} in all, while other programs used {taken.others:.1f} cores of the machine"
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, 120, break_on_hyphens=False, break_long_words=False)) + "\n"
+
+
+def _explained(found: Sequence[Result]) -> list[str]:
+    """A sentence or two for each row that does not hold."""
+    return [_wrapped(f"**{row.what}**, {row.figure}: {why}") for row in found if (why := reason(row))]
 
 
 def _judged(found: Sequence[Result]) -> list[str]:
@@ -124,12 +193,38 @@ def block(kept: Mapping[str, Taken]) -> str:
             if result.ok is not None or result.short:
                 groups.setdefault((result.short or result.what, result.must), []).append(result)
         lines += [f"| {what} | {must} | {_together(rows)} |" for (what, must), rows in groups.items()]
+    failed = [row for name in MEASUREMENTS if name in kept for row in kept[name].results if row.ok is False]
+    told = [(row, why) for row in failed if (why := reason(row))]
+    lines += ["", *(f"- **{row.figure}** of {row.short or row.what}: {why}" for row, why in told)] if told else []
     lines += [
         "",
         "Medians of `make bench`, with the extra `fast`. Every run, the machine, the versions and the native tools'",
         "own seconds are in [performance](docs/performance.md).",
     ]
     return "\n".join([*lines, _END])
+
+
+def seconds_block(taken: Taken) -> str:
+    """The README's table of whole commands: a column for each server."""
+    rows = {row.what: row for row in taken.results}
+    listed = taken.versions["InfluxDB"].split(", ")
+    servers = {version.rpartition(".")[0]: version for version in listed}
+    measured = [name for name in servers if any(what.startswith(f"{name}: ") for what in rows)]
+    lines = [_SECONDS_BEGIN, f"| whole command, seconds | {' | '.join(servers[name] for name in measured)} | keeps |"]
+    lines += ["|---" * (len(measured) + 2) + "|"]
+    for path, keeps in seconds.KEEPS.items():
+        cells = [_cell(rows, f"{name}: {path}") for name in measured]
+        lines += [f"| {path} | {' | '.join(cells)} | {keeps} |"]
+    lines += ["", "In brackets what the job alone took, without process, configuration and imports."]
+    return "\n".join([*lines, _SECONDS_END])
+
+
+def _cell(rows: Mapping[str, Result], what: str) -> str:
+    whole, inner = (rows.get(f"{what}{part}, seconds") for part in ("", seconds.INNER))
+    size = rows.get(f"{what}, MB")
+    if whole is None:
+        return ""
+    return whole.figure + (f" ({inner.figure})" if inner else "") + (f", {size.figure} MB" if size else "")
 
 
 def _together(rows: Sequence[Result]) -> str:
@@ -142,9 +237,12 @@ def _together(rows: Sequence[Result]) -> str:
 
 
 def write(kept: Mapping[str, Taken]) -> None:
-    """Page, pictures and the README's table."""
+    """Page, pictures and the README's tables; that of seconds stays as it is until they were measured."""
     PAGE.write_text(render(kept), encoding="utf-8")
-    README.write_text(_BLOCK.sub(lambda _: block(kept), README.read_text(encoding="utf-8")), encoding="utf-8")
+    text = _BLOCK.sub(lambda _: block(kept), README.read_text(encoding="utf-8"))
+    if "seconds" in kept:
+        text = _SECONDS.sub(lambda _: seconds_block(kept["seconds"]), text)
+    README.write_text(text, encoding="utf-8")
     growth.plot([curve for taken in kept.values() for curve in taken.curves], IMAGES)
 
 

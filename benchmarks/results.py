@@ -30,6 +30,10 @@ class Taken:
     versions: Mapping[str, str]
     results: tuple[Result, ...]
     curves: tuple[Curve, ...] = ()
+    seconds: float = 0.0
+    """that it took; 0: not noted"""
+    others: float | None = None
+    """cores that other programs of the machine used meanwhile; None: not noted"""
 
 
 def now() -> str:
@@ -46,6 +50,27 @@ def machine() -> dict[str, str]:
         "memory": f"{pages * size / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
     }
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A moment, and what the cores had done until then: in all, and for this process and its children that ended."""
+
+    at: float
+    busy: float
+    own: float
+
+    @classmethod
+    def read(cls) -> Watch:
+        """Now."""
+        user, nice, system, _, _, *interrupts = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+        busy = sum(map(int, (user, nice, system, *interrupts))) / os.sysconf("SC_CLK_TCK")
+        return cls(time.monotonic(), busy, sum(os.times()[:4]))
+
+    def others_until(self, end: Watch) -> float:
+        """Cores that others used, on average: with what a hypervisor took away."""
+        spent = (end.busy - self.busy) - (end.own - self.own)
+        return round(max(0.0, spent / (end.at - self.at)), 2)
 
 
 def _processor() -> str:

@@ -8,14 +8,19 @@ succeed, which S3 promises not to happen. Here requests are answered one after t
 from __future__ import annotations
 
 import os
+import re
+import socket
+import socketserver
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +86,73 @@ def start_s3(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+@dataclass
+class Counted:
+    """A store behind a proxy, and what it was asked."""
+
+    url: str
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    """method and target of each, in order of their arrival"""
+
+    def methods(self) -> Counter[str]:
+        """How many of each method."""
+        return Counter(method for method, _ in self.requests)
+
+
+_REQUEST = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.1\r\n")
+
+
+@contextmanager
+def counting(endpoint: str, delay: float = 0.0) -> Iterator[Counted]:
+    """
+    A proxy that passes every byte on, and writes down each request: a client sends none before it has a reply.
+
+    Each request waits ``delay`` seconds before it goes on, as if the store were so far away; those of several
+    connections wait at the same time.
+    """
+    host, port = endpoint.removeprefix("http://").split(":")
+    counted = Counted("")
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            """One connection."""
+            with socket.create_connection((host, int(port))) as server:
+                for end in (server, self.request):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                back = threading.Thread(target=_copy, args=(server, self.request))
+                back.start()
+                while data := self.request.recv(1 << 16):
+                    found = _REQUEST.match(data)
+                    if found:
+                        counted.requests.append((found[1].decode(), found[2].decode()))
+                        time.sleep(delay)
+                    server.sendall(data)
+                with suppress(OSError):
+                    server.shutdown(socket.SHUT_WR)
+                back.join()
+
+    class Proxy(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        request_queue_size = 64
+
+    with Proxy(("127.0.0.1", 0), Handler) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        counted.url = f"http://127.0.0.1:{proxy.server_address[1]}"
+        try:
+            yield counted
+        finally:
+            proxy.shutdown()
+            thread.join()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
 
 
 if __name__ == "__main__":

@@ -2,83 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import socket
-import socketserver
-import threading
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from uuid import uuid4
 
 import pytest
 
-from influxdb_backup.archive.documents import content_id, ref_of, sha256, to_bytes
-from influxdb_backup.archive.layout import manifest_key, ref_key
-from influxdb_backup.archive.repository import Repository, at_once
+from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
+from tests.archive.earlier import multiply
 from tests.jobs.sources import fill
 from tests.jobs.support import DAY, DAY_NS, back_up, new_database, opened, plan, window
-from tests.s3 import create_bucket, start_s3
+from tests.s3 import Counted, counting, create_bucket, start_s3
 from tests.servers import RunningServer
-
-
-@dataclass
-class Counted:
-    """A store behind a proxy, and what it was asked."""
-
-    url: str
-    requests: list[tuple[str, str]] = field(default_factory=list)
-
-    def methods(self) -> Counter[str]:
-        """How many of each method."""
-        return Counter(method for method, _ in self.requests)
-
-
-_REQUEST = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (\S+) HTTP/1\.1\r\n")
-
-
-@contextmanager
-def counting(endpoint: str) -> Iterator[Counted]:
-    """A proxy that passes every byte on, and writes down each request: a client sends none before it has a reply."""
-    host, port = endpoint.removeprefix("http://").split(":")
-    counted = Counted("")
-
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            """One connection."""
-            with socket.create_connection((host, int(port))) as server:
-                back = threading.Thread(target=_copy, args=(server, self.request))
-                back.start()
-                while data := self.request.recv(1 << 16):
-                    found = _REQUEST.match(data)
-                    if found:
-                        counted.requests.append((found[1].decode(), found[2].decode()))
-                    server.sendall(data)
-                with suppress(OSError):
-                    server.shutdown(socket.SHUT_WR)
-                back.join()
-
-    class Proxy(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-
-    with Proxy(("127.0.0.1", 0), Handler) as proxy:
-        thread = threading.Thread(target=proxy.serve_forever)
-        thread.start()
-        counted.url = f"http://127.0.0.1:{proxy.server_address[1]}"
-        try:
-            yield counted
-        finally:
-            proxy.shutdown()
-            thread.join()
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture(scope="module")
@@ -99,24 +34,6 @@ def remote(s3: Counted) -> Repository:
         "client_kwargs": {"endpoint_url": s3.url, "region_name": "us-east-1"},
     }
     return Repository.init(open_store(f"s3://{bucket}/backups", options))
-
-
-def multiply(repository: Repository, ref: str, count: int) -> None:
-    """As many further windows before a backup's own, of the same parts."""
-    first = repository.ref(ref)
-    said = repository.manifest(first)
-
-    def put(number: int) -> None:
-        span = window(first.window.start - number * DAY_NS, first.window.end - number * DAY_NS)
-        content = content_id(said.source, said.scope, span, said.tables)
-        manifest = said.model_copy(update={"window": span, "content_id": content})
-        data = to_bytes(manifest)
-        digest = sha256(data)
-        repository.store.create(manifest_key(digest), data)
-        copy = ref_of(manifest, digest, len(data), revision=0, write_id=uuid4().hex)
-        repository.store.create(ref_key(copy.plan, copy.window, 0), to_bytes(copy))
-
-    at_once(put, range(1, count + 1))
 
 
 @pytest.mark.parametrize("windows", [5, 300])

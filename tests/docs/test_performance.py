@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import report, results
+from benchmarks.reasons import reason
 from benchmarks.results import Taken
 from benchmarks.run import names
 from benchmarks.table import Curve, Result
@@ -29,6 +31,44 @@ def test_the_page_is_written_from_the_kept_results() -> None:
 def test_the_table_of_the_readme_is_written_from_the_kept_results() -> None:
     """The README shows the same figures as the page."""
     assert report.block(KEPT) in read(ROOT / "README.md").text
+
+
+def test_the_seconds_of_the_readme_are_written_from_the_kept_results() -> None:
+    """A person's seconds and the native tools' stand in one table, of one run."""
+    if "seconds" in KEPT:
+        assert report.seconds_block(KEPT["seconds"]) in read(ROOT / "README.md").text
+
+
+def test_the_table_of_seconds_has_a_column_for_each_server_that_was_measured() -> None:
+    """The whole command's seconds, and those of the job alone in brackets; nothing where nothing was measured."""
+    rows = [
+        Result("1.6: native backup, seconds", "shown", "0.09", "0.09", None),
+        Result("1.6: `influxdb-backup drill`, seconds", "shown", "2.1", "2.1", None),
+        Result("1.6: `influxdb-backup drill`, the job alone, seconds", "shown", "0.9", "0.9", None),
+    ]
+    taken = replace(_taken("today", *rows), versions={"InfluxDB": "1.6.7, 2.9.1"})
+    table = report.seconds_block(taken)
+    assert "| whole command, seconds | 1.6.7 | keeps |" in table
+    assert "| native backup | 0.09 | files: deleted points come back |" in table
+    assert "| `influxdb-backup drill` | 2.1 (0.9) | compared to the bit |" in table
+
+
+def test_what_is_bold_is_explained_beside_it() -> None:
+    """Every kept row that misses its bound has a reason, in the page and in the README."""
+    for row in (row for taken in KEPT.values() for row in taken.results if row.ok is False):
+        why = reason(row)
+        assert why, f"benchmarks/reasons.py says nothing of {row.what}"
+        assert " ".join(why.split()) in " ".join(PAGE.text.split())
+        assert why in read(ROOT / "README.md").text
+
+
+def test_what_else_ran_is_said() -> None:
+    """A figure that was taken beside other work is known by it, and so is how long it takes to take it again."""
+    busy = replace(_taken("today"), seconds=240.0, others=1.24)
+    assert "5 runs of what is short, 4 minutes in all, while other programs used 1.2 cores" in report.render(
+        {"export": busy}
+    )
+    assert "5 runs of what is short.\n" in report.render({"export": _taken("today")})
 
 
 @pytest.mark.parametrize("name", names())
