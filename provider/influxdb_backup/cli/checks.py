@@ -226,7 +226,7 @@ def _rechecked(
 
 
 def _print_coverage(plan: Plan, report: CoverageReport, damaged: Sequence[Ref]) -> None:
-    from influxdb_backup.jobs.coverage import backfill_command
+    from influxdb_backup.jobs.coverage import fill
 
     if report.range is None:
         output.line(f"The plan {plan.name} has no start and no backups: nothing is due.")
@@ -263,8 +263,9 @@ def _print_coverage(plan: Plan, report: CoverageReport, damaged: Sequence[Ref]) 
     for rest in report.unjudged:
         output.verdict(f"NOT COMPARED: {say_window(rest.window)}: {rest.reason}")
     for gap in report.gaps:
-        output.line(f"fill it: {backfill_command(plan, gap)}")
-        output.line(f"     or here, window by window: {_export_range_command(plan.name, gap)}")
+        output.line(f"Fill {say_window(gap)}:")
+        for way in fill(plan, gap):
+            output.line(f"  {way}")
 
 
 def _stale_line(plan: Plan, window: Window, changes: Sequence[Change]) -> str:

@@ -192,8 +192,8 @@ def fill(plan: Plan, gap: Window) -> tuple[str, ...]:
         f'{{"logical_date": null, "conf": {one}}}'
     )
     if count == 1:
-        return (by_hand,)
+        return by_hand, f"Or without Airflow: {command}"
     return (
         f"{count} windows, a run for each: {backfill_command(plan, gap)}",
-        f"A backfill leaves out dates that manual runs took. What is left then: {command}",
+        f"A backfill leaves out dates that manual runs took. What is left then, or without Airflow: {command}",
     )
