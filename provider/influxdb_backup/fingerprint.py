@@ -67,6 +67,7 @@ def default_loops() -> Loops:
         return fingerprint_loops
     from influxdb_backup import fingerprint_kernels
 
+    fingerprint_kernels.exercise()  # loads them now, while no points are in memory beside the compiler
     return fingerprint_kernels
 
 

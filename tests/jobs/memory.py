@@ -9,14 +9,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from influxdb_backup.archive.repository import Repository
-from influxdb_backup.archive.store import open_store
-from tests.jobs.support import DAY, back_up, opened, plan, restore_into
-from tests.servers import RunningServer
+from influxdb_backup.cli.main import WithoutPandas
 
 
 def main(job: str, url: str, root: str, database: str, target: str) -> None:
-    """Runs one job."""
+    """Runs one job, as a command does: what it needs is imported once pandas cannot be."""
+    sys.meta_path.insert(0, WithoutPandas())
+    from influxdb_backup.archive.repository import Repository
+    from influxdb_backup.archive.store import open_store
+    from tests.jobs.support import DAY, back_up, opened, plan, restore_into
+    from tests.servers import RunningServer
+
     repository = Repository.init(open_store(root))
     with opened(RunningServer(url=url, generation=1)) as server:
         if job == "export":

@@ -110,7 +110,7 @@ def _show_log(context: typer.Context) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Errors are a message and a hint, never a traceback."""
     if arguments is None:
-        sys.meta_path.insert(0, _WithoutPandas())
+        sys.meta_path.insert(0, WithoutPandas())
     given = list(sys.argv[1:] if arguments is None else arguments)
     _prepare_streams()
     with _stopped_as_by_ctrl_c() as stopped, MASKER.forgetting(), _safe_log():
@@ -119,7 +119,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 128 + stopped[0] if stopped and status == INTERRUPTED else status
 
 
-class _WithoutPandas(MetaPathFinder):
+class WithoutPandas(MetaPathFinder):
     """
     Says that pandas is not installed, in a process that is one command.
 

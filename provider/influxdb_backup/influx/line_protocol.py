@@ -74,20 +74,25 @@ def encode(
         times=_nanoseconds(batch.column(0)),
         filled=filled,
     )
-    render = (make or _renderer())(points)
+    render = (make or renderer_here())(points)
     for start, stop in pairwise(_cuts(points.bounds, options)):
         yield render(start, stop)
 
 
 @lru_cache(1)
-def _renderer() -> Renderer:
-    """Compiled loops where there are any; both make the same bytes."""
+def renderer_here() -> Renderer:
+    """
+    Compiled loops where there are any; both make the same bytes.
+
+    They are loaded by the first call: best while few points are in memory beside the compiler.
+    """
     reason = why_not_fast()
     if reason:
         logger.info("Line protocol is written without compiled loops: %s", reason)
         return arrow_lines.renderer
     from influxdb_backup.influx import fast_lines
 
+    fast_lines.exercise()
     return fast_lines.renderer
 
 

@@ -117,7 +117,7 @@ class WriteOptions:
 
     connections: int = 2
     batch_lines: int = 20_000
-    batch_bytes: int = 8 * 2**20
+    batch_bytes: int = 4 * 2**20
     """a batch ends at whichever bound comes first"""
     max_rejects: int = 0
     """points that may be refused before the write fails"""
@@ -177,7 +177,7 @@ class ReadOptions:
     """Bounds of a read."""
 
     batch_rows: int = 65_536
-    batch_bytes: int = 16 * 2**20
+    batch_bytes: int = 8 * 2**20
     """a record batch ends at whichever bound comes first"""
 
 

@@ -134,6 +134,7 @@ class Reader:
             return plain_rows.walk
         from influxdb_backup.influx import fast_rows
 
+        fast_rows.exercise()  # loads the loops now, while no points are in memory beside the compiler
         return fast_rows.walk
 
     def counts(self, database: str, table: Table, window: Window) -> Mapping[str, int]:

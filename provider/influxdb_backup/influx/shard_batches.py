@@ -26,6 +26,7 @@ from influxdb_backup.influx.tsm import points
 from influxdb_backup.influx.tsm.index import MARK_KEYS, CorruptShardError, TsmFile, TsmIndex, open_file
 from influxdb_backup.influx.tsm.tombstones import DeletedRanges, read_tombstones
 from influxdb_backup.model import Column, Window, decode_name, encode_name
+from influxdb_backup.resident import let_go_of_file
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -146,6 +147,8 @@ def _batches(opened: _Opened, plan: TablePlan, window: Window, scratch: dict[str
     reader = TableReader(opened.indexes, opened.deleted, plan, lowest, highest, scratch)
     for part, stretch in groups(plan, chosen, counts, rooms, lowest[chosen], window):
         yield from reader.read(chosen[part], counts[part], rooms[part], stretch)
+        for index in opened.indexes:
+            let_go_of_file(index.data)
 
 
 def _extents(opened: _Opened, plan: TablePlan) -> tuple[I64, I64]:

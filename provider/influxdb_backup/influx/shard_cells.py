@@ -29,7 +29,7 @@ _KINDS = {
     InfluxType.UNSIGNED: BlockType.UNSIGNED,
 }
 _KEY_COPIES = 4
-_MUCH_BYTES = 80 << 20
+_MUCH_BYTES = 32 << 20
 """of cells that were moved, after which memory is given back: that and taking it again costs more than moving"""
 _WORTH_A_THREAD = 1 << 18
 """cells of a table from which on two threads write it"""

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,14 @@ class ShardFileBuilder:
     of 1.7.11 and 1.8.10).
     """
 
-    def __init__(self, folder: Path, group: Window, *, generation: int, buffer_bytes: int = 128 * 2**20) -> None:
+    def __init__(
+        self, folder: Path, group: Window, *, generation: int, buffer_bytes: int = 64 * 2**20, loads: bool = True
+    ) -> None:
+        """``loads`` has the compiled loops loaded first, while no points are in memory beside the compiler."""
         if not 0 < buffer_bytes <= _MOST_BUFFERED:
             raise ValueError(f"buffer_bytes must be 1 to {_MOST_BUFFERED}: {buffer_bytes}")
+        if loads:
+            _load_loops()
         self._folder = folder
         self._group = group
         self._dialect = replace(DIALECT_1X, utf8_names=True) if generation == 1 else DIALECT_2X
@@ -306,6 +312,12 @@ def _check_keys(measurement: str, keys: Any, longest_field: int) -> None:
         raise _unrepresentable(measurement, f"the series {key!r} ends in #!~, which a shard cannot tell from its field")
 
 
+@cache
+def _load_loops() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        exercise(Path(folder), "loops.tsm", 1)
+
+
 def exercise(folder: Path, name: str, value: int) -> Path:
     """
     Runs every loop that encodes shards once, so that numba compiles it and keeps the machine code.
@@ -319,7 +331,7 @@ def exercise(folder: Path, name: str, value: int) -> Path:
     arrays = [pa.array([1, 0], TIME_TYPE), pa.array(["a", "a"]).dictionary_encode(), *values]
     own = folder / name.replace(".", "-")
     own.mkdir()
-    builder = ShardFileBuilder(own, Window(start=0, end=2), generation=2)
+    builder = ShardFileBuilder(own, Window(start=0, end=2), generation=2, loads=False)
     builder.add("m", pa.record_batch(arrays, schema=arrow_schema(columns)))
     (file,) = builder.finish()
     return file.rename(folder / name)

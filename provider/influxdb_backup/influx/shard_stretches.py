@@ -14,7 +14,7 @@ I64 = npt.NDArray[np.int64]
 
 GROUP_VALUES = 1 << 20
 """values that are decoded at once, a quarter of it at first; unless a single series has more at one time"""
-GROUP_TEXT = 32 << 20
+GROUP_TEXT = 16 << 20
 """and plain bytes of their strings"""
 GROUP_KEYS = 1 << 22
 """and series times fields of the table"""

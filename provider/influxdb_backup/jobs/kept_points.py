@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from influxdb_backup.jobs.restore_request import Unit
 
-KEPT_BYTES = 64 << 20
+KEPT_BYTES = 32 << 20
 """of all points that are kept: a small restore downloads and decodes its parts once"""
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from influxdb_backup.columns import batch_columns
 from influxdb_backup.errors import UnrepresentableError
+from influxdb_backup.influx.line_protocol import renderer_here
 from influxdb_backup.influx.protocol import Server, Unrepresentable, WriteOptions
 from influxdb_backup.jobs.kept_points import KeptPoints
 from influxdb_backup.jobs.progress import Progress
@@ -36,6 +37,7 @@ def restore_by_lines(
     Raises UnrepresentableError and IntegrityError before the first change, and TargetError (``read-back-differs``)
     when the target does not hold what was written, the second time either.
     """
+    renderer_here()
     finished = {key for step in standing.steps for key in step.units}
     todo = [unit for unit in run.reads.units if unit.key not in finished]
     with run.repository.fetch([unit.part for unit in todo]) as fetched:

@@ -34,6 +34,7 @@ from influxdb_backup.influx.tsm.format import (
 )
 from influxdb_backup.jit import kernel
 from influxdb_backup.model import decode_name, printable
+from influxdb_backup.resident import let_go_of_file
 
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
@@ -42,6 +43,8 @@ _WORTH_A_THREAD = 1 << 22
 """bytes of blocks whose checksums are computed by two threads"""
 _WORTH_A_CALL = 1 << 10
 """bytes of a block, on average, from which on a call of the library is faster than the loop"""
+_PROVED_BYTES = 16 << 20
+"""bytes of blocks after whose checksums the file's pages are let go of"""
 MARK_KEYS = 1 << 13
 """keys from one mark to the next"""
 _SMALLEST_BLOCK = CRC_BYTES + 3
@@ -237,18 +240,30 @@ def _bad_checksums(data: U8, places: I64, sizes: I64, bad: U8) -> None:
 
 
 def _damaged(index: TsmIndex) -> I64:
-    """The blocks whose checksum differs; two threads look at many small ones."""
+    """The blocks whose checksum differs, which stand one behind the other."""
     places, sizes = index.block_at, index.block_size
+    shares = np.cumsum(sizes) // _PROVED_BYTES
+    edges = [0, *(np.flatnonzero(np.diff(shares)) + 1).tolist(), len(sizes)]
+    found = []
+    for first, last in pairwise(edges):
+        found.append(_damaged_among(index.data, places[first:last], sizes[first:last]) + first)
+        if last > first:
+            let_go_of_file(index.data[places[first] : places[last - 1] + sizes[last - 1]])
+    return np.concatenate(found)
+
+
+def _damaged_among(data: U8, places: I64, sizes: I64) -> I64:
+    """The numbers of these blocks whose checksum differs; two threads look at many small ones."""
     if sizes.sum() >= _WORTH_A_CALL * max(1, len(sizes)):
-        return _damaged_long(index.data, places, sizes)
+        return _damaged_long(data, places, sizes)
     flags = np.zeros(len(places), np.uint8)
     half = len(places) // 2
     if sizes.sum() < _WORTH_A_THREAD:
-        _bad_checksums(index.data, places, sizes, flags)
+        _bad_checksums(data, places, sizes, flags)
     else:
         with ThreadPoolExecutor(1, thread_name_prefix="checksums") as pool:
-            other = pool.submit(_bad_checksums, index.data, places[half:], sizes[half:], flags[half:])
-            _bad_checksums(index.data, places[:half], sizes[:half], flags[:half])
+            other = pool.submit(_bad_checksums, data, places[half:], sizes[half:], flags[half:])
+            _bad_checksums(data, places[:half], sizes[:half], flags[:half])
             other.result()
     return np.flatnonzero(flags).astype(np.int64)
 
