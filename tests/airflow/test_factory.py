@@ -154,6 +154,9 @@ def test_wrong_times_are_answered_in_words(dags: dict[str, Any]) -> None:
 
     dag = dags["influxdb_restore__telemetry"]
     assert dag.params.get_param("start").schema["format"] == "date-time"
+    assert all(
+        "examples" not in found.params.get_param(name).schema for found in dags.values() for name in found.params
+    )
     assert re.search(INSTANT_PATTERN, "2026-01-31")
     with pytest.raises(
         ParamValidationError, match=r"^Invalid input for param start: '31\.1\.2026' (is not|does not match)"

@@ -10,7 +10,7 @@ import pytest
 from airflow.utils.types import DagRunType
 
 from influxdb_backup.errors import UsageError
-from influxdb_backup.operators.window import resolve_window
+from influxdb_backup.operators.window import notes, resolve_window
 from influxdb_backup.windows import format_window
 
 DAILY = "0 0 * * *"
@@ -115,3 +115,12 @@ def test_a_backfill_is_not_one_window() -> None:
         )
     manual = {**INTERVAL, "params": form, "dag_run": SimpleNamespace(run_type=DagRunType.MANUAL)}
     assert format_window(resolve_window(manual, schedule=DAILY)) == "2026-01-09T00:00:00Z to 2026-01-10T00:00:00Z"
+
+
+def test_a_window_that_was_given_is_told_beside_the_interval() -> None:
+    """Airflow's page shows the data interval of such a run; a run of its own interval says nothing."""
+    given = {**INTERVAL, "params": {"window_start": "2026-01-09T00:00:00Z", "window_end": "2026-01-10T00:00:00Z"}}
+    assert list(notes(given, DAILY, resolve_window(given, schedule=DAILY))) == [
+        "The window of this run is 2026-01-09, 1 day, as it was given; Airflow shows another interval."
+    ]
+    assert list(notes(INTERVAL, DAILY, resolve_window(INTERVAL, schedule=DAILY))) == []

@@ -19,6 +19,7 @@ from influxdb_backup.jobs.drills import DrillReport
 from influxdb_backup.jobs.restore_documents import RestoreIdentity
 from influxdb_backup.model import VerifyLevel, VerifyReport
 from tests.archive.build import backup
+from tests.archive.test_golden import rewrite_ref
 
 GOLDEN = Path(__file__).parent / "golden"
 Read = Callable[[Repository], object]
@@ -117,6 +118,39 @@ def test_a_verification_finds_a_flipped_ref_and_a_restorable_needs_a_whole_repor
         report = verify_ref(repository, ref, VerifyLevel.RESTORABLE)
         assert not report.ok and key in str(report.problems), key
         (root / key).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("read_start", "1"), ("read_end", "2"), ("settle", "3"), ("rows", "4"), ("bytes", "5"), ("open", True),
+        ("unreadable", 6), ("retention_policies", ["other"]), ("sequence", "7"),
+    ],
+)  # fmt: skip
+def test_a_ref_says_what_its_manifest_says(root: Path, field: str, value: object) -> None:
+    """Also one with a right digest, as somebody could write it: the field that differs is named, and nothing is read."""
+    repository = opened(root)
+    ref = repository.ref("telemetry@latest")
+    rewrite_ref(root, ref, lambda document: document.update({field: value}))
+    written = repository.read_ref(ref.plan, ref.window, ref.revision)
+    with pytest.raises(IntegrityError, match=f"do not agree on {field}\\."):
+        repository.manifest(written)
+    report = verify_ref(repository, written, VerifyLevel.PRESENT)
+    assert [problem.kind for problem in report.problems] == ["foreign"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"scope_hash": "sha256:" + "0" * 64}, {"scope": {"measurements": ["m"]}}],
+    ids=lambda change: str(*change),
+)
+def test_a_refs_scope_has_its_hash(root: Path, change: dict[str, object]) -> None:
+    """It is computed again from the scope, so that neither is changed without the other."""
+    repository = opened(root)
+    ref = repository.ref("telemetry@latest")
+    rewrite_ref(root, ref, lambda document: document.update({**document, **change}))
+    with pytest.raises(IntegrityError, match="scope_hash"):
+        repository.read_ref(ref.plan, ref.window, ref.revision)
 
 
 def test_a_document_under_another_key_is_refused(root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from influxdb_backup.jobs.drills import ScratchStarted
 from tests.cli.conftest import DAY, MIDNIGHT, NEXT_DAY, ROWS, Cli, Site
 from tests.jobs.support import new_database, new_name, opened
 from tests.jobs.test_drill import Undroppable
+from tests.servers import start_influxdb1
 from tests.wire import swallowing
 
 
@@ -228,6 +230,32 @@ def test_coverage(backed_up: Site, cli: Cli) -> None:
     assert f"export telemetry {' '.join(NEXT_DAY)}" in gaps.out
     report = cli("coverage", "telemetry", "--json").document
     assert report["gaps"][0]["start"] == "1767312000000000000"
+
+
+def test_coverage_and_export_tell_points_outside_of_all_windows(site: Site, cli: Cli) -> None:
+    """A device at 2100 and one before the plan's start: both name the stretch and the way to have it backed up."""
+    site.server.write("cpu v=1 4103308800000000000\ncpu v=1 1262304000000000000", site.database)
+    cli.ok("repo", "init", "primary")
+    told = cli.ok("export", "telemetry", *DAY).err
+    assert "shards of 'autogen' before the plan's start that no window of the plan reaches: 2009-12-28" in told
+    assert "shards of 'autogen' later than now that no window of the plan reaches: 2100-01-" in told
+    assert "set start or ahead in the plan" in told
+    said = cli.ok("coverage", "telemetry", *DAY).out
+    assert said.count("OUTSIDE of the plan's windows: the source has shards of 'autogen' for ") == 2
+    found = cli.ok("coverage", "telemetry", *DAY, "--json").document["outside"]
+    assert [one["retention_policy"] for one in found] == ["autogen", "autogen"]
+
+
+def test_export_of_a_plan_takes_its_last_due_window(site: Site, cli: Cli) -> None:
+    """No range is needed; a longer one is cut at the schedule, and the help says both."""
+    cli.ok("repo", "init", "primary")
+    last = cli.ok("export", "telemetry", "--json").document["window"]
+    midnight = time.time_ns() // (86_400 * 10**9) * 86_400 * 10**9
+    assert int(last["end"]) - int(last["start"]) == 86_400 * 10**9
+    assert midnight - 86_400 * 10**9 <= int(last["end"]) <= midnight
+    two = cli.ok("export", "telemetry", DAY[0], DAY[1], NEXT_DAY[2], NEXT_DAY[3]).out
+    assert f"Backed up 2 of 2 windows, {2 * ROWS} rows" in two
+    assert "Back the last due window of a plan up, or a range" in cli.ok("export", "-h").out
 
 
 def test_coverage_rechecked(backed_up: Site, cli: Cli) -> None:
@@ -505,6 +533,22 @@ def test_databases(site: Site, cli: Cli) -> None:
     unplanned = [line.split()[1:] for line in forgotten.out.splitlines()]
     assert [f"{site.database}_forgotten", "NONE"] in unplanned
     assert site.database not in [row[0] for row in unplanned]
+    assert "Only databases that the credentials of these connections show were compared." in forgotten.err
+
+
+def test_databases_that_are_not_seen_are_not_said_to_be_planned(
+    site: Site, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every database that is shown has a plan, the answer is of those alone, and says so."""
+    folder = site.config.parent / "alone"
+    with start_influxdb1(folder, site.server.binary) as alone:
+        alone.create_database(site.database)
+        place = "influxdb-backup://" + alone.url.removeprefix("http://")
+        monkeypatch.setenv("INFLUXDB_BACKUP_CONN_SOURCE", place)
+        found = cli.ok("databases", "--unplanned")
+        assert (found.out, "credentials" in found.err) == ("Every visible database has a plan.\n", True)
+        alone.query(f'DROP DATABASE "{site.database}"')
+        assert "The servers show no database." in cli.ok("databases", "--unplanned").out
 
 
 def test_repo_check(site: Site, cli: Cli, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pyarrow as pa
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.errors import (
+    AccessError,
     BackupNotFoundError,
     DrillError,
     IntegrityError,
@@ -20,13 +22,14 @@ from influxdb_backup.errors import (
     SourceError,
     TargetError,
 )
-from influxdb_backup.influx.protocol import LEASE, Mark, ReadOptions, Server, new_marked_name
+from influxdb_backup.influx.protocol import LEASE, Mark, ReadOptions, Server, WriteOptions, new_marked_name
 from influxdb_backup.jobs import drill_scratch
 from influxdb_backup.jobs.drill import Cleaned, clean, drill, drop_scratches_of, raise_unless_ok
 from influxdb_backup.jobs.drills import DrillReport, ScratchCreated, ScratchDropped, ScratchStarted, passing_drill
 from influxdb_backup.jobs.verify import raise_unless_ok as raise_unless_verified
 from influxdb_backup.jobs.verify import verify
 from influxdb_backup.model import RetentionPolicy, TableSchema, VerifyLevel, VerifyReport, Window
+from tests.influx_write.support import batch_of, field
 from tests.jobs.support import (
     DAY,
     DAY_NS,
@@ -40,12 +43,14 @@ from tests.jobs.support import (
     create_policy,
     lines,
     new_database,
+    opened,
     plan,
     rows_of,
     window,
 )
+from tests.jobs.test_recheck import as_owner
 from tests.jobs.test_restore_rules import Losing, damage
-from tests.servers import RunningServer
+from tests.servers import RunningServer, find_influxd1, start_influxdb1
 
 SCRATCH = "influxdb_backup_drill_"
 
@@ -589,3 +594,23 @@ def test_a_drill_of_text_that_is_not_utf8_holds(
     report = drill(plan(database), repository=repository, server=any_server)
     assert report.problems == ()
     assert report.rows == 2
+
+
+def test_a_drill_that_lacks_a_right_says_nothing_of_the_backup(repository: Repository, tmp_path: Path) -> None:
+    """A user of 1.x who may only read, or only write one database: an error of those rights, and no report is kept."""
+    binary = find_influxd1()
+    assert binary is not None
+    with start_influxdb1(tmp_path / "influxdb", binary, auth=True) as running:
+        running.query("CREATE USER owner WITH PASSWORD 'secret' WITH ALL PRIVILEGES")
+        with opened(running, username="owner", password="secret") as owner:
+            owner.create_database("telemetry", [RetentionPolicy(name="autogen", duration=0, shard_duration=DAY_NS)])
+            with owner.writer("telemetry", "autogen", WriteOptions()) as points:
+                points.write("m", batch_of([field("v")], [(DAY.start, {}, {"v": 1.0})]))
+            back_up(repository, owner, plan())
+            for statement in ("CREATE USER other WITH PASSWORD 'secret'", "GRANT ALL ON telemetry TO other"):
+                assert "error" not in as_owner(running, "/query?" + urlencode({"q": statement}), "")
+            with opened(running, username="other", password="secret") as other, pytest.raises(AccessError) as caught:
+                drill(plan(), repository=repository, server=other)
+            assert caught.value.kind == "access"
+            assert not repository.read_documents("drills/", DrillReport)
+            assert drill(plan(), repository=repository, server=owner).ok

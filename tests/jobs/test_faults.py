@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote_plus, urlsplit
 
 import pyarrow as pa
 import pytest
+import urllib3
 
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
@@ -54,6 +57,7 @@ from tests.jobs.support import (
     rows_of,
     settings_of,
 )
+from tests.listening import QuietHandler, listening
 from tests.servers import RunningServer, find_influxd1, start_influxdb1
 
 ROOT = Path(__file__).parents[2]
@@ -292,6 +296,49 @@ def noise(running: RunningServer, database: str) -> None:
     """About a megabyte that does not compress."""
     body = lines(("log", f'v="{os.urandom(500).hex()}"', DAY.start + n) for n in range(1000))
     running.write(body, database)
+
+
+class CuttingOnce(QuietHandler):
+    """Passes everything on to a server; of each statement, whatever its times, the first reply ends in its middle."""
+
+    upstream = ""
+    lock = threading.Lock()
+    pool = urllib3.PoolManager(maxsize=8, retries=False)
+    cut: set[str]
+
+    def answer(self) -> None:
+        """The server's own answer, or the first half of it and the end of the connection."""
+        kind, body = type(self), self.body()
+        headers = {name: value for name, value in self.headers.items() if name not in ("Host", "Connection")}
+        reply = kind.pool.request(
+            self.command, kind.upstream + self.path, body=body or None, headers=headers, decode_content=False
+        )
+        asked = re.sub(r"\d+", "", f"{urlsplit(self.path).path} {unquote_plus(body.decode())}")
+        with kind.lock:
+            is_first = asked not in kind.cut and len(reply.data) > 1
+            kind.cut |= {asked} if is_first else set()
+        self.send_response_only(reply.status)
+        for name, value in reply.headers.items():
+            if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(reply.data)))
+        self.end_headers()
+        self.wfile.write(reply.data[: len(reply.data) // 2] if is_first else reply.data)
+        self.close_connection = is_first
+
+
+def test_a_reply_of_each_kind_that_is_cut_once_costs_no_backup(
+    any_influx: RunningServer, repository: Repository
+) -> None:
+    """Listings, counts and points on every server: what broke off is asked for again, and all of it is there."""
+    database = new_database(any_influx)
+    fill(any_influx, database)
+    handler = type("Cut", (CuttingOnce,), {"upstream": any_influx.url, "cut": set()})
+    with listening(handler) as url, opened(any_influx, url=url) as server:
+        result = back_up(repository, server, plan(database, reader="query"))
+    assert result.rows == 200
+    assert verify(repository, repository.ref(result.ref), VerifyLevel.VALID).ok
+    assert len(handler.cut) > 5
 
 
 def test_a_full_disk_of_the_repository_is_named_and_nothing_is_committed(

@@ -19,20 +19,23 @@ from typing import Any
 import influxdb_client
 import urllib3
 from influxdb_client.rest import ApiException
-from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
+from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError, SSLError
 
 from influxdb_backup.errors import ConfigError, ServerError, ServerUnavailableError, TargetError
 from influxdb_backup.influx.http import (
     CONNECT_SECONDS,
     TRANSIENT_STATUSES,
+    WHOLE_TRIES,
     Reply,
     status_error,
     tls_error,
     words_of,
 )
 from influxdb_backup.influx.protocol import ServerSettings
-from influxdb_backup.messages import quoted
+from influxdb_backup.messages import logger_of, quoted
 from influxdb_backup.model import RetentionPolicy, printable
+
+logger = logger_of(__name__)
 
 AUTOGEN = "autogen"
 SECOND = 1_000_000_000
@@ -201,7 +204,7 @@ class ControlPlane:
 
     def bucket(self, bucket_id: str) -> Bucket | None:
         """A bucket by its id; None when there is none."""
-        entry = self._document(partial(self._buckets.get_buckets_id, bucket_id), absent={404})
+        entry = self._document(partial(self._buckets.get_buckets_id, bucket_id), absent={404}, tries=WHOLE_TRIES)
         return _bucket(entry) if entry else None
 
     def mappings(self, organization_id: str) -> tuple[Dbrp, ...]:
@@ -269,13 +272,29 @@ class ControlPlane:
         self._client.close()
 
     def _entries(self, listing: Callable[..., Any], key: str, *, absent: AbstractSet[int] = frozenset()) -> list[Any]:
-        return self._document(listing, absent=absent).get(key) or []
+        return self._document(listing, absent=absent, tries=WHOLE_TRIES).get(key) or []
 
     def _document(
-        self, verb: Callable[..., Any], *, about: str = "", absent: AbstractSet[int] = frozenset()
+        self, verb: Callable[..., Any], *, about: str = "", absent: AbstractSet[int] = frozenset(), tries: int = 1
     ) -> dict[str, Any]:
-        """The JSON of a reply, empty for a status in ``absent``: the library's objects take ten times as long."""
-        body = self._call(lambda: verb(_preload_content=False).data, about=about, absent=absent)
+        """
+        The JSON of a reply, empty for a status in ``absent``: the library's objects take ten times as long.
+
+        A reply that breaks off is asked for again, ``tries`` times in all.
+        """
+
+        def whole() -> Any:
+            for left in reversed(range(tries)):
+                reply = verb(_preload_content=False)
+                try:
+                    return reply.data
+                except ProtocolError as error:
+                    if not left:
+                        raise
+                    logger.info("%s is asked again: %s", self._name, words_of(error))
+            return None
+
+        body = self._call(whole, about=about, absent=absent)
         if body is None:
             return {}
         try:

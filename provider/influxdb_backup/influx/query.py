@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TypeGuard
 
@@ -31,7 +32,7 @@ from influxdb_backup.errors import (
     ServerUnavailableError,
     UnsupportedServerError,
 )
-from influxdb_backup.influx.http import ByteStream, Http, Reply, ReplyTimeoutError, form, status_error
+from influxdb_backup.influx.http import WHOLE_TRIES, ByteStream, Http, Reply, ReplyTimeoutError, form, status_error
 from influxdb_backup.messages import logger_of, quoted
 from influxdb_backup.model import decode_name, printable
 
@@ -54,6 +55,8 @@ _NOT_FOUND = (
 )
 _FULL = "max-concurrent-queries"
 """status 200, and nothing was run (1.x with a limit in its configuration)"""
+_LISTINGS = ("SHOW ", "EXPLAIN ")
+"""how statements begin that cost little and may be asked again"""
 _LONGEST_REFUSAL = 1024
 _LONGEST_PAUSE = 1.0
 """seconds: a place that other clients leave free is soon taken again"""
@@ -420,12 +423,44 @@ class QueryApi:
         subject: str = "",
         chunk_size: int = DEFAULT_CHUNK,
         limit: int | None = None,
+        listing: bool = False,
     ) -> list[Rows]:
         """
         The whole answer of a small statement; series that were sent in several documents are joined.
 
-        More than ``limit`` rows raise QueryError.
+        A ``listing``, as SHOW and EXPLAIN always are, is asked for again when its reply breaks off; counts are not,
+        since a shorter piece may answer where a limit of the server ended one. More than ``limit`` rows raise
+        QueryError.
         """
+        ask = partial(
+            self._rows,
+            statement,
+            database=database,
+            retention_policy=retention_policy,
+            subject=subject or statement,
+            chunk_size=chunk_size,
+            limit=limit,
+        )
+        for left in reversed(range(WHOLE_TRIES if listing or statement.startswith(_LISTINGS) else 1)):
+            try:
+                return ask()
+            except IncompleteReadError as error:
+                if not left or isinstance(error.__cause__, ReplyTimeoutError):
+                    raise
+                logger.info("%s is asked again: %s", printable(subject or statement), error.message)
+        raise AssertionError("unreachable")
+
+    def _rows(
+        self,
+        statement: str,
+        *,
+        database: str | None,
+        retention_policy: str | None,
+        subject: str,
+        chunk_size: int,
+        limit: int | None,
+    ) -> list[Rows]:
+        """The answer, asked for once."""
         answer: list[Rows] = []
         total = 0
         with self.stream(
@@ -433,7 +468,7 @@ class QueryApi:
             database=database,
             retention_policy=retention_policy,
             chunk_size=chunk_size,
-            subject=subject or statement,
+            subject=subject,
         ) as stream:
             for series in stream.series():
                 values = stream.take(series.count)

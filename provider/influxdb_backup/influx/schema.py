@@ -181,6 +181,7 @@ class SchemaReader:
             database=database,
             retention_policy=table.retention_policy,
             subject=f"series of {table}",
+            listing=True,
         )
         return len(answer)
 

@@ -413,7 +413,11 @@ class Server2:
                 f"WHERE {between(_EVER)} GROUP BY * {limits}"
             )
             answer = self._api.rows(
-                statement, database=database, retention_policy=table.retention_policy, subject=f"tag keys of {table}"
+                statement,
+                database=database,
+                retention_policy=table.retention_policy,
+                subject=f"tag keys of {table}",
+                listing=True,
             )
             if answer:
                 return sorted(decode_name(key) for key in answer[0].tags)
