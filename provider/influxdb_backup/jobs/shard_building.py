@@ -209,11 +209,13 @@ def _split(batch: pa.RecordBatch, duration: int) -> Iterator[tuple[Window, pa.Re
     if not batch.num_rows:
         return
     times = batch.column(0).view(pa.int64()).to_numpy(zero_copy_only=False)
-    for window in _held(int(times.min()), int(times.max()), duration):
+    windows = list(_held(int(times.min()), int(times.max()), duration))
+    if len(windows) == 1:
+        yield windows[0], batch
+        return
+    for window in windows:
         inside = (times >= window.start) & (times < window.end)
-        if inside.all():
-            yield window, batch
-        elif inside.any():
+        if inside.any():
             yield window, batch.filter(pa.array(inside))
 
 

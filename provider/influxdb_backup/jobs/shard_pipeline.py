@@ -29,7 +29,7 @@ logger = logger_of(__name__)
 
 SENDERS = 2
 """groups that are sent at a time"""
-_TELL_SECONDS = 1.0
+TELL_SECONDS = 1.0
 STOP_SECONDS = 1.0
 """for what is at work, when the job is stopped: Airflow kills a task five seconds after it told it"""
 
@@ -140,7 +140,7 @@ class ShardPipeline:
     def _take(self) -> None:
         """Takes in what a thread says, or that none says anything for a while."""
         try:
-            event = self._events.get(timeout=_TELL_SECONDS)
+            event = self._events.get(timeout=TELL_SECONDS)
         except Empty:
             return
         match event:
@@ -190,7 +190,7 @@ class ShardPipeline:
 
     def _take_room(self, groups: int) -> None:
         for _ in range(groups):
-            while not self._room.acquire(timeout=_TELL_SECONDS):
+            while not self._room.acquire(timeout=TELL_SECONDS):
                 self._refuse_stopped()
         self._refuse_stopped()
 
@@ -225,4 +225,4 @@ class ShardPipeline:
         return SentGroup(group, digests, seconds)
 
 
-__all__ = ["SENDERS", "STOP_SECONDS", "SentGroup", "ShardPipeline", "StageError"]
+__all__ = ["SENDERS", "STOP_SECONDS", "TELL_SECONDS", "SentGroup", "ShardPipeline", "StageError"]

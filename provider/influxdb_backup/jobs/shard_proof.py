@@ -10,15 +10,16 @@ type, and count all rows of each table by a field that all rows have, or by ever
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
-from influxdb_backup.errors import ServerError, SourceError, TargetError
+from influxdb_backup.errors import InfluxdbBackupError, ServerError, SourceError, TargetError
 from influxdb_backup.influx.protocol import NewShards
 from influxdb_backup.jobs.compare import refuse_other_content
+from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.jobs.read_back import Expected, ReadBack
 from influxdb_backup.jobs.restore_run import RestoreRun
 from influxdb_backup.jobs.shard_building import BuiltGroup
-from influxdb_backup.jobs.shard_pipeline import SENDERS, SentGroup
+from influxdb_backup.jobs.shard_pipeline import SENDERS, TELL_SECONDS, SentGroup
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import MAX_END, MIN_TIME, TableSchema, Window, printable
 from influxdb_backup.windows import format_window, intersect
@@ -26,6 +27,8 @@ from influxdb_backup.windows import format_window, intersect
 logger = logger_of(__name__)
 
 _EVER = Window(start=MIN_TIME, end=MAX_END)
+_PROVERS = 2
+"""groups that are proved at a time: the server reads one while another is looked at here"""
 COUNTED_PER_SECOND = 20_000_000
 """values that a server counts in a second at best, about (1.6.7: 10 million, 2.9.1: 50 million, two cores)"""
 KEYS_PER_SECOND = 100_000
@@ -38,14 +41,29 @@ def prove(run: RestoreRun, made: NewShards, sent: Sequence[SentGroup]) -> None:
     counting = sum(group.built.totals.values for group in sent) / COUNTED_PER_SECOND
     keys = sum(group.built.keys for group in sent) / KEYS_PER_SECOND
     by_files = seconds_sent - keys < counting + keys
-    for one in sent:
-        group = one.built
-        window = intersect(group.window, run.reads.window)
-        if window is None:
-            continue
-        answers = _arrived(run, made, one, window, by_files=by_files)
-        if answers:
-            continue
+    pool = ThreadPoolExecutor(_PROVERS, thread_name_prefix="proof")
+    try:
+        futures = [pool.submit(_prove_group, run, made, group, by_files=by_files) for group in sent]
+        for position, future in enumerate(futures):
+            while not wait([future], TELL_SECONDS).done:
+                _tell(run, position, sent)
+            future.result()
+            _tell(run, position + 1, sent)
+    except InfluxdbBackupError:
+        pool.shutdown(cancel_futures=True)  # a database is not dropped well while it is read
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _tell(run: RestoreRun, done: int, sent: Sequence[SentGroup]) -> None:
+    run.progress(Progress("read-back", done, len(sent), 0, 0, printable(sent[min(done, len(sent) - 1)].built.policy)))
+
+
+def _prove_group(run: RestoreRun, made: NewShards, sent: SentGroup, *, by_files: bool) -> None:
+    group = sent.built
+    window = intersect(group.window, run.reads.window)
+    if window is not None and not _arrived(run, made, sent, window, by_files=by_files):
         ReadBack(
             run.target.server,
             made.database,
@@ -53,7 +71,6 @@ def prove(run: RestoreRun, made: NewShards, sent: Sequence[SentGroup]) -> None:
             group.totals.expected,
             mixed=frozenset(),
             exact=True,
-            progress=run.progress,
         ).prove()
 
 

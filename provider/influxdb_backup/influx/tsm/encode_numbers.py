@@ -155,15 +155,19 @@ def put_floats(out: U8, at: int, values: U64, count: int) -> int:
             continue
         leading = (64 - bit_length(change)) & 0x1F
         trailing = trailing_zeros(change)
-        if leading >= kept_leading and trailing >= kept_trailing:
-            at, word, used = _push(out, at, word, used, np.uint64(2), 2)
-        else:
+        header, length = np.uint64(2), 2
+        if leading < kept_leading or trailing < kept_trailing:
             kept_leading, kept_trailing = leading, trailing
             size = np.uint64(64 - leading - trailing) & _MASK6
-            header = (np.uint64(3) << np.uint64(11)) | (np.uint64(leading) << np.uint64(6)) | size
-            at, word, used = _push(out, at, word, used, header, 13)
+            header, length = (np.uint64(3) << np.uint64(11)) | (np.uint64(leading) << np.uint64(6)) | size, 13
         significant = 64 - kept_leading - kept_trailing
-        at, word, used = _push(out, at, word, used, change >> np.uint64(kept_trailing), significant)
+        change >>= np.uint64(kept_trailing)
+        if length + significant <= 64:
+            change |= header << np.uint64(significant)
+            significant += length
+        else:
+            at, word, used = _push(out, at, word, used, header, length)
+        at, word, used = _push(out, at, word, used, change, significant)
     for position in range((used + 7) >> 3):
         out[at] = np.uint8((word >> np.uint64(56 - 8 * position)) & np.uint64(0xFF))
         at += 1

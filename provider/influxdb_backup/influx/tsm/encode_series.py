@@ -77,6 +77,15 @@ def _put_u32(out: U8, at: int, value: int) -> int:
     return at + 4
 
 
+@kernel
+def _ascends(times: I64, first: int, until: int) -> bool:
+    """Whether each of these times is later than the one before."""
+    for row in range(first + 1, until):  # noqa: SIM110 - numba has no generators
+        if times[row] <= times[row - 1]:
+            return False
+    return True
+
+
 @making_arrays
 def encode_series(
     state: I64,
@@ -117,6 +126,7 @@ def encode_series(
     cached_bytes = np.empty((CACHED_BLOCKS, _TIME_BYTES), np.uint8)
     cached_counts = np.zeros(CACHED_BLOCKS, np.int64)
     cached_sizes = np.zeros(CACHED_BLOCKS, np.int64)
+    cached_rows = np.full(CACHED_BLOCKS, -1, np.int64)
     permuted = len(order) > 0
     series, field, row = state[SERIES], state[FIELD], state[ROW]
     at, index_at = state[OUT], state[INDEX]
@@ -124,6 +134,7 @@ def encode_series(
     status = DONE
     while series < until:
         end = starts[series + 1]
+        in_place = not permuted and _ascends(times, starts[series], end)
         while field < fields:
             if row < 0:
                 if index_at + KEY_INDEX_BYTES > len(index):
@@ -137,7 +148,11 @@ def encode_series(
                     status = OUT_FULL
                     break
                 count, size = 0, 0
-                while row < end:
+                begun, in_block = row, in_place and mask < 0 and kind != 3
+                if in_block:
+                    count = min(_POINTS, end - row)
+                    row += count
+                while not in_block and row < end:
                     place = order[row] if permuted else row
                     if mask >= 0 and masks[mask, place] == 0:
                         row += 1
@@ -187,25 +202,28 @@ def encode_series(
                 out[at] = np.uint8(kind)
                 at += 1
                 slot = blocks if blocks < CACHED_BLOCKS else CACHED_BLOCKS - 1
+                own_times = times[begun : begun + count] if in_block else block_times
+                own_values = cells[field, begun : begun + count] if in_block else block_values
                 same = cached_counts[slot] == count
-                if same:
+                if same and not (in_block and cached_rows[slot] == begun):
                     for position in range(count):
-                        if cached_times[slot, position] != block_times[position]:
+                        if cached_times[slot, position] != own_times[position]:
                             same = False
                             break
                 if not same:
-                    cached_times[slot, :count] = block_times[:count]
+                    cached_times[slot, :count] = own_times[:count]
                     cached_counts[slot] = count
-                    cached_sizes[slot] = put_times(cached_bytes[slot], 0, block_times, count, deltas)
+                    cached_sizes[slot] = put_times(cached_bytes[slot], 0, own_times, count, deltas)
+                cached_rows[slot] = begun if in_block else -1
                 length = cached_sizes[slot]
                 at = put_uvarint(out, at, np.uint64(length))
                 for position in range(length):
                     out[at + position] = cached_bytes[slot, position]
                 at += length
                 if kind == 0:
-                    at = put_floats(out, at, block_values, count)
+                    at = put_floats(out, at, own_values, count)
                 elif kind == 2:
-                    at = put_booleans(out, at, block_values, count)
+                    at = put_booleans(out, at, own_values, count)
                 elif kind == 3:
                     size = 0
                     for position in range(count):
@@ -216,12 +234,12 @@ def encode_series(
                     out[at] = 0x10
                     at = put_snappy(out, at + 1, texts, size, table)
                 else:
-                    at = put_integers(out, at, block_values, count, deltas)
+                    at = put_integers(out, at, own_values, count, deltas)
                 _put_u32(out, begin, crc32(out, begin + 4, at))
                 blocks += 1
                 values += count
-                index_at = put_u64(index, index_at, np.uint64(block_times[0]))
-                index_at = put_u64(index, index_at, np.uint64(block_times[count - 1]))
+                index_at = put_u64(index, index_at, np.uint64(own_times[0]))
+                index_at = put_u64(index, index_at, np.uint64(own_times[count - 1]))
                 index_at = put_u64(index, index_at, np.uint64(state[BASE] + begin))
                 index_at = _put_u32(index, index_at, at - begin)
             if status != DONE:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.cpython.unsafe import numbers
 
-from influxdb_backup.jit import kernel
+from influxdb_backup.jit import inlined, kernel
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
@@ -21,12 +21,7 @@ _COUNTS = np.array([60, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4, 3, 2, 1], np.int64)
 """how many numbers a word of the selectors 2 to 15 holds"""
 _WIDTHS = np.array([1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 60], np.int64)
 """and in how many bits each"""
-_FITTING = np.array(
-    [max(c for c, w in zip(_COUNTS, _WIDTHS, strict=True) if w >= bits) for bits in range(61)], np.int64
-)
-"""how many numbers of this many bits one word can hold"""
-_CODE = np.array([min(i for i, c in enumerate(_COUNTS) if c <= max(n, 1)) for n in range(61)], np.int64)
-"""the position in ``_COUNTS`` of the fullest word for this many fitting numbers"""
+_LAST = len(_COUNTS) - 1
 
 _leading_zeros = cast("Callable[[np.uint64], np.uint64]", numbers.leading_zeros)
 _trailing_zeros = cast("Callable[[np.uint64], np.uint64]", numbers.trailing_zeros)
@@ -71,18 +66,42 @@ def trailing_zeros(value: np.uint64) -> int:
     return int(np.int64(_trailing_zeros(value)))
 
 
+@inlined
+def _put_word(out: U8, at: int, numbers: U64, start: int, code: int) -> int:
+    """Packs the next numbers as this position in ``_COUNTS`` says."""
+    width = np.uint64(_WIDTHS[code])
+    word, shift = np.uint64(code + 2) << np.uint64(60), _ZERO
+    for position in range(start, start + _COUNTS[code]):
+        word |= numbers[position] << shift
+        shift += width
+    return put_u64(out, at, word)
+
+
+@inlined
+def _fits(numbers: U64, start: int, stop: int, code: int) -> bool:
+    """Whether a word of this position in ``_COUNTS`` can hold the next numbers."""
+    end = start + _COUNTS[code]
+    if end > stop:
+        return False
+    widest = _ZERO
+    for position in range(start, end):
+        widest |= numbers[position]
+    return bool(bit_length(widest) <= _WIDTHS[code])
+
+
 @kernel
 def put_simple8b(out: U8, at: int, numbers: U64, start: int, stop: int) -> int:
     """
     Writes ``numbers[start:stop]``, all at most SIMPLE8B_MAX, as the server's compactor packs them.
 
     Runs of 240 and of 120 ones have words of their own; else each word holds as many of the next numbers as
-    the widest of them lets it (run: equal to files that 1.12.4 and 2.9.1 compacted).
+    the widest of them lets it (run: equal to files that 1.12.4 and 2.9.1 compacted). It is looked for from the word
+    before on: where one cannot hold so many, none that holds more can, since it has less room for each.
     """
+    code = 0
     while start < stop:
-        left = stop - start
-        if left >= 120 and numbers[start] == _ONE:
-            longest = 240 if left >= 240 else 120
+        if stop - start >= 120 and numbers[start] == _ONE:
+            longest = 240 if stop - start >= 240 else 120
             ones = 1
             while ones < longest and numbers[start + ones] == _ONE:
                 ones += 1
@@ -90,21 +109,13 @@ def put_simple8b(out: U8, at: int, numbers: U64, start: int, stop: int) -> int:
                 at = put_u64(out, at, _ZERO if ones == 240 else np.uint64(1 << 60))
                 start += 240 if ones == 240 else 120
                 continue
-        taken = 0
-        widest = _ZERO
-        limit = min(left, 60)
-        while taken < limit:
-            together = widest | numbers[start + taken]
-            if together != widest and _FITTING[bit_length(together)] < taken + 1:
-                break
-            widest = together
-            taken += 1
-            limit = min(limit, _FITTING[bit_length(widest)])
-        code = _CODE[taken]
-        count, width = _COUNTS[code], _WIDTHS[code]
-        word = np.uint64(code + 2) << np.uint64(60)
-        for position in range(count):
-            word |= numbers[start + position] << np.uint64(position * width)
-        at = put_u64(out, at, word)
-        start += count
+        if _fits(numbers, start, stop, code):
+            while code > 0 and _fits(numbers, start, stop, code - 1):
+                code -= 1
+        else:
+            code += 1
+            while code < _LAST and not _fits(numbers, start, stop, code):
+                code += 1
+        at = _put_word(out, at, numbers, start, code)
+        start += _COUNTS[code]
     return at
