@@ -350,7 +350,7 @@ def test_what_arrived_is_proved(
     report = restore_into(repository, asked, new_name("target"), refs=(first.ref,), writer="shard")  # type: ignore[arg-type]
     assert (report.writer, report.rows) == ("shard", 100)
     dense = {field for measurement, field in asked.counted if measurement == "dense"}
-    assert dense == ({"*"} if proof == "counts" else {"a"})
+    assert dense == ({"*"} if proof == "counts" else {"b"})
     assert {field for measurement, field in asked.counted if measurement == "sparse"} == {"*"}
     monkeypatch.setattr(Asked, "count", lambda *_: 49)
     asked.counted.clear()

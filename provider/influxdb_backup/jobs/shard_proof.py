@@ -21,7 +21,7 @@ from influxdb_backup.jobs.restore_run import RestoreRun
 from influxdb_backup.jobs.shard_building import BuiltGroup
 from influxdb_backup.jobs.shard_pipeline import SENDERS, TELL_SECONDS, SentGroup
 from influxdb_backup.messages import logger_of
-from influxdb_backup.model import MAX_END, MIN_TIME, TableSchema, Window, printable
+from influxdb_backup.model import MAX_END, MIN_TIME, InfluxType, TableSchema, Window, printable
 from influxdb_backup.windows import format_window, intersect
 
 logger = logger_of(__name__)
@@ -31,6 +31,8 @@ _PROVERS = 2
 """groups that are proved at a time: the server reads one while another is looked at here"""
 COUNTED_PER_SECOND = 20_000_000
 """values that a server counts in a second at best, about (1.6.7: 10 million, 2.9.1: 50 million, two cores)"""
+_CHEAPEST = (InfluxType.BOOLEAN, InfluxType.INTEGER, InfluxType.UNSIGNED, InfluxType.FLOAT, InfluxType.STRING)
+"""types of fields, those first whose blocks a server decodes quickest"""
 KEYS_PER_SECOND = 100_000
 """fields of series that a server begins to count in a second, or takes into its index, about (1.6.7: 90,000 each)"""
 
@@ -129,8 +131,10 @@ def _answers(run: RestoreRun, made: NewShards, group: BuiltGroup, window: Window
             for name, count in group.totals.expected.of(table).items()
             if name not in server.dialect.index_fields  # which the files alone prove
         }
-        always = next((name for name, count in counts.items() if count == rows), None)
-        if always is not None:
+        types = {column.name: column.type for column in group.totals.table_fields[table]}
+        whole = [name for name, count in counts.items() if count == rows]
+        if whole:
+            always = min(whole, key=lambda name: _CHEAPEST.index(types[name]))
             counts, found = {always: rows}, {always: server.count(database, table, window, always)}
         else:
             found = dict(server.counts(database, table.retention_policy, table.measurement, window, sorted(counts)))
