@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -571,6 +573,24 @@ def test_repo_check(site: Site, cli: Cli, tmp_path: Path) -> None:
     mistyped = cli.ok("repo", "check", f"file://{tmp_path}/mistyped").out
     assert f"There is no repository in it: `influxdb-backup repo init file://{tmp_path}/mistyped`" in mistyped
     assert {"second-create", "racing-creates"} <= {item["name"] for item in report["items"]}
+
+
+def test_repo_check_tells_what_killed_exports_left(backed_up: Site, cli: Cli) -> None:
+    """Which objects no backup names, and how much room they take; the backup's own are none of them."""
+    assert "left anything" in cli.ok("repo", "check", "primary", "--leftovers").out
+    [part] = Path(backed_up.repository.removeprefix("file://")).glob("data/**/*.parquet")
+    attempt = part.parents[1]
+    dead = shutil.copytree(attempt, attempt.with_name("a-dead-one"))
+    for path in dead.rglob("*.parquet"):
+        os.utime(path, (MIDNIGHT, MIDNIGHT))
+    told = cli.ok("repo", "check", "primary", "--leftovers").out
+    assert "1 object (" in told
+    assert "may be removed" in told
+    assert "/a-dead-one/ 1 object, " in told
+    assert attempt.name not in told
+    [left] = cli.ok("repo", "check", "primary", "--leftovers", "--json").document["leftovers"]
+    assert (left["objects"], left["bytes"]) == (1, part.stat().st_size)
+    assert part.exists() and dead.exists()
 
 
 def test_config(site: Site, cli: Cli, tmp_path: Path) -> None:

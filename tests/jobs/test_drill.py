@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,19 @@ def test_a_drill_proves_every_table_and_leaves_no_scratch(
     assert kept == report
     assert restorable(repository)
     assert database in any_server.databases()
+
+
+def test_a_drill_says_why_it_compares_by_queries(
+    influx1: RunningServer, server1: Server, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In its own words, and not in those of a plan that says nothing of a reader."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+    with caplog.at_level(logging.INFO, "influxdb_backup"):
+        assert drill(plan(database, drill={"writer": "lines"}), repository=repository, server=server1).ok
+    assert "its points are compared by queries" in caplog.text
+    assert "the plan says" not in caplog.text
 
 
 def test_a_drill_binds_to_the_manifest_it_restored(
