@@ -506,6 +506,14 @@ def test_results_and_progress_stand_outside_of_folds(config_path: str, influx1: 
 
     assert not [line for line in lines if line.startswith("::")]
     assert f"Its id: {DAY_ONE_ID}" in lines
+    drilled = "\n".join(lines)
+    for words in (
+        r"The drill held: weather, 2026-01-01, 1 day, revision 0",
+        r"Restored 288 rows in .+ into influx_test, read 1 table back in .+ in all\.",
+        r"The scratch influxdb_backup_drill_\w+ was dropped\.",
+        r"Check ok: SELECT count\(temperature\) FROM weather: 288 \(",
+    ):
+        assert re.search(words, drilled), words
     target = copy["target_database"]
     for operator, words in (
         (export_, r"2026-01-01 · 288 rows · [\d.]+ kB · 1 gap"),
