@@ -39,12 +39,13 @@ def _tens(shape: Shape) -> list[Window]:
 def _processes(bed: ShardBed, shape: Shape, runs: int) -> list[Result]:
     site = command.site(bed, "fixed")
     site.export(shape.window, again=True)
-    version, listing, fixed, exports = [], [], [], []
+    version, listing, fixed, exports, used = [], [], [], [], []
     for window in itertools.islice(_tens(shape), runs):
         version.append(site.call("--version").seconds)
         listing.append(site.call("list", "plan").seconds)
         called = site.export(window)
         exports.append(called.seconds)
+        used.append(called.processor)
         fixed.append(called.seconds - called.inner)
     name = "`influxdb-backup export` of ten minutes"
     return [
@@ -62,6 +63,7 @@ def _processes(bed: ShardBed, shape: Shape, runs: int) -> list[Result]:
             )
         ),
         seconds(f"{bed.name}: {name}, whole command", exports),
+        seconds(f"{bed.name}: {name}, the command's own processor", used),
     ]
 
 
