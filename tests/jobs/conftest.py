@@ -11,6 +11,7 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.influx.protocol import Server
 from tests.jobs.support import local_repository, opened
 from tests.servers import RunningServer
+from tests.shard_fixtures import compiled as compiled
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,7 @@ def test_a_connection_that_gets_stuck_once_costs_no_backup(
     assert "twice the timeout" in caplog.text
 
 
+@pytest.mark.usefixtures("compiled")
 def test_a_copy_of_a_shard_that_trickles_is_left_for_queries(
     influx1: RunningServer, repository: Repository, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_copy_of_a_shard_that_trickles_is_left_for_queries(
     assert "twice the timeout" in caplog.text
 
 
+@pytest.mark.usefixtures("compiled")
 def test_a_copy_of_a_shard_of_2x_that_trickles_is_left_for_queries(
     influx2: RunningServer, repository: Repository, caplog: pytest.LogCaptureFixture
 ) -> None:
