@@ -11,7 +11,9 @@ from influxdb_backup.archive.repository import Repository
 from influxdb_backup.influx.protocol import Server
 from tests.jobs.support import local_repository, opened
 from tests.servers import RunningServer
-from tests.shard_fixtures import compiled as compiled
+from tests.shard_fixtures import compiled
+
+__all__ = ["compiled"]
 
 
 @pytest.fixture(scope="session")
