@@ -194,6 +194,6 @@ def fill(plan: Plan, gap: Window) -> tuple[str, ...]:
     if count == 1:
         return by_hand, f"Or without Airflow: {command}"
     return (
-        f"{count} windows, a run for each: {backfill_command(plan, gap)}",
+        f"{count} windows, a run for each: {backfill_command(plan, gap)} (airflowctl takes the same)",
         f"A backfill leaves out dates that manual runs took. What is left then, or without Airflow: {command}",
     )
