@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import time
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -21,6 +22,8 @@ from pathlib import Path
 _KERNELS = ("*_kernels.py", "influx/*_kernels.py", "influx/tsm/*.py")
 _MARK = "influxdb-backup-{}.compiled"
 _FOLDER = Path(__file__).parent
+_WORTH_LOADING = 100_000
+"""values that numpy goes through in about that time"""
 
 
 def is_installed() -> bool:
@@ -44,6 +47,11 @@ def why_not_fast() -> str | None:
     if not marks or _mark() not in marks:  # any at all, before LLVM is loaded: it has 100 MB
         return "the loops are not compiled for this machine and user (run: influxdb-backup warm)"
     return None
+
+
+def pays(values: int) -> bool:
+    """Whether so many values are worth what loading numba takes, a quarter of a second; always once it is loaded."""
+    return values >= _WORTH_LOADING or "numba" in sys.modules
 
 
 def cache_folder() -> Path | None:

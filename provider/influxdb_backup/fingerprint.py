@@ -33,7 +33,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from influxdb_backup.columns import batch_columns
-from influxdb_backup.fast import why_not_fast
+from influxdb_backup.fast import pays, why_not_fast
 from influxdb_backup.model import Column, FieldCount, InfluxType, Role, encode_name
 
 _MODULUS = 1 << 128
@@ -69,6 +69,15 @@ def default_loops() -> Loops:
 
     fingerprint_kernels.exercise()  # loads them now, while no points are in memory beside the compiler
     return fingerprint_kernels
+
+
+def loops_for(values: int) -> Loops:
+    """The compiled loops where they may be used and so many values are worth loading them, else numpy's."""
+    if pays(values):
+        return default_loops()
+    from influxdb_backup import fingerprint_loops
+
+    return fingerprint_loops
 
 
 def format_fingerprint(value: int) -> str:
@@ -167,7 +176,7 @@ class TableFingerprint:
 
     def __init__(self, measurement: str, loops: Loops | None = None) -> None:
         self._measurement = encode_name(measurement)
-        self._loops = loops or default_loops()
+        self._loops = loops
         self.value = 0
         self.rows = 0
         self.min_time: int | None = None
@@ -204,16 +213,17 @@ class TableFingerprint:
         self._widen(int(signed.min()), int(signed.max()))
         self.rows += batch.num_rows
         rows = _series_words(self._measurement, batch, columns)
-        self._loops.mix_rows(_read_only(signed.view(np.uint64)), *rows)
+        loops = self._loops or loops_for(self.rows * len(columns))
+        loops.mix_rows(_read_only(signed.view(np.uint64)), *rows)
         for position, column in enumerate(columns):
             if column.role is Role.FIELD:
-                self._add_column(rows, column, batch.column(position + 1))
+                self._add_column(loops, rows, column, batch.column(position + 1))
 
     def _widen(self, earliest: int, latest: int) -> None:
         self.min_time = earliest if self.min_time is None else min(self.min_time, earliest)
         self.max_time = latest if self.max_time is None else max(self.max_time, latest)
 
-    def _add_column(self, rows: tuple[Words, Words], column: Column, array: pa.Array) -> None:
+    def _add_column(self, loops: Loops, rows: tuple[Words, Words], column: Column, array: pa.Array) -> None:
         count = len(array) - array.null_count
         key = (column.name, column.type)
         self._counts[key] = self._counts.get(key, 0) + count
@@ -225,7 +235,7 @@ class TableFingerprint:
             array = array.drop_null()
         values = _value_words(array, column.type)
         seed = np.concatenate(_digests([_TYPE_CODES[column.type] + _length_prefixed(encode_name(column.name))]))
-        low, high = self._loops.sum_column(*rows, (_read_only(values[0]), _read_only(values[1])), seed)
+        low, high = loops.sum_column(*rows, (_read_only(values[0]), _read_only(values[1])), seed)
         self.value = (self.value + int(low) + (int(high) << 64)) % _MODULUS
 
 
@@ -259,7 +269,7 @@ def value_hashes(
     columns = batch_columns(batch.schema)
     times = batch.column(0).cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64)
     rows = _series_words(encode_name(measurement), batch, columns)
-    default_loops().mix_rows(_read_only(times), *rows)
+    loops_for(batch.num_rows * len(columns)).mix_rows(_read_only(times), *rows)
     for position, column in enumerate(columns):
         array = batch.column(position + 1)
         if column.role is not Role.FIELD or array.null_count == len(array):

@@ -10,12 +10,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar, cast
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from influxdb_backup.archive import layout
-from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.documents import (
     RepositoryDocument,
     is_a,
@@ -27,10 +24,7 @@ from influxdb_backup.archive.documents import (
     sha256,
     to_bytes,
 )
-from influxdb_backup.archive.fetching import FetchedParts
-from influxdb_backup.archive.parts import part_path, read_part, read_part_salvaged
 from influxdb_backup.archive.readme_text import readme_text
-from influxdb_backup.archive.salvage import LostRows
 from influxdb_backup.archive.store import MANIFEST_BYTES, Store, is_damage
 from influxdb_backup.errors import (
     BackupNotFoundError,
@@ -43,6 +37,13 @@ from influxdb_backup.errors import (
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Manifest, Part, PlanIdentity, Ref, Value, Window, printable
 from influxdb_backup.windows import format_instant, format_window, intersect, parse_instant
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from influxdb_backup.archive.attempt import Attempt
+    from influxdb_backup.archive.fetching import FetchedParts
+    from influxdb_backup.archive.salvage import LostRows
 
 logger = logger_of(__name__)
 
@@ -74,6 +75,8 @@ _REVISION = re.compile(r"[0-9]{1,6}\Z")
 class Repository:
     """
     One repository, opened. Everything it returns was read from the store by that very call.
+
+    What reads and writes points is imported where it is first used: a command that only lists needs none of it.
 
     Make one with ``Repository.init`` or ``Repository.open``.
     """
@@ -131,6 +134,8 @@ class Repository:
 
         Parts that ``earlier``, the manifest of the window's last revision, has as well are named and not stored again.
         """
+        from influxdb_backup.archive.attempt import Attempt
+
         return Attempt(self, plan, window, earlier)
 
     def claim_plan(self, identity: PlanIdentity) -> PlanIdentity:
@@ -392,6 +397,8 @@ class Repository:
         fetched: FetchedParts | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """See ``parts.read_part``: proved bytes, bounded batches, filtered by half-open time and tag equality."""
+        from influxdb_backup.archive.parts import read_part
+
         return read_part(self.store, part, window=window, tags=tags, large=large, fetched=fetched)
 
     def refuse_missing(self, parts: Sequence[Part]) -> None:
@@ -400,6 +407,8 @@ class Repository:
 
         Says nothing where the store does not list them: whoever reads a part is told of the same, and of its digest.
         """
+        from influxdb_backup.archive.parts import part_path
+
         folders = sorted({part_path(part).rpartition("/")[0] + "/" for part in parts})
         try:
             sizes = {key: size for listing in at_once(self.store.list, folders) for key, size in listing}
@@ -416,6 +425,8 @@ class Repository:
 
     def fetch(self, parts: Sequence[Part]) -> FetchedParts:
         """Fetches parts that will be read in this order, several at once, while the context lasts."""
+        from influxdb_backup.archive.fetching import FetchedParts
+
         return FetchedParts(self.store, parts)
 
     def read_part_salvaged(
@@ -428,6 +439,8 @@ class Repository:
         tags: Mapping[str, str] | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """See ``parts.read_part_salvaged``: what is whole of a damaged part, and which rows are not."""
+        from influxdb_backup.archive.parts import read_part_salvaged
+
         return read_part_salvaged(self.store, part, measurement, on_lost, window=window, tags=tags)
 
     def read_documents(self, prefix: str, kind: type[V], on_damage: OnBadDocument | None = None) -> list[tuple[str, V]]:

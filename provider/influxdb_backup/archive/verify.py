@@ -11,12 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from influxdb_backup.archive import layout
-from influxdb_backup.archive.fetching import FetchedParts
-from influxdb_backup.archive.parquet import read_batches
-from influxdb_backup.archive.parts import part_file, part_path, table_entry
-from influxdb_backup.columns import batch_columns
 from influxdb_backup.errors import BackupNotFoundError, FormatError, InfluxdbBackupError, IntegrityError, StoreError
-from influxdb_backup.fingerprint import TableFingerprint
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import (
     DRILL_MEDIA_TYPE,
@@ -33,6 +28,7 @@ from influxdb_backup.model import (
 )
 
 if TYPE_CHECKING:
+    from influxdb_backup.archive.fetching import FetchedParts
     from influxdb_backup.archive.repository import Repository
 
 logger = logger_of(__name__)
@@ -246,6 +242,8 @@ def _check_documents(repository: Repository, ref: Ref) -> tuple[list[Finding], M
 
 def _check_tables(manifest: Manifest) -> Iterator[Problem]:
     """Whether each table is the sum of its parts."""
+    from influxdb_backup.archive.parts import table_entry
+
     for entry in manifest.tables:
         summed = table_entry(entry.number, entry.table, entry.columns, entry.parts)
         for part in entry.parts:
@@ -267,6 +265,8 @@ Check = Callable[["Repository", TableEntry, Part], Iterator[Problem]]
 
 
 def _checked(check: Check, repository: Repository, entry: TableEntry, part: Part) -> list[Finding]:
+    from influxdb_backup.archive.parts import part_path
+
     found: list[Finding] = []
     try:
         part_path(part)
@@ -298,6 +298,11 @@ def _complete(repository: Repository, _: TableEntry, part: Part) -> Iterator[Pro
 def _valid(
     repository: Repository, entry: TableEntry, part: Part, fetched: FetchedParts | None = None
 ) -> Iterator[Problem]:
+    from influxdb_backup.archive.parquet import read_batches
+    from influxdb_backup.archive.parts import part_file
+    from influxdb_backup.columns import batch_columns
+    from influxdb_backup.fingerprint import TableFingerprint
+
     seen = TableFingerprint(entry.table.measurement)
     with part_file(repository.store, part, fetched) as path:
         for batch in read_batches(path, part.path, rows=part.rows):

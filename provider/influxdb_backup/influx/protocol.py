@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Protocol
 
 from influxdb_backup.influx.marks import LEASE, Mark, MarkedDatabase, has_form, new_marked_name
 from influxdb_backup.model import (
@@ -29,6 +27,9 @@ from influxdb_backup.model import (
     UnreadableTable,
     Window,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, kw_only=True)

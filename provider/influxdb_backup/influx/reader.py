@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from influxdb_backup.errors import IncompleteReadError, InfluxdbBackupError, QueryError
-from influxdb_backup.fast import why_not_fast
+from influxdb_backup.fast import pays, why_not_fast
 from influxdb_backup.influx import rows as plain_rows
 from influxdb_backup.influx.batches import BatchBuilder, NotAscendingError
 from influxdb_backup.influx.dialect import escape_tag
@@ -66,6 +66,8 @@ _LONG_DOCUMENT = 16 * 2**20
 """bytes of a document after which the texts of a table count as long"""
 _WALKED_BYTES = 4 * 2**20
 _FEW_ROWS = 64
+_VALUE_BYTES = 9
+"""of a number in an answer"""
 _MISSES = 8
 _FIELDS = b"AUXILIARY FIELDS: "
 _SHARDS = b"NUMBER OF SHARDS: "
@@ -123,11 +125,17 @@ class Reader:
         self._api = api
         self._shards = shards
         self._binary: set[tuple[str, Table, Column]] = set()
+        self._walked_bytes = 0
         self._has_short_texts: dict[tuple[str, Table], bool] = {}
         """what reads have found; those of other tables are not known yet"""
 
+    def _walk(self, data: bytes, columns: int, wanted: int) -> plain_rows.Rows | None:
+        self._walked_bytes += len(data)
+        walk = self._best_walk if pays(self._walked_bytes // _VALUE_BYTES) else plain_rows.walk
+        return walk(data, columns, wanted)
+
     @cached_property
-    def _walk(self) -> Walk:
+    def _best_walk(self) -> Walk:
         reason = why_not_fast()
         if reason:
             logger.info("Answers are decoded without compiled loops: %s", reason)

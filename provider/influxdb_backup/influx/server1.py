@@ -31,7 +31,6 @@ from influxdb_backup.influx.marks import (
     policies_mark,
     restoring_policy,
 )
-from influxdb_backup.influx.new_shards1 import NewShards1
 from influxdb_backup.influx.pieces import explained_boundaries, listed_groups, listed_shards, named, overlaps
 from influxdb_backup.influx.protocol import (
     Dialect,
@@ -261,6 +260,8 @@ class Server1:
         mark: Mark | None = None,
     ) -> NewShards:
         """Creates the database by queries; see ``protocol.Server.create_with_shards``."""
+        from influxdb_backup.influx.new_shards1 import NewShards1
+
         if database in self.databases():
             raise TargetError(
                 f"{self.name}: the database {printable(database)} exists already.",
