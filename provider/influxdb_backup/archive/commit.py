@@ -161,7 +161,7 @@ class Commit:
         self._create_manifest(manifest_key, data)
         ref = ref_of(manifest, digest, len(data), revision=self._next, write_id=secrets.token_hex(16))
         key = layout.ref_key(self._plan, self._window, ref.revision)
-        self._repository.prove_place()
+        self._repository.prove_local_place()  # at a store it is asked once, after the ref: nothing counts before
         self._repository.prove_refusal(manifest_key, data)
         try:
             self._store.create(key, to_bytes(ref))
