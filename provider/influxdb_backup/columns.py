@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from influxdb_backup.errors import FormatError
@@ -137,3 +139,68 @@ def binary_columns(schema: pa.Schema) -> frozenset[Column]:
 def _is_binary(kind: pa.DataType) -> bool:
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_binary(value) or pa.types.is_large_binary(value))
+
+
+@lru_cache(64)
+def null_column(kind: pa.DataType, rows: int) -> pa.Array:
+    """
+    A column of nothing but nulls; all of one length share their memory.
+
+    ``kind`` is any type of ARROW_TYPES but that of tags, or binary.
+    """
+    zeros = _zeros(8 * (rows + 1))
+    texts = pa.types.is_string(kind) or pa.types.is_binary(kind)
+    return pa.Array.from_buffers(kind, rows, [zeros, zeros, zeros] if texts else [zeros, zeros], null_count=rows)
+
+
+@lru_cache(4)
+def _zeros(size: int) -> pa.Buffer:
+    return pa.py_buffer(bytes(size))
+
+
+def row_bytes(batch: pa.RecordBatch) -> int:
+    """Bytes of the rows themselves; of a dictionary only the indices, of a column without any value none."""
+    return RowSizes(batch).between(0, batch.num_rows)
+
+
+class RowSizes:
+    """
+    What rows of a batch take, told without a look at each column for each stretch of them.
+
+    A column of nothing but nulls counts nothing: the readers of servers make all such columns of one memory, and in a
+    table of thousands of fields, of which each series has a few, they are nearly all.
+    """
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._bits = 0
+        self._offsets: list[npt.NDArray[np.integer]] = []
+        for array in batch.columns:
+            nulls = array.null_count
+            if nulls == len(array):
+                continue
+            kind = array.type.index_type if pa.types.is_dictionary(array.type) else array.type
+            self._bits += 1 if nulls else 0
+            if is_text(kind):
+                wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+                form = np.dtype(np.int64 if wide else np.int32)
+                self._bits += 8 * form.itemsize
+                self._offsets.append(
+                    np.frombuffer(array.buffers()[1], form, len(array) + 1, array.offset * form.itemsize)
+                )
+            else:
+                self._bits += kind.bit_width
+
+    def between(self, first: int, last: int) -> int:
+        """Bytes of the rows from ``first`` to before ``last``."""
+        texts = sum(int(offsets[last]) - int(offsets[first]) for offsets in self._offsets)
+        return -(-(last - first) * self._bits // 8) + texts
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of this type have lengths of their own."""
+    return bool(
+        pa.types.is_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_large_binary(kind)
+    )

@@ -114,6 +114,18 @@ def test_later_points_go_to_files_of_later_generations(folder: Path) -> None:
     assert sorted(folder.iterdir()) == list(files)
 
 
+def test_points_of_many_sparse_fields_end_a_file_early(folder: Path) -> None:
+    """200 series with a field of their own have 36 MB of cells side by side: such a table is cut into several files."""
+    builder = ShardFileBuilder(folder, GROUP, generation=1, buffer_bytes=4 << 20)
+    times = [START + number for number in range(100)]
+    for number in range(200):
+        builder.add("m", batch(times, {"t": ["x"] * 100}, {f"f{number:03d}": (INTEGER, times)}))
+    files = builder.finish()
+    assert 4 <= len(files) <= 20
+    found = [key for file in files for key, points in points_of(file).items() if points == [(t, t) for t in times]]
+    assert sorted(found) == [_key({"t": "x"}, f"f{number:03d}") for number in range(200)]
+
+
 def test_many_series_are_introduced_by_one_field(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     The field with most values gets files of its own, to be sent first; it keeps them, and later points still win.

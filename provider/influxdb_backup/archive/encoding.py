@@ -59,17 +59,23 @@ def choose_encodings(table: pa.Table) -> Encodings:
     chosen = dict(usual_encodings(table.schema))
     if table.num_rows < _FEWEST_ROWS:
         return chosen
-    sample = _sample(table)
-    for column, field in zip(batch_columns(table.schema), list(table.schema)[1:], strict=True):
-        values = sample.column(field.name)
+    fields = zip(batch_columns(table.schema), list(table.schema)[1:], table.columns[1:], strict=True)
+    filled = {field.name: column for column, field, values in fields if _count(values) >= _FEWEST_ROWS}
+    sample = _sample(table.select(list(filled)))
+    for name, column in filled.items():
+        values = sample.column(name)
         candidates = [
             encoding
             for encoding in _OTHERS.get(column.type, ())
             if encoding != DICTIONARY or pc.count_distinct(values).as_py() * _FEW_OF <= len(values) - values.null_count
         ]
         if candidates and values.null_count < len(values):
-            chosen[field.name] = _smallest(values, [chosen[field.name], *candidates])
+            chosen[name] = _smallest(values, [chosen[name], *candidates])
     return chosen
+
+
+def _count(values: pa.ChunkedArray) -> int:
+    return int(len(values) - values.null_count)
 
 
 def _sample(table: pa.Table) -> pa.Table:

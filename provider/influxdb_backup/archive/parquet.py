@@ -19,7 +19,16 @@ import pyarrow.parquet as pq
 
 from influxdb_backup.archive.encoding import Encodings, choose_encodings, writer_options
 from influxdb_backup.archive.order import OrderProof
-from influxdb_backup.columns import TIME, arrow_schema, batch_columns, binary_columns
+from influxdb_backup.columns import (
+    TIME,
+    RowSizes,
+    arrow_schema,
+    batch_columns,
+    binary_columns,
+    is_text,
+    null_column,
+    row_bytes,
+)
 from influxdb_backup.errors import FormatError, IntegrityError
 from influxdb_backup.model import Column, InfluxType, Role, Table, Window, printable
 
@@ -30,6 +39,9 @@ _MOST_GROUP_BYTES = 512 << 20
 """uncompressed, of a row group of several rows that is read: far beyond what the writer makes, and no bomb"""
 SLICE_BYTES = 4 << 20
 """rows are hashed and handed on in slices of about this size: hashing text needs several copies of it"""
+_MOST_DECODED = 16 << 20
+_FEWEST_DECODED = 256
+_MANY_COLUMNS = 512
 _FEW_ROWS = 4096
 _SPARE_ENTRIES = 1024
 PART_KEY = b"influxdb-backup:part"
@@ -197,7 +209,7 @@ class ParquetFile:
             raise
         writer = self._writer = self._writer or self._new_writer(table)
         writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        long = _is_long(table)
+        long = _is_long(table) or table.num_columns >= _MANY_COLUMNS
         del table
         _give_back(long)
         return writer
@@ -248,11 +260,6 @@ class ParquetFile:
             self.abandon()
 
 
-def row_bytes(batch: pa.RecordBatch) -> int:
-    """Bytes of the rows themselves; of a dictionary only the indices."""
-    return sum(array.indices.nbytes if pa.types.is_dictionary(array.type) else array.nbytes for array in batch.columns)
-
-
 def _dictionary_bytes(batch: pa.RecordBatch, before: pa.RecordBatch | None) -> int:
     """Bytes of the dictionaries that a batch brings along, those left out that it shares with the one before."""
     total = 0
@@ -271,24 +278,31 @@ def _address(array: pa.Array) -> tuple[int, ...]:
 
 def sliced(batch: pa.RecordBatch, most: int = SLICE_BYTES) -> Iterator[pa.RecordBatch]:
     """The batch in slices of about ``most`` bytes of rows, unless a single row is larger; none when it is empty."""
-    rows = batch.num_rows
-    if not rows:
+    if batch.num_rows:
+        sizes = RowSizes(batch)
+        for first, last in _cut(sizes, 0, batch.num_rows, most):
+            yield batch if last - first == batch.num_rows else batch.slice(first, last - first)
+
+
+def _cut(sizes: RowSizes, first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
+    rows = last - first
+    if rows <= ROW_GROUP_ROWS and (rows == 1 or sizes.between(first, last) <= most):
+        yield first, last
         return
-    if rows <= ROW_GROUP_ROWS and (rows == 1 or row_bytes(batch) <= most):
-        yield batch
-        return
-    first = ROW_GROUP_ROWS if rows > ROW_GROUP_ROWS else rows // 2
-    yield from sliced(batch.slice(0, first), most)
-    yield from sliced(batch.slice(first), most)
+    middle = first + (ROW_GROUP_ROWS if rows > ROW_GROUP_ROWS else rows // 2)
+    yield from _cut(sizes, first, middle, most)
+    yield from _cut(sizes, middle, last, most)
 
 
 def _is_long(table: pa.Table) -> bool:
     """Whether a row group is one of few rows with long texts."""
-    return bool(table.num_rows < _FEW_ROWS and table.nbytes >= SLICE_BYTES)
+    if table.num_rows >= _FEW_ROWS:
+        return False
+    return bool(sum(column.nbytes for column in table.columns if is_text(column.type)) >= SLICE_BYTES)
 
 
 def _give_back(long: bool) -> None:
-    """After a row group of long texts: they leave holes behind, which grow with the file. It costs milliseconds."""
+    """After a row group of long texts or many columns: they leave holes behind, which grow. It costs milliseconds."""
     if long:
         pa.default_memory_pool().release_unused()
 
@@ -307,6 +321,10 @@ def read_batches(path: Path, key: str, *, large: bool = False, rows: int | None 
             texts = any(column.type is InfluxType.STRING for column in batch_columns(file.schema_arrow))
             most = ROW_GROUP_BYTES if large and not texts else SLICE_BYTES
             for group in range(file.metadata.num_row_groups):
+                if (stretch := _stretch_of(file.schema_arrow)) < file.metadata.row_group(group).num_rows:
+                    for batch in file.iter_batches(stretch, row_groups=[group]):
+                        yield from sliced(_without_nulls(batch.replace_schema_metadata(None)), most)
+                    continue
                 table = file.read_row_group(group)
                 long = _is_long(table)
                 for batch in table.to_batches():
@@ -315,6 +333,30 @@ def read_batches(path: Path, key: str, *, large: bool = False, rows: int | None 
                 _give_back(long)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{key} cannot be decoded: {error}.") from error
+
+
+def _without_nulls(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows, whose fields without any value take no memory of their own."""
+    arrays = [
+        null_column(array.type, len(array))
+        if array.null_count == len(array) and not pa.types.is_dictionary(array.type)
+        else array
+        for array in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
+
+
+def _stretch_of(schema: pa.Schema) -> int:
+    """
+    Rows that are decoded at a time: a row group of many columns that are mostly null is far larger decoded than stored.
+
+    Texts are counted at their shortest.
+    """
+    bits = 0
+    for field in schema:
+        kind = field.type.index_type if pa.types.is_dictionary(field.type) else field.type
+        bits += 33 if is_text(kind) else kind.bit_width + 1
+    return max(_FEWEST_DECODED, _MOST_DECODED * 8 // bits)
 
 
 def _refuse_other_sizes(metadata: pq.FileMetaData, key: str, rows: int | None) -> None:

@@ -8,12 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from influxdb_backup.columns import TIME_TYPE, arrow_schema
+from influxdb_backup.columns import TIME_TYPE, arrow_schema, null_column
 from influxdb_backup.influx.rows import NotUtf8Error, OtherTypeError, Rows, join, value_array
 from influxdb_backup.model import Column, InfluxType
 
 _JOINED_BYTES = 1 << 20
 """walked rows are converted when they have grown to this size: what is larger gains nothing from being joined"""
+MOST_CELLS = 1 << 21
+"""rows times columns of a batch, each of which takes 8 bytes when the reply has one for it"""
 
 
 class NotAscendingError(ValueError):
@@ -155,7 +157,7 @@ class BatchBuilder:
                 arrays.append(tag.finish(lengths))
             except pa.ArrowInvalid:
                 raise NotUtf8Error(-1 - self._tags.index(tag)) from None
-        arrays.extend(pa.concat_arrays(chunks) for chunks in self._values)
+        arrays.extend(_joined(chunks, len(times)) for chunks in self._values)
         self._times = []
         self._values = [[] for _ in self._fields]
         self._last = times[-1].as_py() if self._lengths[-1] else None
@@ -171,3 +173,10 @@ class BatchBuilder:
         wrong = falls[~np.isin(falls, begins)] if len(falls) else falls
         if len(wrong):
             raise NotAscendingError(int(times[wrong[0]]))
+
+
+def _joined(chunks: Sequence[pa.Array], rows: int) -> pa.Array:
+    """One field's values; where there are none, of the memory that all such columns share."""
+    if all(chunk.null_count == len(chunk) for chunk in chunks):
+        return null_column(chunks[0].type, rows)
+    return pa.concat_arrays(chunks)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from influxdb_backup.columns import ARROW_TYPES, null_column
 from influxdb_backup.influx import row_kernels
 from influxdb_backup.influx.rows import OtherTypeError, Rows, as_text, texts_between
 from influxdb_backup.model import InfluxType
@@ -28,6 +29,8 @@ class FastRows(Rows):
             flags = np.empty(len(starts), np.bool_)
             missing, stranger = row_kernels.booleans(data, starts, flags, nulls)
             _refuse(column, stranger, "boolean")
+            if missing == len(starts):
+                return null_column(pa.bool_(), missing)
             return pa.array(flags, mask=nulls if missing else None)
         bits = np.empty(len(starts), np.uint64)
         values: npt.NDArray[np.float64 | np.int64 | np.uint64]
@@ -40,6 +43,8 @@ class FastRows(Rows):
             missing, stranger = row_kernels.integers(data, starts, bits, nulls, signed)
             _refuse(column, stranger, "integer of its range")
             values = bits.view(np.int64) if signed else bits
+        if missing == len(starts):
+            return null_column(ARROW_TYPES[kind], missing)
         return pa.array(values, mask=nulls if missing else None)
 
     def _text(
@@ -48,6 +53,8 @@ class FastRows(Rows):
         bounds = np.empty(2 * len(nulls), np.int32)
         missing, stranger = row_kernels.text_bounds(data, self.starts[column], bounds, nulls)
         _refuse(column, stranger, "string")
+        if missing == len(nulls):
+            return null_column(pa.binary() if binary else pa.string(), missing)
         raw = texts_between(self.data, bounds, nulls if missing else None)
         return raw if binary else as_text(raw, column)
 
@@ -61,7 +68,7 @@ def walk(data: bytes, columns: int, limit: int) -> Rows | None:
     """See ``rows.walk``."""
     starts = np.empty((columns, min(limit, len(data) // (columns + 1) + 1)), np.int64)
     count, end = row_kernels.find_rows(np.frombuffer(data, np.uint8), starts)
-    return FastRows(data, count, end, tuple(starts[:, :count])) if count else None
+    return FastRows(data, count, end, starts[:, :count]) if count else None
 
 
 def exercise() -> None:

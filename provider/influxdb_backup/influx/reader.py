@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from influxdb_backup.errors import IncompleteReadError, InfluxdbBackupError, QueryError
 from influxdb_backup.fast import pays, why_not_fast
 from influxdb_backup.influx import rows as plain_rows
-from influxdb_backup.influx.batches import BatchBuilder, NotAscendingError
+from influxdb_backup.influx.batches import MOST_CELLS, BatchBuilder, NotAscendingError
 from influxdb_backup.influx.dialect import escape_tag
 from influxdb_backup.influx.influxql import (
     INDEX_FIELDS,
@@ -68,6 +68,8 @@ _WALKED_BYTES = 4 * 2**20
 _FEW_ROWS = 64
 _VALUE_BYTES = 9
 """of a number in an answer"""
+_FEW_CELLS = 256
+"""values of a stretch of rows that are decoded one by one: finding so few costs as much"""
 _MISSES = 8
 _FIELDS = b"AUXILIARY FIELDS: "
 _SHARDS = b"NUMBER OF SHARDS: "
@@ -99,7 +101,7 @@ class _Walker:
 
     def read(self, stream: ResultStream, builder: BatchBuilder, wanted: int) -> int:
         """Adds up to ``wanted`` rows to the builder; 0 when they must be decoded one by one."""
-        if wanted < _FEW_ROWS or self._misses >= _MISSES:
+        if wanted * self._columns < _FEW_CELLS or self._misses >= _MISSES:
             return 0
         data = stream.take_bytes(min(int(wanted * self._width), _WALKED_BYTES) + 1)
         rows = self._walk(data, self._columns, wanted)
@@ -107,7 +109,7 @@ class _Walker:
             self._misses += 1
             stream.took(0, data)
             return 0
-        if rows.count < _FEW_ROWS:
+        if rows.count * self._columns < _FEW_CELLS:
             self._misses += 1
         self._width = rows.end / rows.count
         stream.took(rows.count, data[rows.end :])
@@ -270,26 +272,27 @@ class Reader:
         shape: _Shape | None = None
         builder: BatchBuilder | None = None
         walker: _Walker | None = None
-        began = 0
+        began, most = 0, options.batch_rows
         for series in stream.series():
             if shape is None or builder is None or walker is None:
                 shape = _shape(about, schema, series)
                 builder = self._builder(about, database, schema, types, shape)
                 walker = _Walker(len(shape.columns), self._walk)
+                most = max(1, min(options.batch_rows, MOST_CELLS // len(shape.columns)))
             _check_shape(about, shape, series)
             if not doubtful and may_be_merged(series.tags):
                 doubtful.append(shape)
             builder.start_series([series.tags[tag] for tag in shape.tags])
             left, before = series.count, stream.consumed
             while left:
-                wanted = min(left, options.batch_rows - builder.rows)
+                wanted = min(left, most - builder.rows)
                 try:
                     done = walker.read(stream, builder, wanted)
                     if not done:
                         done = min(wanted, step)
                         builder.add_rows(stream.take(done))
                     left -= done
-                    if builder.rows >= options.batch_rows or stream.consumed - began >= options.batch_bytes:
+                    if builder.rows >= most or stream.consumed - began >= options.batch_bytes:
                         yield _in_piece(about, builder.finish(), piece)
                         began = stream.consumed
                 except (OtherTypeError, NotUtf8Error) as error:

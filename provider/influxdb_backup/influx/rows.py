@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from influxdb_backup.columns import ARROW_TYPES
+from influxdb_backup.columns import ARROW_TYPES, null_column
 from influxdb_backup.model import InfluxType
 
 _NIL, _FALSE, _TRUE, _FLOAT, _UINT64, _INT8 = 0xC0, 0xC2, 0xC3, 0xCB, 0xCF, 0xD0
@@ -100,7 +100,7 @@ class Rows:
     data: bytes
     count: int
     end: int
-    starts: tuple[Places, ...]
+    starts: Places
 
     def array(self, column: int, kind: InfluxType, *, binary: bool = False) -> pa.Array:
         """
@@ -113,6 +113,8 @@ class Rows:
         present = [int(marker) for marker in np.flatnonzero(np.bincount(markers, minlength=256))]
         nulls = markers == _NIL if _NIL in present else None
         values = [marker for marker in present if marker != _NIL]
+        if not values:
+            return _nulls(kind, len(starts), binary=binary)
         if kind is InfluxType.STRING:
             return self._texts(column, starts, markers, values, nulls, binary=binary)
         if kind is InfluxType.BOOLEAN:
@@ -195,10 +197,7 @@ def join(pieces: Sequence[Rows]) -> Rows:
     if len(pieces) == 1:
         return pieces[0]
     offsets = [0, *itertools.accumulate(piece.end for piece in pieces)]
-    starts = tuple(
-        np.concatenate([places + offset for places, offset in zip(column, offsets[:-1], strict=True)])
-        for column in zip(*(piece.starts for piece in pieces), strict=True)
-    )
+    starts = np.concatenate([piece.starts + offset for piece, offset in zip(pieces, offsets[:-1], strict=True)], axis=1)
     data = b"".join(piece.data[: piece.end] for piece in pieces)
     count = sum(piece.count for piece in pieces)
     return replace(pieces[0], data=data, count=count, end=offsets[-1], starts=starts)
@@ -232,9 +231,10 @@ def walk(data: bytes, columns: int, limit: int) -> Rows | None:
     chain = _chain(candidates, places, len(data), limit)
     if not len(chain):
         return None
+    found = np.array(starts)
     if len(chain) < len(candidates):
-        starts = [start[chain] for start in starts]
-    return Rows(data, len(chain), int(places[chain[-1]]), tuple(starts))
+        found = found[:, chain]
+    return Rows(data, len(chain), int(places[chain[-1]]), found)
 
 
 def _candidates(data: Markers, opening: bytes) -> Places:
@@ -283,8 +283,14 @@ def _chain(candidates: Places, ends: Places, size: int, limit: int) -> Places:
     return chain if whole.all() else chain[: int(np.argmin(whole))]
 
 
+def _nulls(kind: InfluxType, rows: int, *, binary: bool) -> pa.Array:
+    return null_column(pa.binary() if binary and kind is InfluxType.STRING else ARROW_TYPES[kind], rows)
+
+
 def value_array(values: Sequence[object], column: int, kind: InfluxType, *, binary: bool) -> pa.Array:
     """The same as ``Rows.array`` for values that were decoded one by one, text as ``bytes``."""
+    if not any(value is not None for value in values):
+        return _nulls(kind, len(values), binary=binary)
     strangers = set(map(type, values)) - {_PYTHON_TYPES[kind], type(None)}
     if strangers:
         raise OtherTypeError(column, f"a {next(iter(strangers)).__name__}")

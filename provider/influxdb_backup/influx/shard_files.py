@@ -36,6 +36,9 @@ from influxdb_backup.windows import format_instant, format_window
 I64 = npt.NDArray[np.int64]
 
 _MOST_BUFFERED = 2**30
+_CELL_BYTES = 9
+_ROOM_OF_CELLS = 1.5
+"""of what may be buffered: a file's table has a cell for each point and field, though most of its points lack most"""
 _FIELD_TYPES: dict[InfluxType, object] = {
     InfluxType.FLOAT: 1.0,
     InfluxType.INTEGER: 1,
@@ -135,7 +138,8 @@ class ShardFileBuilder:
         known.types.update(types)
         known.chunks.append(chunk)
         self._buffered += size_of(chunk)
-        if self._buffered >= self._limit:
+        cells = len(known.types) * sum(len(part.times) for part in known.chunks)
+        if self._buffered >= self._limit or cells * _CELL_BYTES >= self._limit * _ROOM_OF_CELLS:
             self._spill()
 
     def finish(self) -> tuple[Path, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from influxdb_backup.columns import TIME_TYPE, arrow_schema
+from influxdb_backup.columns import TIME_TYPE, arrow_schema, null_column
 from influxdb_backup.errors import IncompleteReadError
 from influxdb_backup.influx.pooled import pooled_words
 from influxdb_backup.influx.shard_aligned import aligned
@@ -29,7 +29,14 @@ MOST_VALUES = 1 << 23
 """values that are decoded at once when blocks overlap: the largest blocks of hundreds of files at one time"""
 MOST_TEXT = 2**31 - 1
 """and plain bytes of their strings, which is also what one Arrow array can hold"""
-BATCH_CELLS = 1 << 22
+_ARROW_TYPES = {
+    BlockType.FLOAT: pa.float64(),
+    BlockType.INTEGER: pa.int64(),
+    BlockType.BOOLEAN: pa.bool_(),
+    BlockType.STRING: pa.binary(),
+    BlockType.UNSIGNED: pa.uint64(),
+}
+BATCH_CELLS = 1 << 21
 """rows times columns of a batch"""
 
 
@@ -210,8 +217,11 @@ class TableReader:
             indices = np.repeat(codes, rows).astype(np.int32)
             values = values if tag.column in self._plan.binary else values.cast(pa.string())
             arrays.append(pa.DictionaryArray.from_arrays(pa.array(indices, mask=indices < 0), values))
+        missing = np.count_nonzero(nulls, axis=1).tolist()
+        is_sparse = 2 * sum(missing) > cells.size  # then its few values must not hold the memory of all
         for number, (column, kind) in enumerate(self._plan.fields):
-            array = _column(kind, cells[number], nulls[number], texts)
+            words = cells[number].copy() if is_sparse and missing[number] < len(moments) else cells[number]
+            array = _column(kind, words, nulls[number], texts, missing[number])
             if kind == BlockType.STRING:
                 if is_utf8(array):
                     array = array.cast(pa.string())
@@ -227,9 +237,11 @@ def refuse(index: TsmIndex, numbers: I64, bad: int) -> None:
         raise index.block_error(int(numbers[bad]), "cannot be decoded")
 
 
-def _column(kind: int, cells: U64, nulls: U8, texts: U8) -> Any:
+def _column(kind: int, cells: U64, nulls: U8, texts: U8, missing: int) -> Any:
     """One field's values as an Arrow array; strings are binary."""
-    mask = nulls.view(np.bool_) if nulls.any() else None
+    if missing == len(nulls):
+        return null_column(_ARROW_TYPES[BlockType(kind)], missing)
+    mask = nulls.view(np.bool_) if missing else None
     if kind == BlockType.STRING:
         return _texts(cells, nulls, mask, texts)
     if kind == BlockType.BOOLEAN:

@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
 
+from influxdb_backup.columns import row_bytes
+
 LARGE = 1 << 20
 """bytes of a batch from which on a thread costs less than it saves"""
 HUGE = 8 << 20
@@ -23,7 +25,7 @@ def ahead(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, 
         with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
             reading: Future[pa.RecordBatch | None] | None = None
             while (batch := reading.result() if reading else next(batches, None)) is not None:
-                reading = pool.submit(next, batches, None) if LARGE <= batch.nbytes <= HUGE else None
+                reading = pool.submit(next, batches, None) if LARGE <= row_bytes(batch) <= HUGE else None
                 yield batch
     finally:
         if isinstance(batches, Generator):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
+from influxdb_backup.columns import row_bytes
 from influxdb_backup.jobs.restore_request import Unit
 
 KEPT_BYTES = 32 << 20
@@ -30,7 +31,7 @@ class KeptPoints:
         kept: deque[pa.RecordBatch] = deque()
         size = 0
         for batch in self._read(unit):
-            size += batch.nbytes
+            size += row_bytes(batch)
             if size <= self._room:
                 kept.append(batch)
             else:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from influxdb_backup.archive.attempt import Attempt
 from influxdb_backup.archive.parts import PartWriter
-from influxdb_backup.columns import batch_columns
+from influxdb_backup.columns import batch_columns, row_bytes
 from influxdb_backup.errors import IncompleteReadError
 from influxdb_backup.influx.protocol import ReadOptions, Sample, Server, ShardCopy
 from influxdb_backup.jobs.ahead import ahead
@@ -299,7 +299,7 @@ class PieceReader:
                     if writer is None:
                         writer = self.attempt.part_writer(self.number, schema.table, batch.schema, piece)
                     writer.write(batch)
-                    self.on_batch(batch.num_rows, batch.nbytes)
+                    self.on_batch(batch.num_rows, row_bytes(batch))
         except BaseException:
             _discard(writer)
             raise
