@@ -19,6 +19,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from influxdb_backup.resident import compiler_code
+
 _KERNELS = ("*_kernels.py", "influx/*_kernels.py", "influx/tsm/*.py")
 _MARK = "influxdb-backup-{}.compiled"
 _FOLDER = Path(__file__).parent
@@ -75,9 +77,11 @@ def _mark() -> Path:
     """The mark's place: numba keeps machine code for one state of the sources, one processor and one user."""
     from llvmlite.binding import get_host_cpu_name  # numba's own, which needs a tenth of the time that numba does
 
+    processor = get_host_cpu_name()
+    compiler_code().let_go()
     sources = sorted(source for pattern in _KERNELS for source in _FOLDER.glob(pattern))
     stamps = [(source.name, source.stat().st_mtime_ns, source.stat().st_size) for source in sources]
-    parts = [version("numba"), version("llvmlite"), platform.python_version(), get_host_cpu_name(), stamps]
+    parts = [version("numba"), version("llvmlite"), platform.python_version(), processor, stamps]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     return _cache_folder() / _MARK.format(digest)
 

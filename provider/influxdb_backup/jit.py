@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 from numba.core.runtime.nrt import rtsys
 
-from influxdb_backup.resident import Code
+from influxdb_backup.resident import compiler_code
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True}
 _MAKES_NO_ARRAY: dict[str, Any] = {"_nrt": False}
-
-
-@cache
-def _compiler() -> Code:
-    return Code("libllvmlite")
 
 
 def _loaded_lean(loop: Any) -> Any:
@@ -45,7 +39,7 @@ def _loaded_lean(loop: Any) -> Any:
     def compile_loop(signature: Any) -> Any:
         found = compile_it(signature)
         if loop.stats.cache_hits:
-            _compiler().let_go()
+            compiler_code().let_go()
         return found
 
     if hasattr(files, "_load_overload") and hasattr(files, "_guard_against_spurious_io_errors"):
@@ -75,4 +69,4 @@ def making_arrays(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", _loaded_lean(numba.njit(**_OPTIONS)(function)))
 
 
-_compiler().let_go()
+compiler_code().let_go()

@@ -62,3 +62,9 @@ class Code:
         """Lets go of all of its pages."""
         for start, end in self._ranges:
             _let_go(start, end)
+
+
+@cache
+def compiler_code() -> Code:
+    """LLVM, which must be loaded: machine code that is kept needs it for a moment, as the processor's name does."""
+    return Code("libllvmlite")

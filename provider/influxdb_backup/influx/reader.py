@@ -68,8 +68,8 @@ _WALKED_BYTES = 4 * 2**20
 _FEW_ROWS = 64
 _VALUE_BYTES = 9
 """of a number in an answer"""
-_FEW_CELLS = 256
-"""values of a stretch of rows that are decoded one by one: finding so few costs as much"""
+_FEW_VALUES = 4096
+"""of a stretch of few rows that are decoded one by one: finding them costs as much"""
 _MISSES = 8
 _FIELDS = b"AUXILIARY FIELDS: "
 _SHARDS = b"NUMBER OF SHARDS: "
@@ -101,7 +101,7 @@ class _Walker:
 
     def read(self, stream: ResultStream, builder: BatchBuilder, wanted: int) -> int:
         """Adds up to ``wanted`` rows to the builder; 0 when they must be decoded one by one."""
-        if wanted * self._columns < _FEW_CELLS or self._misses >= _MISSES:
+        if self._are_few(wanted) or self._misses >= _MISSES:
             return 0
         data = stream.take_bytes(min(int(wanted * self._width), _WALKED_BYTES) + 1)
         rows = self._walk(data, self._columns, wanted)
@@ -109,12 +109,15 @@ class _Walker:
             self._misses += 1
             stream.took(0, data)
             return 0
-        if rows.count * self._columns < _FEW_CELLS:
+        if self._are_few(rows.count):
             self._misses += 1
         self._width = rows.end / rows.count
         stream.took(rows.count, data[rows.end :])
         builder.add_walked(rows)
         return rows.count
+
+    def _are_few(self, rows: int) -> bool:
+        return rows < _FEW_ROWS and rows * self._columns < _FEW_VALUES
 
 
 class Reader:
