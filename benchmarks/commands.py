@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import subprocess
+import sys
 import time
 
 from benchmarks import archives, command, native
@@ -18,6 +20,7 @@ from influxdb_backup.model import Window
 _MOST_PROCESS, _MOST_JOB, _MOST_WINDOWS = 0.6, 0.15, 1.5
 _MORE = 3
 """times as many runs of what takes a second"""
+_LIBRARIES = "numpy, pyarrow.compute, pyarrow.parquet, pydantic, typer, urllib3, yaml"
 TEN_MINUTES = 600 * 10**9
 
 
@@ -39,8 +42,11 @@ def _tens(shape: Shape) -> list[Window]:
 def _processes(bed: ShardBed, shape: Shape, runs: int) -> list[Result]:
     site = command.site(bed, "fixed")
     site.export(shape.window, again=True)
-    version, listing, fixed, exports, used = [], [], [], [], []
+    version, listing, fixed, exports, used, libraries = [], [], [], [], [], []
     for window in itertools.islice(_tens(shape), runs):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", f"import {_LIBRARIES}"], check=True)
+        libraries.append(time.perf_counter() - began)
         version.append(site.call("--version").seconds)
         listing.append(site.call("list", "plan").seconds)
         called = site.export(window)
@@ -62,6 +68,7 @@ def _processes(bed: ShardBed, shape: Shape, runs: int) -> list[Result]:
                 (f"{name}, process and imports: the command without its job", fixed),
             )
         ),
+        seconds(f"{bed.name}: a process that imports the libraries an export stands on, and ends", libraries),
         seconds(f"{bed.name}: {name}, whole command", exports),
         seconds(f"{bed.name}: {name}, the command's own processor", used),
     ]
