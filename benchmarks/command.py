@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 PROGRAM = str(Path(sys.executable).with_name("influxdb-backup"))
 
 
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""as pip leaves what it installs, whatever this shell says: with the bytecode of its modules"""
+
+
 @dataclass(frozen=True)
 class Called:
     """One command that ended with status 0."""
@@ -61,7 +65,7 @@ class Site:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
-                env={**os.environ, **self.environment, **environment},
+                env={**os.environ, **COMPILED, **self.environment, **environment},
             )
             _, status, used = os.wait4(process.pid, 0)
             spent = time.perf_counter() - started

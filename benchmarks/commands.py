@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,9 @@ def _processes(bed: ShardBed, shape: Shape, runs: int) -> list[Result]:
     version, listing, fixed, exports, used, libraries = [], [], [], [], [], []
     for window in itertools.islice(_tens(shape), runs):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", f"import {_LIBRARIES}"], check=True)
+        subprocess.run(
+            [sys.executable, "-c", f"import {_LIBRARIES}"], check=True, env={**os.environ, **command.COMPILED}
+        )
         libraries.append(time.perf_counter() - began)
         version.append(site.call("--version").seconds)
         listing.append(site.call("list", "plan").seconds)
