@@ -86,6 +86,8 @@ class ShardPoints:
             for found, (first, last) in zip(self._deleted, ranges, strict=True)
         ]
         opened = _Opened(indexes, deleted, plan_tables(indexes))
+        for index in indexes:
+            let_go_of_file(index.data)
         with self._lock:
             self._held[number] = opened
             while len(self._held) > _HELD:
@@ -171,6 +173,7 @@ def _measured(indexes: Sequence[TsmIndex], plan: TablePlan, chosen: I64) -> tupl
         places, sizes = index.block_at[numbers], index.block_size[numbers]
         refuse(index, numbers, points.measure_blocks(index.data, places, sizes, kinds[own], found, room))
         counts[own], rooms[own] = found, room
+        let_go_of_file(index.data)
     return counts, rooms
 
 

@@ -156,6 +156,7 @@ class ShardFileBuilder:
             self._write(list(self._first.values()), introduces=True)
             self._files += later
             self._first.clear()
+        pa.default_memory_pool().release_unused()  # or it keeps what the cells had, for as long as nobody takes it
         self._name()
         return tuple(self._files)
 

@@ -259,7 +259,7 @@ def _texts(cells: U64, nulls: U8, mask: npt.NDArray[np.bool_] | None, texts: U8)
         raise IncompleteReadError(
             f"{len(cells)} strings of a field have {size} bytes, too many for one batch.", kind="read-limit"
         )
-    out = np.empty(size, np.uint8)
+    out = np.frombuffer(pa.allocate_buffer(size), np.uint8)  # of the pool, which gives back what long texts had
     points.gather_texts(texts, cells, nulls, offsets, out)
     valid = None if mask is None else pa.array(~mask).buffers()[1]
     buffers = [valid, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(out)]

@@ -22,7 +22,7 @@ MOST_GROUPS = 10_000
 """shard groups of one restore; more are slower to create than to fill by line protocol"""
 MOST_BUILT = 3
 """shard groups whose files are on this machine at a time: one being built, two being sent"""
-_BUFFER_BYTES = 64 << 20
+_BUFFER_BYTES = 48 << 20
 _LEAST_BUFFER = 4 << 20
 
 Group = tuple[str, Window]
