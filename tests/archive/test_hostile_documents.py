@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import logging
@@ -19,12 +20,24 @@ import pytest
 
 from influxdb_backup.archive import layout
 from influxdb_backup.archive.documents import canonical, parse, seal, sha256
+from influxdb_backup.archive.parquet import ROW_GROUP_ROWS, encoded_texts, read_batches, with_texts
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import DOCUMENT_BYTES, Store, open_store
 from influxdb_backup.archive.verify import verify_ref
+from influxdb_backup.columns import arrow_schema
 from influxdb_backup.errors import FormatError, IntegrityError, RepositoryError, StoreError
 from influxdb_backup.jobs.earlier_backups import EarlierBackups
-from influxdb_backup.model import Manifest, PlanIdentity, Ref, VerifyLevel, VerifyReport, Window
+from influxdb_backup.model import (
+    Column,
+    InfluxType,
+    Manifest,
+    PlanIdentity,
+    Ref,
+    Role,
+    VerifyLevel,
+    VerifyReport,
+    Window,
+)
 from tests.archive.build import DAY, backup
 from tests.archive.test_golden import copy, rewrite_manifest
 
@@ -226,6 +239,29 @@ def test_a_part_of_more_rows_than_the_manifest_says_is_not_decoded(tmp_path: Pat
         list(repository.read_part(lied))
     report = verify_ref(repository, ref, VerifyLevel.VALID)
     assert [(problem.kind, problem.object) for problem in report.problems][-1] == ("unreadable", part.path)
+    assert peak() - before < MEMORY
+
+
+def test_a_text_that_is_said_very_often_is_not_decoded(tmp_path: Path) -> None:
+    """131,072 rows of one text of 64 KB are a few kilobytes of Parquet and 8 GB of memory: refused before they are made."""
+    rows = ROW_GROUP_ROWS
+    schema = arrow_schema([Column(role=Role.FIELD, name="s", type=InfluxType.STRING)])
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * 65_536]))
+    encoded = pa.schema([schema.field(0), schema.field(1).with_type(texts.type)], schema.metadata)
+    times = pa.array(np.arange(rows)).cast(schema.field(0).type)
+    bomb = tmp_path / "bomb.parquet"
+    with pq.ParquetWriter(bomb, encoded, store_schema=False) as writer:
+        writer.write_table(pa.Table.from_arrays([times, texts], schema=encoded), rows)
+        writer.add_key_value_metadata({"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes()).decode()})
+    assert bomb.stat().st_size < 2 * 10**6
+    before = peak()
+    with pytest.raises(FormatError, match="more texts than"):
+        list(read_batches(bomb, "part"))
+    metadata = pq.read_metadata(bomb)
+    with pq.ParquetFile(bomb, read_dictionary=encoded_texts(metadata)) as file:  # as the salvage reads it
+        (batch,) = file.read_row_group(0).to_batches()
+        with pytest.raises(FormatError, match="more texts than"):
+            with_texts(batch, metadata.schema.to_arrow_schema(), "part")
     assert peak() - before < MEMORY
 
 

@@ -316,23 +316,65 @@ def read_batches(path: Path, key: str, *, large: bool = False, rows: int | None 
     (``rows``) before anything is decoded when it says that it has another number of rows than ``rows``.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            _refuse_other_sizes(file.metadata, key, rows)
-            texts = any(column.type is InfluxType.STRING for column in batch_columns(file.schema_arrow))
+        metadata = pq.read_metadata(path)
+        schema = metadata.schema.to_arrow_schema().remove_metadata()
+        _refuse_other_sizes(metadata, key, rows)
+        with pq.ParquetFile(path, metadata=metadata, read_dictionary=encoded_texts(metadata)) as file:
+            texts = any(column.type is InfluxType.STRING for column in batch_columns(schema))
             most = ROW_GROUP_BYTES if large and not texts else SLICE_BYTES
-            for group in range(file.metadata.num_row_groups):
-                if (stretch := _stretch_of(file.schema_arrow)) < file.metadata.row_group(group).num_rows:
+            for group in range(metadata.num_row_groups):
+                if (stretch := _stretch_of(schema)) < metadata.row_group(group).num_rows:
                     for batch in file.iter_batches(stretch, row_groups=[group]):
-                        yield from sliced(_without_nulls(batch.replace_schema_metadata(None)), most)
+                        yield from sliced(_without_nulls(with_texts(batch, schema, key)), most)
                     continue
                 table = file.read_row_group(group)
                 long = _is_long(table)
                 for batch in table.to_batches():
-                    yield from sliced(batch.replace_schema_metadata(None), most)
+                    yield from sliced(with_texts(batch, schema, key), most)
                 del table
                 _give_back(long)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{key} cannot be decoded: {error}.") from error
+
+
+def encoded_texts(metadata: pq.FileMetaData) -> list[str]:
+    """
+    The text columns that have a dictionary in some row group.
+
+    They are to be read as such: a file of a few kilobytes can say a text of megabytes a hundred thousand times.
+    """
+    schema = metadata.schema.to_arrow_schema()
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    return [
+        field.name
+        for position, field in enumerate(schema)
+        if is_text(field.type) and any(group.column(position).has_dictionary_page for group in groups)
+    ]
+
+
+def with_texts(batch: pa.RecordBatch, schema: pa.Schema, key: str) -> pa.RecordBatch:
+    """
+    The batch with the columns of ``schema``, some of which were read as dictionaries.
+
+    Raises FormatError before it makes more texts of them than a row group can have.
+    """
+    encoded = [
+        position
+        for position, field in enumerate(schema)
+        if is_text(field.type) and batch.column(position).type != field.type
+    ]
+    if sum(_texts_bytes(batch.column(position)) for position in encoded) > _MOST_GROUP_BYTES and batch.num_rows > 1:
+        raise FormatError(f"{key} has a row group of more texts than format version 1 allows.")
+    arrays = [
+        array.cast(schema.field(position).type) if position in encoded else array
+        for position, array in enumerate(batch.columns)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _texts_bytes(array: pa.DictionaryArray) -> int:
+    lengths = pc.cast(pc.binary_length(array.dictionary), pa.int64())
+    return int(pc.sum(pc.take(lengths, array.indices)).as_py() or 0)
 
 
 def _without_nulls(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from influxdb_backup.archive.compact_thrift import Struct, ThriftError, encode_struct, encode_varint, read_struct
-from influxdb_backup.archive.parquet import SLICE_BYTES, sliced
+from influxdb_backup.archive.parquet import SLICE_BYTES, encoded_texts, sliced, with_texts
 from influxdb_backup.columns import TIME, arrow_schema, batch_columns, binary_columns
 from influxdb_backup.errors import FormatError, IntegrityError
 from influxdb_backup.fingerprint import TableFingerprint
@@ -420,9 +420,12 @@ def _rows_left(
     touched = {chunks[number].column for number in bad}
     counted = dict.fromkeys(range(1, len(part.columns) + 1), 0)
     try:
-        with pq.ParquetFile(scratch) as file:
-            for group in range(file.metadata.num_row_groups):
-                table = file.read_row_group(group)
+        metadata = pq.read_metadata(scratch)
+        schema = metadata.schema.to_arrow_schema().remove_metadata()
+        with pq.ParquetFile(scratch, metadata=metadata, read_dictionary=encoded_texts(metadata)) as file:
+            for group in range(metadata.num_row_groups):
+                read = file.read_row_group(group).to_batches()
+                table = pa.Table.from_batches([with_texts(batch, schema, part.path) for batch in read], schema)
                 for n in fields:
                     counted[n] += len(table) - table.column(n).null_count
                 gone = [
