@@ -6,10 +6,10 @@ import ctypes
 import mmap
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _MAPS = Path("/proc/self/maps")
 
@@ -38,6 +38,8 @@ def _let_go(start: int, end: int) -> None:
 
 def let_go_of_file(data: npt.NDArray[Any]) -> None:
     """Lets go of the pages of an array that is a map of a file, to be read alone; of any other array nothing."""
+    import numpy as np
+
     if isinstance(data, np.memmap) and getattr(data, "_mmap", None) is not None and not data.flags.writeable:
         _let_go(data.ctypes.data, data.ctypes.data + data.nbytes)
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from influxdb_backup.archive.repository import Repository
+from influxdb_backup.columns import row_bytes
 from influxdb_backup.errors import IntegrityError
 from influxdb_backup.jobs.kept_points import KeptPoints
 from influxdb_backup.jobs.restore_request import RestoreRequest, Unit, decide_reads
@@ -71,7 +72,7 @@ def test_what_fits_is_read_once(reader: Reader, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_proved_again(reader: Reader, tmp_path: Path) -> None:
     """Memory is for as many whole units as fit; of the others the bytes are proved again before a point is written."""
     units = units_of(reader)
-    sizes = [sum(batch.nbytes for batch in reader.repository.read_part(unit.part)) for unit in units]
+    sizes = [sum(row_bytes(batch) for batch in reader.repository.read_part(unit.part)) for unit in units]
     kept = KeptPoints(reader, limit=sizes[0] + sizes[1] - 1)
     checked = [list(kept.checked(unit)) for unit in units[:2]]
     assert [list(kept.taken(unit)) for unit in units[:2]] == checked
