@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from influxdb_backup.archive.compact_thrift import ThriftError, read_struct
 from influxdb_backup.archive.encoding import Encodings, choose_encodings, writer_options
 from influxdb_backup.archive.order import OrderProof
 from influxdb_backup.columns import (
@@ -37,6 +39,8 @@ ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 16 << 20
 _MOST_GROUP_BYTES = 512 << 20
 """uncompressed, of a row group of several rows that is read: far beyond what the writer makes, and no bomb"""
+_HEADER_BYTES, _PAGE_SIZE = 4096, 2
+"""of a page: more than its header has, and the number of the field of the uncompressed size (parquet.thrift)"""
 SLICE_BYTES = 4 << 20
 """rows are hashed and handed on in slices of about this size: hashing text needs several copies of it"""
 _MOST_DECODED = 16 << 20
@@ -298,7 +302,12 @@ def _is_long(table: pa.Table) -> bool:
     """Whether a row group is one of few rows with long texts."""
     if table.num_rows >= _FEW_ROWS:
         return False
-    return bool(sum(column.nbytes for column in table.columns if is_text(column.type)) >= SLICE_BYTES)
+    texts = [
+        column
+        for column in table.columns
+        if is_text(column.type.value_type if pa.types.is_dictionary(column.type) else column.type)
+    ]
+    return bool(sum(column.nbytes for column in texts) >= SLICE_BYTES)
 
 
 def _give_back(long: bool) -> None:
@@ -319,42 +328,58 @@ def read_batches(path: Path, key: str, *, large: bool = False, rows: int | None 
         metadata = pq.read_metadata(path)
         schema = metadata.schema.to_arrow_schema().remove_metadata()
         _refuse_other_sizes(metadata, key, rows)
-        with pq.ParquetFile(path, metadata=metadata, read_dictionary=encoded_texts(metadata)) as file:
+        with pq.ParquetFile(path, metadata=metadata, read_dictionary=encoded_texts(path, metadata)) as file:
             texts = any(column.type is InfluxType.STRING for column in batch_columns(schema))
             most = ROW_GROUP_BYTES if large and not texts else SLICE_BYTES
             for group in range(metadata.num_row_groups):
                 if (stretch := _stretch_of(schema)) < metadata.row_group(group).num_rows:
                     for batch in file.iter_batches(stretch, row_groups=[group]):
-                        yield from sliced(_without_nulls(with_texts(batch, schema, key)), most)
+                        for stretched in with_texts(batch, schema, key):
+                            yield from sliced(_without_nulls(stretched), most)
                     continue
                 table = file.read_row_group(group)
                 long = _is_long(table)
                 for batch in table.to_batches():
-                    yield from sliced(with_texts(batch, schema, key), most)
+                    for stretched in with_texts(batch, schema, key):
+                        yield from sliced(stretched, most)
                 del table
                 _give_back(long)
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{key} cannot be decoded: {error}.") from error
 
 
-def encoded_texts(metadata: pq.FileMetaData) -> list[str]:
+def encoded_texts(path: Path, metadata: pq.FileMetaData) -> list[str]:
     """
-    The text columns that have a dictionary in some row group.
+    The text columns whose dictionary could make more texts of a row group than one can have.
 
-    They are to be read as such: a file of a few kilobytes can say a text of megabytes a hundred thousand times.
+    They are to be read as dictionaries: a file of a few kilobytes can say a text of megabytes a hundred thousand times.
     """
-    schema = metadata.schema.to_arrow_schema()
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    return [
-        field.name
-        for position, field in enumerate(schema)
-        if is_text(field.type) and any(group.column(position).has_dictionary_page for group in groups)
-    ]
+    with path.open("rb") as file:
+        return [
+            field.name
+            for position, field in enumerate(metadata.schema.to_arrow_schema())
+            if is_text(field.type)
+            and any(
+                _most_texts_bytes(file, metadata.row_group(group).column(position)) > _MOST_GROUP_BYTES
+                for group in range(metadata.num_row_groups)
+            )
+        ]
 
 
-def with_texts(batch: pa.RecordBatch, schema: pa.Schema, key: str) -> pa.RecordBatch:
+def _most_texts_bytes(file: BinaryIO, chunk: pq.ColumnChunkMetaData) -> int:
+    """As if each value were the whole dictionary, whose size its page's header says."""
+    if not chunk.has_dictionary_page:
+        return 0
+    file.seek(chunk.dictionary_page_offset)
+    try:
+        return int(chunk.num_values * read_struct(file.read(_HEADER_BYTES))[0].integer(_PAGE_SIZE))
+    except ThriftError:
+        return _MOST_GROUP_BYTES + 1
+
+
+def with_texts(batch: pa.RecordBatch, schema: pa.Schema, key: str) -> Iterator[pa.RecordBatch]:
     """
-    The batch with the columns of ``schema``, some of which were read as dictionaries.
+    The batch with the columns of ``schema``, some of which were read as dictionaries: then in stretches of some 4 MB.
 
     Raises FormatError before it makes more texts of them than a row group can have.
     """
@@ -363,13 +388,17 @@ def with_texts(batch: pa.RecordBatch, schema: pa.Schema, key: str) -> pa.RecordB
         for position, field in enumerate(schema)
         if is_text(field.type) and batch.column(position).type != field.type
     ]
-    if sum(_texts_bytes(batch.column(position)) for position in encoded) > _MOST_GROUP_BYTES and batch.num_rows > 1:
+    size = sum(_texts_bytes(batch.column(position)) for position in encoded)
+    if size > _MOST_GROUP_BYTES and batch.num_rows > 1:
         raise FormatError(f"{key} has a row group of more texts than format version 1 allows.")
-    arrays = [
-        array.cast(schema.field(position).type) if position in encoded else array
-        for position, array in enumerate(batch.columns)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    step = max(1, batch.num_rows * SLICE_BYTES // max(SLICE_BYTES, size))
+    for first in range(0, batch.num_rows, step):
+        stretch = batch.slice(first, step)
+        arrays = [
+            array.cast(schema.field(position).type) if position in encoded else array
+            for position, array in enumerate(stretch.columns)
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _texts_bytes(array: pa.DictionaryArray) -> int:

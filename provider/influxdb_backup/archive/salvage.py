@@ -422,10 +422,11 @@ def _rows_left(
     try:
         metadata = pq.read_metadata(scratch)
         schema = metadata.schema.to_arrow_schema().remove_metadata()
-        with pq.ParquetFile(scratch, metadata=metadata, read_dictionary=encoded_texts(metadata)) as file:
+        with pq.ParquetFile(scratch, metadata=metadata, read_dictionary=encoded_texts(scratch, metadata)) as file:
             for group in range(metadata.num_row_groups):
                 read = file.read_row_group(group).to_batches()
-                table = pa.Table.from_batches([with_texts(batch, schema, part.path) for batch in read], schema)
+                texts = [stretch for batch in read for stretch in with_texts(batch, schema, part.path)]
+                table = pa.Table.from_batches(texts, schema)
                 for n in fields:
                     counted[n] += len(table) - table.column(n).null_count
                 gone = [
