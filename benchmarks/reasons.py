@@ -18,7 +18,7 @@ REASONS: dict[str, str] = {
     **{
         f"{server}: export of ten minutes (6,000 points) in a warm process": (
             "It is the listings before and after, the points and their count, and a dozen small files that are flushed "
-            "and read back, one after the other; a run of it without anything else on the machine is not always at hand."
+            "and read back, one after the other."
         )
         for server in ("1.6", "1.12", "2.9")
     },
