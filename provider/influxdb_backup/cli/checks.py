@@ -23,7 +23,7 @@ from influxdb_backup.cli.session import RepositoryChoice, Session, plan_without_
 from influxdb_backup.cli.windows import optional_window
 from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, StoreError, UsageError
 from influxdb_backup.model import Ref, VerifyLevel, VerifyReport, Window, printable
-from influxdb_backup.windows import format_instant, intersect, say_instant, say_length, say_window
+from influxdb_backup.windows import intersect, say_instant, say_length, say_window
 
 if TYPE_CHECKING:
     from influxdb_backup.archive.layout import RefName
@@ -288,11 +288,8 @@ def _export_command(name: str, window: Window, plan: Plan | None) -> str:
     """The command that backs this very window up again; without the plan's schedule it may be one of several."""
     from itertools import islice
 
+    from influxdb_backup.jobs.coverage import export_command
     from influxdb_backup.jobs.export_range import windows_between
 
     is_one = plan is not None and len(list(islice(windows_between(plan, window), 2))) == 1
-    return _export_range_command(name, window) + ("" if is_one else " --as-one")
-
-
-def _export_range_command(plan: str, window: Window) -> str:
-    return f"influxdb-backup export {plan} --start {format_instant(window.start)} --end {format_instant(window.end)}"
+    return export_command(name, window) + ("" if is_one else " --as-one")

@@ -165,6 +165,11 @@ def backfill_command(plan: Plan, gap: Window) -> str:
     )
 
 
+def export_command(plan: str, window: Window) -> str:
+    """The command that backs a stretch up without Airflow, cut at the plan's schedule."""
+    return f"influxdb-backup export {plan} --start {format_instant(window.start)} --end {format_instant(window.end)}"
+
+
 MANY_WINDOWS = 100
 """of a gap; a run of Airflow for each of more than these takes longer than the reads"""
 
@@ -179,7 +184,7 @@ def fill(plan: Plan, gap: Window) -> tuple[str, ...]:
     start, end = format_instant(gap.start), format_instant(gap.end)
     count = sum(1 for _ in itertools.islice(ticks(plan.schedule, gap.start, gap.end), MANY_WINDOWS + 1)) + 1
     one = f'{{"window_start": "{start}", "window_end": "{end}"}}'
-    command = f"influxdb-backup export {plan.name} --start {start} --end {end}"
+    command = export_command(plan.name, gap)
     if count > MANY_WINDOWS:
         return (
             f"More than {MANY_WINDOWS} windows; in one process, a backup for each: {command}",
