@@ -248,6 +248,7 @@ def test_large_strings_and_plain_tags_are_taken(tmp_path: Path) -> None:
 
 def all_points(repository: Repository, found: Sequence[Part]) -> Counter[tuple[object, ...]]:
     """What the parts hold."""
+    wait_for_upload(repository, found)
     return points([one for part in found for one in repository.read_part(part)])
 
 
@@ -294,7 +295,6 @@ def test_large_tables_are_written_in_turns(repository: Repository, monkeypatch: 
         for one in written:
             writer.write(one)
         found = writer.close()
-        wait_for_upload(repository, found)
         assert len(found) == 2 if size == 10**9 else len(found) > 2
         assert min(part.rows for part in found[:2]) > 50
         assert all_points(repository, found) == points(written)
