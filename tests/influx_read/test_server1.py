@@ -62,7 +62,9 @@ def as_root(server: RunningServer, path: str, body: bytes) -> None:
     """A raw POST with the administrator's rights."""
     login = base64.b64encode(b"root:r00t").decode()
     request = urllib.request.Request(server.url + path, body, {"Authorization": f"Basic {login}"})
-    urllib.request.urlopen(request).close()
+    with urllib.request.urlopen(request) as answer:
+        said = answer.read()
+    assert b'"error"' not in said, said
 
 
 @pytest.fixture(scope="module")
