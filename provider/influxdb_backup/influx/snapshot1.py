@@ -62,11 +62,11 @@ class SnapshotDoor:
         if self._port is None:
             return f"the connection {self._name} has no snapshot_address"
         try:
-            listed_shards(self._api)
+            listed = listed_shards(self._api)
         except AccessError:
             return f"the user of {self._name} may not list shards (SHOW SHARDS needs administrator rights)"
         try:
-            self._refuse_other_server()
+            self._refuse_other_server(listed)
         except (ServerUnavailableError, IncompleteReadError) as error:
             return error.message.rstrip(".")
         return None
@@ -102,10 +102,15 @@ class SnapshotDoor:
             hint="Correct it, or the tunnel that it leads to.",
         )
 
-    def _refuse_other_server(self) -> None:
-        """Compares again before it refuses: databases come and go between the two listings."""
+    def _refuse_other_server(self, listed: Mapping[str, Mapping[str, Sequence[ShardInfo]]] | None = None) -> None:
+        """
+        Compares again before it refuses: databases come and go between the two listings.
+
+        ``listed`` is what the server has just listed.
+        """
         for _ in range(_COMPARISONS):
-            difference = _difference(listed_shards(self._api), self.port.described_shards())
+            known, listed = listed or listed_shards(self._api), None
+            difference = _difference(known, self.port.described_shards())
             if difference is None:
                 self._is_own = True
                 return

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 
 from influxdb_backup.errors import ServerError, SourceError
-from influxdb_backup.fast import why_not_fast
+from influxdb_backup.fast import is_installed, why_not_fast
 from influxdb_backup.influx.protocol import Server, ShardCopy
 from influxdb_backup.influx.shard_door import HotShardError, ShardNotOpenError
 from influxdb_backup.jobs.earlier_backups import EarlierBackups, read_order
 from influxdb_backup.messages import logger_of
 from influxdb_backup.model import Ref, Window, printable
-from influxdb_backup.windows import format_instant, format_window
+from influxdb_backup.windows import format_instant, format_window, intersect
 
 logger = logger_of(__name__)
 
@@ -24,7 +25,7 @@ class ShardReading:
     """
     Decides once for an export whether shards can be copied, and copies them piece by piece.
 
-    ``reader`` is the plan's key. ``reason`` says why nothing is read from shards; None when it is.
+    ``reader`` is the plan's key.
     """
 
     def __init__(
@@ -52,20 +53,33 @@ class ShardReading:
         self._allow_hot = allow_hot
         self.by_query: dict[tuple[str, Window], str] = {}
         """by policy and piece why no copy was taken of its shard, of the last try of each"""
-        self.reason = self._why_not(reader)
-        if self.reason and reader == "shard":
+        self._closed = self._why_closed()
+        if reader == "shard" and self.reason:
             raise SourceError(
                 f"Shards of {printable(database)} cannot be copied from {server.name}: {self.reason}.",
                 kind="shard-reader",
                 hint="Change that, or set reader: auto in the plan.",
             )
-        if self.reason:
-            logger.info("%s is read from %s by queries: %s.", printable(database), server.name, self.reason)
 
-    def _why_not(self, reader: str) -> str | None:
-        if reader == "query":
+    def _why_closed(self) -> str | None:
+        if self._reader == "query":
             return self._because
-        return why_not_fast() or self._server.shard_door_closed()
+        return self._server.shard_door_closed() if is_installed() else why_not_fast()
+
+    @cached_property
+    def reason(self) -> str | None:
+        """Why nothing is read from shards; None when it is. To look at the compiled loops loads a part of them."""
+        found = self._closed or why_not_fast()
+        if found:
+            logger.info("%s is read from %s by queries: %s.", printable(self._database), self._server.name, found)
+        return found
+
+    def is_small(self, retention_policy: str, piece: Window) -> bool:
+        """Whether the piece is too small a part of its shard to copy that, as far as the server lists the groups."""
+        listed = self._server.listed_groups(self._database, retention_policy) or ()
+        held = [group for group in listed if intersect(group, piece)]
+        least = self._least_share * (held[0].end - held[0].start) if len(held) == 1 else 0
+        return piece.end - piece.start < least
 
     @contextmanager
     def opened(
@@ -80,6 +94,11 @@ class ShardReading:
         ``shard-hot`` for one with writes in its cache where nothing but shards is to be read.
         """
         if self.reason:
+            yield None
+            return
+        if not however_small and self.is_small(retention_policy, piece):  # before what copies shards is loaded
+            self.by_query.pop((retention_policy, piece), None)
+            logger.info("%s is too small a part of its shard to copy that.", format_window(piece))
             yield None
             return
         with ExitStack() as stack:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from types import TracebackType
@@ -83,17 +83,22 @@ class WindowReader:
         groups: dict[tuple[str, Window], dict[Key, TableSchema]] = {}
         for key, schema in missing.items():
             groups.setdefault((key[0].retention_policy, key[1]), {})[key] = schema
-        if self._shards.reason:
+        needed = {group: self._has_index_fields(keys.values()) for group, keys in groups.items()}
+        if all(not needed[group] and self._shards.is_small(*group) for group in groups) or self._shards.reason:
             self._read_together(missing, None)
             return
         for (retention_policy, piece), keys in groups.items():
-            index_fields = self.server.dialect.index_fields
-            needed = any(column.name in index_fields for schema in keys.values() for column in schema.fields)
-            with self._shards.opened(retention_policy, piece, however_small=needed) as copy:
+            however_small = needed[retention_policy, piece]
+            with self._shards.opened(retention_policy, piece, however_small=however_small) as copy:
                 self.finish()
                 if copy is not None:
                     self._look_for_unlisted(copy, retention_policy, piece)
                 self._read_together(keys, copy)
+
+    def _has_index_fields(self, schemas: Iterable[TableSchema]) -> bool:
+        """Whether one of them has a field that only a copy of its shard has the values of."""
+        index_fields = self.server.dialect.index_fields
+        return any(column.name in index_fields for schema in schemas for column in schema.fields)
 
     def _look_for_unlisted(self, copy: ShardCopy, retention_policy: str, piece: Window) -> None:
         for measurement in sorted(copy.measurements()):
