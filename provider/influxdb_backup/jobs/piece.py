@@ -27,8 +27,8 @@ _ATTEMPTS = 4
 """reads of one piece before it fails"""
 _SLOW_HALVINGS = 2
 """how often a piece is halved whose reply brings next to nothing: each time costs twice the timeout"""
-_WORTH_A_THREAD = 100_000
-"""rows of a piece whose last ones are encoded while the server counts"""
+_WORTH_A_THREAD = 4096
+"""rows of a piece whose last ones are encoded while the server counts: from so many on encodings are tried out"""
 
 T = TypeVar("T")
 Refresh = Callable[[], TableSchema]
