@@ -95,6 +95,9 @@ class Counted:
     url: str
     requests: list[tuple[str, str]] = field(default_factory=list)
     """method and target of each, in order of their arrival"""
+    waiting: int = 0
+    most_waiting: int = 0
+    """how many waited for the delay at the same time"""
 
     def methods(self) -> Counter[str]:
         """How many of each method."""
@@ -114,6 +117,7 @@ def counting(endpoint: str, delay: float = 0.0) -> Iterator[Counted]:
     """
     host, port = endpoint.removeprefix("http://").split(":")
     counted = Counted("")
+    lock = threading.Lock()
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -126,8 +130,13 @@ def counting(endpoint: str, delay: float = 0.0) -> Iterator[Counted]:
                 while data := self.request.recv(1 << 16):
                     found = _REQUEST.match(data)
                     if found:
-                        counted.requests.append((found[1].decode(), found[2].decode()))
+                        with lock:
+                            counted.requests.append((found[1].decode(), found[2].decode()))
+                            counted.waiting += 1
+                            counted.most_waiting = max(counted.most_waiting, counted.waiting)
                         time.sleep(delay)
+                        with lock:
+                            counted.waiting -= 1
                     server.sendall(data)
                 with suppress(OSError):
                     server.shutdown(socket.SHUT_WR)

@@ -7,8 +7,11 @@ from uuid import uuid4
 
 import pytest
 
+from influxdb_backup.archive.fetching import REQUESTS
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.archive.store import open_store
+from influxdb_backup.errors import IntegrityError
+from influxdb_backup.model import Part
 from tests.archive.earlier import multiply
 from tests.jobs.sources import fill
 from tests.jobs.support import DAY, DAY_NS, back_up, new_database, opened, plan, window
@@ -34,6 +37,53 @@ def remote(s3: Counted) -> Repository:
         "client_kwargs": {"endpoint_url": s3.url, "region_name": "us-east-1"},
     }
     return Repository.init(open_store(f"s3://{bucket}/backups", options))
+
+
+TABLES = 40
+DELAY = 0.3
+
+
+def many_parts(server: RunningServer, repository: Repository) -> list[Part]:
+    """The parts of a backup of many tables."""
+    database = new_database(server)
+    lines = [f"table_{number} value={number} {DAY.start + number}" for number in range(TABLES)]
+    server.write("\n".join(lines).encode(), database)
+    with opened(server) as source:
+        ref = repository.ref(back_up(repository, source, plan(database)).ref)
+    parts = [part for entry in repository.manifest(ref).tables for part in entry.parts]
+    assert len(parts) == TABLES
+    return parts
+
+
+def test_one_listing_tells_that_the_parts_of_many_tables_are_there(
+    influx1: RunningServer, remote: Repository, s3: Counted
+) -> None:
+    """A restore asks for no listing of each table; a part that is missing is found all the same."""
+    parts = many_parts(influx1, remote)
+    s3.requests.clear()
+    remote.refuse_missing(parts)
+    assert s3.methods() == {"GET": 1}
+    remote.store.delete(parts[7].path)
+    with pytest.raises(IntegrityError, match=parts[7].path):
+        remote.refuse_missing(parts)
+
+
+def test_as_many_parts_are_fetched_at_once_as_are_asked_for(
+    influx1: RunningServer, remote: Repository, s3: Counted
+) -> None:
+    """A store that answers late is not waited for ten requests at a time, which is what its client would do."""
+    parts = many_parts(influx1, remote)
+    with counting(s3.url, DELAY) as far:
+        options = {
+            "key": "testing",
+            "secret": "testing",
+            "client_kwargs": {"endpoint_url": far.url, "region_name": "us-east-1"},
+        }
+        repository = Repository.open(open_store(remote.url, options))
+        with repository.fetch(parts) as fetched:
+            for part in parts:
+                assert fetched.take(part) is not None
+    assert far.most_waiting == REQUESTS
 
 
 @pytest.mark.parametrize("windows", [5, 300])

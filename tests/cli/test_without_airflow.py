@@ -170,3 +170,14 @@ def test_starts_quickly(refusing: dict[str, str]) -> None:
         "bad = {'pyarrow', 'numpy', 'fsspec', 'urllib3', 'influxdb_client'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], env=refusing, check=True, capture_output=True)
+
+
+def test_a_command_loads_what_it_uses(refusing: dict[str, str]) -> None:
+    """What the client of S3 would load besides, were it there, is neither loaded nor missed."""
+    code = (
+        "import sys; from influxdb_backup.cli.main import run; sys.argv = ['influxdb-backup', '--version']; run(); "
+        "import s3fs, pyarrow; pyarrow.array([1]); "
+        "bad = {'httpx', 'httpx2', 'pandas', 'rich', 'pygments'} & set(sys.modules); assert not bad, bad"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=refusing, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

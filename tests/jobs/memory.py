@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from influxdb_backup.cli.main import WithoutPandas
+from influxdb_backup.cli.main import WithoutUnused
 
 
 def main(job: str, url: str, root: str, database: str, target: str) -> None:
     """Runs one job, as a command does: what it needs is imported once pandas cannot be."""
-    sys.meta_path.insert(0, WithoutPandas())
+    sys.meta_path.insert(0, WithoutUnused())
     from influxdb_backup.archive.repository import Repository
     from influxdb_backup.archive.store import open_store
     from tests.jobs.support import DAY, back_up, opened, plan, restore_into

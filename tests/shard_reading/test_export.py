@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -315,6 +315,26 @@ def test_a_small_part_of_a_shard_is_read_by_queries(
     any_influx.write(f"m v=1 {DAY.start}", database)
     result = back_up(repository, server, plan(database), window(DAY.start, DAY.start + HOUR))
     assert readers_of(repository, result.ref) == {"query"}
+
+
+class NeverCopied(Wrapped):
+    """A server of which no shard is copied."""
+
+    def copy_shard(self, *arguments: Any) -> AbstractContextManager[ShardCopy | None]:
+        """A failure of the test."""
+        raise AssertionError(f"a copy was asked for: {arguments}")
+
+
+def test_what_copies_shards_is_not_needed_for_a_small_part(
+    any_influx: RunningServer, server: Server, repository: Repository
+) -> None:
+    """What the server lists tells that a window is too small a part of its shard: no compiled loop is loaded for it."""
+    database = new_database(any_influx)
+    any_influx.write(f"m v=1 {DAY.start + 5}\nm v=2 {DAY.start + HOUR}", database)
+    result = back_up(repository, NeverCopied(server), plan(database), window(DAY.start, DAY.start + HOUR))  # type: ignore[arg-type]
+    assert (readers_of(repository, result.ref), result.rows) == ({"query"}, 1)
+    with pytest.raises(AssertionError, match="a copy was asked for"):
+        back_up(repository, NeverCopied(server), plan(database), DAY)  # type: ignore[arg-type]
 
 
 def test_a_closed_door_is_told_and_left_alone(

@@ -407,9 +407,7 @@ class Repository:
 
         Says nothing where the store does not list them: whoever reads a part is told of the same, and of its digest.
         """
-        from influxdb_backup.archive.parts import part_path
-
-        folders = sorted({part_path(part).rpartition("/")[0] + "/" for part in parts})
+        folders = _folders_of(parts)
         try:
             sizes = {key: size for listing in at_once(self.store.list, folders) for key, size in listing}
         except StoreError as error:
@@ -489,6 +487,27 @@ def count_as_gap(name: layout.RefName, error: InfluxdbBackupError) -> None:
 def pass_over(key: str, error: InfluxdbBackupError) -> None:
     """Names a report that cannot be read, and goes on without it: it says nothing of other backups."""
     logger.warning("What %s says is not known: %s", key, error)
+
+
+def _folders_of(parts: Sequence[Part]) -> list[str]:
+    """
+    What is listed to see these parts: the folders of their tables, or where these are many that of their attempt.
+
+    One request lists a thousand objects, so that an attempt's folder takes fewer than the folders of many tables.
+    """
+    from influxdb_backup.archive.parts import part_path
+
+    by_attempt: dict[str, set[str]] = {}
+    for part in parts:
+        folder = part_path(part).rpartition("/")[0] + "/"
+        is_usual = layout.parse_part_key(part.path) is not None
+        attempt = folder[:-1].rpartition("/")[0] + "/" if is_usual else folder
+        by_attempt.setdefault(attempt, set()).add(folder)
+    return sorted(
+        folder
+        for attempt, folders in by_attempt.items()
+        for folder in (folders if len(folders) <= REQUESTS else (attempt,))
+    )
 
 
 def _refuse_impossible(manifest: Manifest, key: str) -> None:

@@ -32,6 +32,8 @@ _MOST_BYTES = 256 << 20
 """of an object whose size is not known: about a part"""
 _LISTING_SECONDS = 1800.0
 """a listing has a page for each thousand objects"""
+_CONNECTIONS = 32
+"""of the S3 client, whose own ten are fewer than the requests that are made at once"""
 _S3_TRIES = 2
 """of s3fs for a request that its client has given up; with its own five, silence would end after ten minutes"""
 _S3 = frozenset({"s3", "s3a"})
@@ -110,7 +112,11 @@ class ObjectStore(Store):
         if self._protocol in _S3:
             from influxdb_backup.archive.s3_session import UnredirectedSession
 
-            self._fs.config_kwargs = {**self._fs.config_kwargs, "http_session_cls": UnredirectedSession}
+            self._fs.config_kwargs = {
+                "max_pool_connections": _CONNECTIONS,
+                **self._fs.config_kwargs,
+                "http_session_cls": UnredirectedSession,
+            }
             self._fs.retries = _S3_TRIES
         silence = (options.get("config_kwargs") or {}).get("read_timeout", _SILENCE_SECONDS)
         self._patience = _SILENCES * float(silence)

@@ -111,7 +111,7 @@ def _show_log(context: typer.Context) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Errors are a message and a hint, never a traceback."""
     if arguments is None:
-        sys.meta_path.insert(0, WithoutPandas())
+        sys.meta_path.insert(0, WithoutUnused())
     given = list(sys.argv[1:] if arguments is None else arguments)
     _prepare_streams()
     with _stopped_as_by_ctrl_c() as stopped, MASKER.forgetting(), _safe_log():
@@ -122,18 +122,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 128 + stopped[0] if stopped and status == INTERRUPTED else status
 
 
-class WithoutPandas(MetaPathFinder):
+class WithoutUnused(MetaPathFinder):
     """
-    Says that pandas is not installed, in a process that is one command.
+    Says that some libraries are not installed, in a process that is one command, which does not use them.
 
-    pyarrow asks for it when it makes its first array, and importing it took 0.4 s; no command makes a data frame.
+    pyarrow asks for pandas when it makes its first array, and importing it took 0.4 s; no command makes a data frame.
+    aiobotocore 3.10 asks for httpx, which brings a command line of its own and took 0.2 s; S3 is spoken by aiohttp.
     """
+
+    NAMES = frozenset({"pandas", "httpx", "httpx2"})
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
-        """Nothing, so that the next finder is asked. Raises ModuleNotFoundError for pandas."""
+        """Nothing, so that the next finder is asked. Raises ModuleNotFoundError for these."""
         del path, target
-        if fullname == "pandas":
-            raise ModuleNotFoundError("A command of influxdb-backup uses no pandas.", name=fullname)
+        if fullname in self.NAMES:
+            raise ModuleNotFoundError(f"A command of influxdb-backup uses no {fullname}.", name=fullname)
 
 
 class _SafeFormatter(logging.Formatter):
