@@ -8,6 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
+from urllib.parse import urlencode
+
+import urllib3
 
 from benchmarks import archives, command, native
 from benchmarks.archives import Shape
@@ -15,6 +18,8 @@ from benchmarks.command import Site
 from benchmarks.data import DAY, ROWS, START
 from benchmarks.shards import ShardBed
 from benchmarks.table import Result, ratio, seconds
+from influxdb_backup.influx.influxql import call_all, select_all
+from influxdb_backup.influx.query import DEFAULT_CHUNK, MSGPACK
 from influxdb_backup.jobs.export import export
 from influxdb_backup.model import Window
 
@@ -79,21 +84,46 @@ def _processes(bed: ShardBed, shape: Shape, runs: int) -> list[Result]:
 
 def _jobs(bed: ShardBed, shape: Shape, runs: int) -> list[Result]:
     taken: dict[str, list[float]] = {"auto": [], "query": []}
-    for reader, spent in taken.items():
-        repository, plan = bed.repository("warm"), bed.plan("fixed", reader)
-        for number, window in enumerate(itertools.islice(_tens(shape), runs + 1)):
-            started = time.perf_counter()
-            rows = export(plan, window, server=bed.server, repository=repository).rows
-            if rows != shape.rows // 144:
-                raise RuntimeError(f"{rows} rows of ten minutes were exported")
-            if number:
-                spent.append(time.perf_counter() - started)
+    alone: list[float] = []
+    with urllib3.PoolManager() as client:
+        for reader, spent in taken.items():
+            repository, plan = bed.repository("warm"), bed.plan("fixed", reader)
+            for number, window in enumerate(itertools.islice(_tens(shape), runs + 1)):
+                started = time.perf_counter()
+                rows = export(plan, window, server=bed.server, repository=repository).rows
+                ended = time.perf_counter()
+                if rows != shape.rows // 144:
+                    raise RuntimeError(f"{rows} rows of ten minutes were exported")
+                queried = _queried(bed, client, shape, window)
+                if number:
+                    spent.append(ended - started)
+                    alone += [queried] if reader == "auto" else []
     what = f"{bed.name}: export of ten minutes ({shape.rows // 144:,} points) in a warm process"
     short = f"export of ten minutes in a warm process, seconds ({bed.name})"
     return [
         ratio(f"{what}, seconds", taken["auto"], most=_MOST_JOB, digits=3, short=short),
         seconds(f"{what}, `reader: query`", taken["query"]),
+        seconds(f"{bed.name}: the queries for these points and for their count alone, answers thrown away", alone),
+        seconds(
+            f"{bed.name}: what the export takes beside these two queries",
+            [whole - own for whole, own in zip(taken["auto"], alone, strict=True)],
+        ),
     ]
+
+
+def _queried(bed: ShardBed, client: urllib3.PoolManager, shape: Shape, window: Window) -> float:
+    """Seconds of the two queries that an export cannot do without, one after the other on a connection that stands."""
+    named = ("autogen", shape.measurement, window)
+    token = {"Authorization": f"Token {bed.running.token}"} if bed.running.token else {}
+    headers = {"Accept": MSGPACK, "Content-Type": "application/x-www-form-urlencoded", **token}
+    common = {"db": "fixed", "rp": "autogen", "epoch": "ns", "chunked": "true", "chunk_size": DEFAULT_CHUNK}
+    started = time.perf_counter()
+    for statement in (select_all(*named), call_all("count", *named)):
+        body = urlencode({**common, "q": statement})
+        reply = client.request("POST", f"{bed.running.url}/query", body=body, headers=headers)
+        if reply.status != 200 or b"error" in reply.data[:200]:
+            raise RuntimeError(f"{statement}: {reply.status} {reply.data[:200]!r}")
+    return time.perf_counter() - started
 
 
 def measure_windows(bed: ShardBed, runs: int, *, days: int) -> list[Result]:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -25,6 +30,14 @@ _LOCAL, _NEAR, _FAR = "local", "S3", f"S3 with {DELAY * 1e3:.0f} ms a request"
 TABLES = 300
 _MOST_REQUESTS = 12
 _MOST = {"export": 1.5, "verify": 2.0, "restore": 2.0}
+_AT_ONCE = 16
+_CLIENT = """
+import json, sys
+from s3fs import S3FileSystem
+verb, source, target, options = sys.argv[1:]
+getattr(S3FileSystem(**json.loads(options)), verb)(source, target, recursive=True, batch_size={at_once})
+"""
+"""a program that moves a folder by S3's client and does nothing else"""
 
 
 def measure(bed: ShardBed, runs: int, folder: Path) -> list[Result]:
@@ -75,6 +88,7 @@ def _tables(bed: ShardBed, endpoint: str, runs: int) -> list[Result]:
     taken: dict[tuple[str, str], list[float]] = {}
     asked: dict[str, int] = {}
     used: dict[str, list[float]] = {}
+    client: dict[str, list[float]] = {}
     with counting(endpoint) as near, counting(endpoint, DELAY) as far:
         for number in range(runs):
             for name, store in ((_LOCAL, None), (_NEAR, near), (_FAR, far)):
@@ -94,8 +108,34 @@ def _tables(bed: ShardBed, endpoint: str, runs: int) -> list[Result]:
                         asked[what] = len(store.requests)
                         used.setdefault(what, []).append(_of_the_store() - before)
                 bed.drop("tables_copy")
+                if store is far:
+                    parts = bed.folder / "parts"
+                    for verb in ("get", "put"):
+                        client.setdefault(verb, []).append(_moved(far.url, verb, parts, f"{bucket}/backups/data"))
+                    shutil.rmtree(parts)
     bed.drop("tables")
-    return [row for what in _MOST for row in _rows(what, taken, asked[what], used[what])]
+    alone = f"a process in which S3's client alone, {_AT_ONCE} at once, {{}} the {TABLES} parts: {_FAR}"
+    return [
+        *(row for what in _MOST for row in _rows(what, taken, asked[what], used[what])),
+        seconds(alone.format("writes"), client["put"]),
+        seconds(alone.format("reads"), client["get"]),
+    ]
+
+
+def _moved(endpoint: str, verb: str, folder: Path, place: str) -> float:
+    """Seconds of a process that gets the parts of a repository, or puts them to another place."""
+    options = {"key": "testing", "secret": "testing", "config_kwargs": {"max_pool_connections": _AT_ONCE}}
+    options["client_kwargs"] = {"endpoint_url": endpoint, "region_name": "us-east-1"}
+    ends = (place, str(folder)) if verb == "get" else (str(folder), f"{place}-alone")
+    started = time.perf_counter()
+    program = _CLIENT.format(at_once=_AT_ONCE)
+    environment = {**os.environ, **command.COMPILED}
+    subprocess.run([sys.executable, "-c", program, verb, *ends, json.dumps(options)], check=True, env=environment)
+    spent = time.perf_counter() - started
+    found = sum(1 for _ in folder.rglob("*.parquet"))
+    if found != TABLES:
+        raise RuntimeError(f"{found} of {TABLES} parts were moved")
+    return spent
 
 
 def _of_the_store() -> float:

@@ -23,8 +23,9 @@ Vanish = Callable[[Path], None]
 
 
 def remove(root: Path) -> None:
-    """As ``rm -rf`` does."""
-    shutil.rmtree(root)
+    """As ``rm -rf`` does, called again where a file came between the last look into a folder and its removal."""
+    while root.exists():
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def rename(root: Path) -> None:
