@@ -18,16 +18,17 @@ REASONS: dict[str, str] = {
     **{
         f"{server}: export of ten minutes (6,000 points) in a warm process": (
             "Most of it is the server's answer to two queries, for the points and for their count, which `make bench` "
-            "measures beside it. The rest is the listings before and after, what the points take to be decoded and encoded, and "
-            "a dozen small files that are flushed and read back, parts before the manifest and that before the ref."
+            "measures beside it. The rest is the listings before and after, what the points take to be decoded and "
+            "encoded, and a dozen small files that are flushed and read back, parts before the manifest and that "
+            "before the ref."
         )
         for server in ("1.6", "1.12", "2.9")
     },
     **{
         f"`influxdb-backup {what}`, 300 tables: S3 with 30 ms a request / local": (
-            "S3's client alone needs the seconds that `make bench` measures beside it, to be loaded and to move as many "
-            "objects, and moto's processor those of its own row; both share two cores with the command. The delay itself is "
-            "waited for 20 times, since 16 requests are under way at once."
+            "S3's client alone needs the seconds that `make bench` measures beside it, to be loaded and to move as "
+            "many objects, and moto's processor those of its own row; both share two cores with the command. The delay "
+            "itself is waited for 20 times, since 16 requests are under way at once."
         )
         for what in ("export", "verify", "restore")
     },
