@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from influxdb_backup.errors import TargetError, UnrepresentableError
 from influxdb_backup.influx import shard_cells
+from influxdb_backup.influx.shard_cells import SpareCells
 from influxdb_backup.influx.shard_files import ShardFileBuilder, exercise
 from influxdb_backup.influx.tsm import encode_series
 from influxdb_backup.model import InfluxType
@@ -88,6 +89,24 @@ def test_rows_by_time_give_the_same_file_as_rows_by_series(folder: Path) -> None
             builder.add("m", item.take(order))
         files.append(builder.finish()[0].read_bytes())
     assert files[0] == files[1]
+
+
+def test_memory_that_other_points_had_changes_no_file(folder: Path) -> None:
+    """Builders that follow each other share the memory of their cells; tables that grow, also by fields, are the same."""
+    spare = SpareCells(20_000)
+    kinds = list(VALUES)
+    for turn in range(3):
+        contents = []
+        for name, shared in (("own", None), ("shared", spare)):
+            place = folder / f"{name}{turn}"
+            place.mkdir()
+            builder = ShardFileBuilder(place, GROUP, generation=2, spare=shared)
+            for number in range(1, 2 + len(kinds)):
+                for item in every_encoding(kinds[:number], [400 * (turn + 1), 30]):
+                    builder.add("m", item)
+            contents.append([file.read_bytes() for file in builder.finish()])
+        assert contents[0] == contents[1]
+        assert sum(map(len, contents[0])) > 1000
 
 
 def test_keys_of_interleaving_measurements_are_in_order(folder: Path) -> None:

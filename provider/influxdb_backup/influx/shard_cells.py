@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from influxdb_backup.influx.pooled import pooled_words
 from influxdb_backup.influx.tsm.encode_series import put_pool, series_order
 from influxdb_backup.influx.tsm.format import BlockType
 from influxdb_backup.influx.tsm.writing import TableRows, TsmWriter
 from influxdb_backup.model import InfluxType, encode_name
 
+U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 _KINDS = {
@@ -30,7 +30,7 @@ _KINDS = {
 }
 _KEY_COPIES = 4
 _MUCH_BYTES = 32 << 20
-"""of cells that were moved, after which memory is given back: that and taking it again costs more than moving"""
+"""of texts that were moved, after which memory is given back: that and taking it again costs more than moving"""
 _WORTH_A_THREAD = 1 << 18
 """cells of a table from which on two threads write it"""
 _LED_FROM_SERIES = 10_000
@@ -43,6 +43,8 @@ cost it 5.4 s, and 3.6 s when each series comes first in 10 lots and the other 9
 """
 _LARGEST_LENGTH = 5
 """bytes that the length of a string may take in a block"""
+_SMALLEST_SHARE = 8
+"""of all cells of a file that makes a table a large one"""
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,121 @@ class Chunk:
     keys: Any
     fields: tuple[tuple[str, Any], ...]
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory, about; keys take several times theirs while they are sorted."""
+        size = 16 * len(self.times) + _KEY_COPIES * self.keys.nbytes
+        for _, array in self.fields:
+            size += (9 if array.null_count else 8) * len(array) + (2 * array.nbytes if _is_text(array) else 0)
+        return int(size)
+
+
+@dataclass
+class SpareCells:
+    """
+    Memory of cells that are in files by now, for the next ones: fresh memory costs more than filling it.
+
+    A table that is large takes ``words`` at once, so that it need not move when it grows; what it does not use is no
+    memory yet. One such piece is kept.
+    """
+
+    words: int
+    _kept: U64 | None = None
+
+    def take(self, count: int) -> U64:
+        """So many words or more, of any content."""
+        if not self.words // _SMALLEST_SHARE < count <= self.words:
+            return np.empty(count, np.uint64)
+        taken, self._kept = self._kept, None
+        return np.empty(self.words, np.uint64) if taken is None else taken
+
+    def give(self, words: U64) -> None:
+        """Takes words that nobody uses any more."""
+        if len(words) == self.words:
+            self._kept = words
+
+
+@dataclass(frozen=True)
+class _Held:
+    """One field of a chunk whose numbers are cells by now: texts wait for their file, of numbers the nulls are left."""
+
+    values: int
+    valid: Any
+    """whether each row has it; None: all have"""
+    texts: Any = None
+
+
+@dataclass(frozen=True)
+class HeldChunk:
+    """What is left of a chunk whose numbers are cells."""
+
+    times: I64
+    series: I64
+    keys: Any
+    fields: dict[str, _Held]
+
 
 @dataclass
 class Table:
     """
-    What was added of one measurement: the type of each field ever, and the chunks that are in no file yet.
+    What was added of one measurement: the type of each field ever, and the points that are in no file yet.
 
     ``leading`` is the field that introduces the series in files of its own, None when none does. It is chosen with the
     first file and stays: a server that numbers files as they come must find the values of a key in their order.
     """
 
     types: dict[str, InfluxType] = field(default_factory=dict)
-    chunks: list[Chunk] = field(default_factory=list)
     leading: str | None = None
     begun: bool = False
+    rows: int = 0
+    """that are in no file yet"""
+    chunks: list[HeldChunk] = field(default_factory=list)
+    _words: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
+    _cells: U64 = field(default_factory=lambda: np.empty((0, 0), np.uint64))
+    """of ``_words``: a line for each field, a place for each row, with room for more of both"""
+    _lines: dict[str, int] = field(default_factory=dict)
+
+    def add(self, chunk: Chunk, spare: SpareCells) -> None:
+        """Takes the points of a chunk, whose numbers are copied."""
+        until = self.rows + len(chunk.times)
+        for name, _ in chunk.fields:
+            self._lines.setdefault(name, len(self._lines))
+        self._make_room(until, spare)
+        held = {}
+        for name, array in chunk.fields:
+            text = _is_text(array)
+            if not text:
+                self._cells[self._lines[name], self.rows : until] = _bits(array)
+            valid = array.is_valid() if array.null_count else None
+            held[name] = _Held(len(array) - array.null_count, valid, array if text else None)
+        self.chunks.append(HeldChunk(chunk.times, chunk.series, chunk.keys, held))
+        self.rows = until
+
+    def _make_room(self, rows: int, spare: SpareCells) -> None:
+        lines, places = self._cells.shape
+        if len(self._lines) <= lines and rows <= places:
+            return
+        if rows > places:
+            places = max(rows, 2 * places)
+        elif len(self._lines) > lines:
+            places = max(rows, min(places, spare.words // len(self._lines)))
+        lines = lines if len(self._lines) <= lines else max(len(self._lines), lines + lines // 2)
+        before, old = self._cells, self._words
+        self._words = spare.take(lines * places)
+        self._cells = self._words[: len(self._words) // lines * lines].reshape(lines, -1)
+        self._cells[: len(before), : self.rows] = before[:, : self.rows]
+        spare.give(old)
+
+    def taken(self) -> tuple[list[HeldChunk], U64, dict[str, int]]:
+        """What is in no file yet: the chunks, which are forgotten, the cells, and the line of each field there."""
+        chunks, self.chunks = self.chunks, []
+        return chunks, self._cells, self._lines
+
+    def forget(self, spare: SpareCells) -> None:
+        """Gives up the cells, which are in a file by now."""
+        spare.give(self._words)
+        self._words = np.empty(0, np.uint64)
+        self._cells, self._lines, self.rows = np.empty((0, 0), np.uint64), {}, 0
 
 
 @dataclass(frozen=True)
@@ -95,14 +198,6 @@ class _FieldRows:
         files.others.write(self.others, first, until)
 
 
-def size_of(chunk: Chunk) -> int:
-    """Bytes that the chunk will take as cells, about; keys take several times theirs while they are sorted."""
-    size = 16 * len(chunk.times) + _KEY_COPIES * chunk.keys.nbytes
-    for _, array in chunk.fields:
-        size += (9 if array.null_count else 8) * len(array) + (2 * array.nbytes if _is_text(array) else 0)
-    return int(size)
-
-
 def _is_text(array: Any) -> bool:
     kind = array.type
     return bool(
@@ -123,7 +218,7 @@ class _Keys:
 
 def write_tables(halves: tuple[FieldFiles, FieldFiles], tables: Sequence[Table]) -> None:
     """
-    Writes all points of these tables in the order of their keys, whatever table those are of; empties the chunks.
+    Writes all points of these tables in the order of their keys, whatever table those are of; forgets the chunks.
 
     The second half takes the second half of the series of large tables, in a thread beside the first.
     """
@@ -162,12 +257,12 @@ def _write(halves: tuple[FieldFiles, FieldFiles], rows: _FieldRows, first: int, 
         second.result()
 
 
-def _value_counts(chunks: Sequence[Chunk]) -> dict[str, int]:
+def _value_counts(chunks: Sequence[HeldChunk]) -> dict[str, int]:
     """How many values each field has."""
     values: dict[str, int] = {}
     for chunk in chunks:
-        for name, array in chunk.fields:
-            values[name] = values.get(name, 0) + len(array) - array.null_count
+        for name, held in chunk.fields.items():
+            values[name] = values.get(name, 0) + held.values
     return values
 
 
@@ -205,7 +300,7 @@ def _distinct_keys(table: Table) -> _Keys:
 
 def _table_rows(table: Table, keys: _Keys, ranked: I64) -> _FieldRows:
     """Turns a table's chunks into cells, and forgets the chunks. ``ranked`` has its series in the file's order."""
-    chunks, table.chunks = table.chunks, []
+    chunks, cells, lines = table.taken()
     times = np.concatenate([chunk.times for chunk in chunks])
     rank = np.empty(len(ranked), np.int64)
     rank[ranked] = np.arange(len(ranked))
@@ -214,9 +309,8 @@ def _table_rows(table: Table, keys: _Keys, ranked: I64) -> _FieldRows:
     values = _value_counts(chunks)
     names = _field_order(table, values, len(ranked))
     kinds = np.array([_KINDS[table.types[name]] for name in names], np.int64)
-    lengths, arrays = [len(chunk.times) for chunk in chunks], [dict(chunk.fields) for chunk in chunks]
-    del chunks
-    cells, masks, mask_of, pool, longest = _cells(lengths, arrays, names, values)
+    masks, mask_of = _masks(chunks, names, values)
+    pool, longest = _add_all_texts(chunks, cells, lines)
     series_bytes, series_offsets = _bytes_of(keys.texts.take(pa.array(ranked)))
     field_bytes, field_offsets = _bytes_of(pa.array([encode_name(name) for name in names], pa.binary()))
     rows = TableRows(
@@ -224,6 +318,7 @@ def _table_rows(table: Table, keys: _Keys, ranked: I64) -> _FieldRows:
         order=order,
         times=times,
         cells=cells,
+        cell_of=np.array([lines[name] for name in names], np.int64),
         mask_of=mask_of,
         masks=masks,
         kinds=kinds,
@@ -239,40 +334,46 @@ def _table_rows(table: Table, keys: _Keys, ranked: I64) -> _FieldRows:
     return _FieldRows(rows.of_fields(0, 1), rows.of_fields(1, len(names)))
 
 
-def _cells(
-    lengths: Sequence[int], arrays: Sequence[dict[str, Any]], names: Sequence[str], values: Mapping[str, int]
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8], I64, npt.NDArray[np.uint8], int]:
-    """Moves each field of the chunks (``arrays``, by name) to its cells: what was moved is held there alone."""
-    rows = sum(lengths)
-    texts = sum(
-        array.nbytes + _LARGEST_LENGTH * len(array) for fields in arrays for array in fields.values() if _is_text(array)
-    )
+def _masks(
+    chunks: Sequence[HeldChunk], names: Sequence[str], values: Mapping[str, int]
+) -> tuple[npt.NDArray[np.uint8], I64]:
+    """Which rows have each field that some lack, and where each field's mask is (-1: all rows have it)."""
+    rows = sum(len(chunk.times) for chunk in chunks)
     mask_of = np.full(len(names), -1, np.int64)
     sparse = [number for number, name in enumerate(names) if values[name] < rows]
     mask_of[sparse] = np.arange(len(sparse))
     masks = np.zeros((len(sparse), rows), np.uint8)
-    cells = pooled_words(len(names) * rows).reshape(len(names), rows)
-    pool = np.empty(texts, np.uint8)
-    filled = longest = moved = 0
-    for number, name in enumerate(names):
-        at = 0
-        for length, fields in zip(lengths, arrays, strict=True):
-            array, stop = fields.pop(name, None), at + length
-            if array is not None:
-                if mask_of[number] >= 0:
-                    valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else True
-                    masks[mask_of[number], at:stop] = valid
-                if _is_text(array):
-                    filled, widest = _add_texts(pool, filled, array, cells[number, at:stop])
-                    longest = max(longest, widest)
-                else:
-                    cells[number, at:stop] = _bits(array)
-            at = stop
-        moved += cells[number].nbytes
-        if moved >= _MUCH_BYTES:
+    at = 0
+    for chunk in chunks:
+        stop = at + len(chunk.times)
+        for mask, number in zip(masks, sparse, strict=True):
+            held = chunk.fields.get(names[number])
+            if held is not None:
+                mask[at:stop] = True if held.valid is None else held.valid.to_numpy(zero_copy_only=False)
+        at = stop
+    return masks, mask_of
+
+
+def _add_all_texts(
+    chunks: Sequence[HeldChunk], cells: U64, lines: Mapping[str, int]
+) -> tuple[npt.NDArray[np.uint8], int]:
+    """Moves the texts of the chunks to a pool, in whose places their cells are, and how long the longest is."""
+    arrays = [held.texts for chunk in chunks for held in chunk.fields.values() if held.texts is not None]
+    pool = np.empty(sum(array.nbytes + _LARGEST_LENGTH * len(array) for array in arrays), np.uint8)
+    del arrays
+    filled = longest = at = released = 0
+    for chunk in chunks:
+        stop = at + len(chunk.times)
+        for name, held in chunk.fields.items():
+            if held.texts is not None:
+                chunk.fields[name] = replace(held, texts=None)
+                filled, widest = _add_texts(pool, filled, held.texts, cells[lines[name], at:stop])
+                longest = max(longest, widest)
+        at = stop
+        if filled - released >= _MUCH_BYTES:
             pa.default_memory_pool().release_unused()  # or it keeps what was moved, for batches that do not come
-            moved = 0
-    return cells, masks, mask_of, pool[:filled], longest
+            released = filled
+    return pool[:filled], longest
 
 
 def _bits(array: Any) -> npt.NDArray[Any]:

@@ -25,7 +25,7 @@ from influxdb_backup.columns import ARROW_TYPES, TIME_TYPE, arrow_schema, batch_
 from influxdb_backup.errors import TargetError, UnrepresentableError
 from influxdb_backup.influx.dialect import DIALECT_1X, DIALECT_2X, name_conflicts
 from influxdb_backup.influx.protocol import WriteOptions
-from influxdb_backup.influx.shard_cells import Chunk, FieldFiles, Table, size_of, write_tables
+from influxdb_backup.influx.shard_cells import Chunk, FieldFiles, SpareCells, Table, write_tables
 from influxdb_backup.influx.tsm.build_keys import distinct_rows, series_keys, tag_codes
 from influxdb_backup.influx.tsm.format import MAX_KEY_BYTES, SEPARATOR
 from influxdb_backup.influx.tsm.keys import spelled_series
@@ -65,9 +65,19 @@ class ShardFileBuilder:
     """
 
     def __init__(
-        self, folder: Path, group: Window, *, generation: int, buffer_bytes: int = 64 * 2**20, loads: bool = True
+        self,
+        folder: Path,
+        group: Window,
+        *,
+        generation: int,
+        buffer_bytes: int = 64 * 2**20,
+        loads: bool = True,
+        spare: SpareCells | None = None,
     ) -> None:
-        """``loads`` has the compiled loops loaded first, while no points are in memory beside the compiler."""
+        """
+        ``loads`` has the compiled loops loaded first, while no points are in memory beside the compiler. ``spare`` is
+        the memory of builders before this one, and then of those after it.
+        """
         if not 0 < buffer_bytes <= _MOST_BUFFERED:
             raise ValueError(f"buffer_bytes must be 1 to {_MOST_BUFFERED}: {buffer_bytes}")
         if loads:
@@ -76,6 +86,7 @@ class ShardFileBuilder:
         self._group = group
         self._dialect = replace(DIALECT_1X, utf8_names=True) if generation == 1 else DIALECT_2X
         self._limit = buffer_bytes
+        self._spare = spare or SpareCells(buffer_bytes // 8)
         self._tables: dict[str, Table] = {}
         self._first: dict[str, Table] = {}
         """of each table a point of every field"""
@@ -136,9 +147,9 @@ class ShardFileBuilder:
         if new:
             self._introduce(measurement, times, tags, new)
         known.types.update(types)
-        known.chunks.append(chunk)
-        self._buffered += size_of(chunk)
-        cells = len(known.types) * sum(len(part.times) for part in known.chunks)
+        known.add(chunk, self._spare)
+        self._buffered += chunk.size
+        cells = len(known.types) * known.rows
         if self._buffered >= self._limit or cells * _CELL_BYTES >= self._limit * _ROOM_OF_CELLS:
             self._spill()
 
@@ -156,7 +167,6 @@ class ShardFileBuilder:
             self._write(list(self._first.values()), introduces=True)
             self._files += later
             self._first.clear()
-        pa.default_memory_pool().release_unused()  # or it keeps what the cells had, for as long as nobody takes it
         self._name()
         return tuple(self._files)
 
@@ -173,7 +183,7 @@ class ShardFileBuilder:
         own = [(column, _decoded(array.take(pa.array(at)))) for column, array in tags]
         first = self._first.setdefault(measurement, Table(begun=True))
         first.types.update((column.name, column.type) for column, _ in fields)
-        first.chunks.append(_chunk(measurement, times[at], own, few))
+        first.add(_chunk(measurement, times[at], own, few), self._spare)
 
     def _times(self, measurement: str, array: Any) -> I64:
         if array.null_count:
@@ -206,7 +216,7 @@ class ShardFileBuilder:
             raise TargetError(
                 f"A file of this shard group could not be written to {self._folder}.", hint="Build the group anew."
             )
-        tables = [table for table in self._tables.values() if table.chunks]
+        tables = [table for table in self._tables.values() if table.rows]
         if tables:
             self._write(tables, introduces=False)
             self._buffered = 0
@@ -217,6 +227,8 @@ class ShardFileBuilder:
             opened = [self._open(stack, number) for number in range(4)]
             writers = [writer for _, writer in opened]
             write_tables((FieldFiles(*writers[::2]), FieldFiles(*writers[1::2])), tables)
+            for table in tables:
+                table.forget(self._spare)
             for number, (path, writer) in enumerate(opened):
                 writer.finish()
                 if writer.values:

@@ -15,9 +15,9 @@ HUGE = 8 << 20
 """bytes of a batch (one with long texts) beside which no other is held, so that memory stays bounded"""
 
 
-def ahead(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:
+def ahead(batches: Iterator[pa.RecordBatch], huge: int = HUGE) -> Generator[pa.RecordBatch, None, None]:
     """
-    The same batches and errors; behind a large one the next is read in a thread of its own.
+    The same batches and errors; behind a large one the next is read in a thread of its own, behind a huge one it waits.
 
     Closing it waits for the batch that is being read, and closes ``batches`` when that is a generator.
     """
@@ -25,7 +25,7 @@ def ahead(batches: Iterator[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, 
         with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
             reading: Future[pa.RecordBatch | None] | None = None
             while (batch := reading.result() if reading else next(batches, None)) is not None:
-                reading = pool.submit(next, batches, None) if LARGE <= row_bytes(batch) <= HUGE else None
+                reading = pool.submit(next, batches, None) if LARGE <= row_bytes(batch) <= huge else None
                 yield batch
     finally:
         if isinstance(batches, Generator):

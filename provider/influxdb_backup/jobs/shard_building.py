@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from influxdb_backup.archive.parquet import ROW_GROUP_BYTES
 from influxdb_backup.jobs.ahead import ahead
 from influxdb_backup.jobs.restore_request import Unit
 from influxdb_backup.jobs.restore_run import Totals
@@ -16,6 +17,7 @@ from influxdb_backup.model import Table, Window
 from influxdb_backup.shard_groups import YEAR_ONE, group_at
 
 if TYPE_CHECKING:
+    from influxdb_backup.influx.shard_cells import SpareCells
     from influxdb_backup.influx.shard_files import ShardFileBuilder
 
 MOST_GROUPS = 10_000
@@ -155,6 +157,7 @@ class GroupBuilder:
         self._generation = generation
         self._folder = folder
         self._made = 0
+        self._spare: SpareCells | None = None
 
     def build(self, lot: Lot) -> Iterator[BuiltGroup]:
         """
@@ -165,7 +168,7 @@ class GroupBuilder:
         groups: dict[Window, _Open] = {}
         for unit in lot.units:
             table = Table(retention_policy=lot.policy, measurement=unit.table.measurement)
-            for batch in ahead(self._batches(_within(unit, lot.times))):
+            for batch in ahead(self._batches(_within(unit, lot.times)), ROW_GROUP_BYTES):
                 for window, rows in _split(batch, self._durations[lot.policy]):
                     if window not in groups:
                         groups[window] = self._opened(window, len(lot.windows))
@@ -187,13 +190,17 @@ class GroupBuilder:
                 )
 
     def _opened(self, window: Window, beside: int) -> _Open:
+        from influxdb_backup.influx.shard_cells import SpareCells
         from influxdb_backup.influx.shard_files import ShardFileBuilder
 
+        self._spare = self._spare or SpareCells(_BUFFER_BYTES // 8)
         folder = self._folder / str(self._made)
         folder.mkdir()
         self._made += 1
         room = max(_LEAST_BUFFER, _BUFFER_BYTES // beside)
-        return _Open(ShardFileBuilder(folder, window, generation=self._generation, buffer_bytes=room))
+        return _Open(
+            ShardFileBuilder(folder, window, generation=self._generation, buffer_bytes=room, spare=self._spare)
+        )
 
 
 def _within(unit: Unit, times: Window) -> Unit:

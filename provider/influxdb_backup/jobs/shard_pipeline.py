@@ -195,7 +195,7 @@ class ShardPipeline:
         self._refuse_stopped()
 
     def _batches(self, unit: Unit, fetched: FetchedParts) -> Iterator[pa.RecordBatch]:
-        for batch in batches(self._run, unit, fetched=fetched):
+        for batch in batches(self._run, unit, large=True, fetched=fetched):
             self._refuse_stopped()
             yield batch
 

@@ -94,6 +94,7 @@ def encode_series(
     order: I64,
     times: I64,
     cells: U64,
+    cell_of: I64,
     mask_of: I64,
     masks: U8,
     kinds: I64,
@@ -111,9 +112,10 @@ def encode_series(
     Writes blocks to ``out`` and their keys to ``index`` until all series before ``until`` are done or one is full.
 
     Series ``s`` has the rows ``starts[s]`` to ``starts[s + 1]`` of ``order`` (empty: as they stand), times ascending;
-    of points with equal time the last one that has the field counts. ``cells[f, row]`` holds bits of a number, or the
-    place in ``pool`` of a string with its length; ``masks[mask_of[f], row]`` is 0 for null (``mask_of`` -1: no null).
-    A series' bytes end with the separator. ``out`` must have room_for_block, ``index`` KEY_INDEX_BYTES.
+    of points with equal time the last one that has the field counts. ``cells[cell_of[f], row]`` holds bits of a number,
+    or the place in ``pool`` of a string with its length; ``masks[mask_of[f], row]`` is 0 for null (``mask_of`` -1: no
+    null). ``cells`` may have room for more. A series' bytes end with the separator. ``out`` must have room_for_block,
+    ``index`` KEY_INDEX_BYTES.
     """
     fields = len(kinds)
     room = room_for_block(longest_text, text_bytes)
@@ -141,7 +143,7 @@ def encode_series(
                     status = INDEX_FULL
                     break
                 row, blocks = starts[series], 0
-            mask = mask_of[field]
+            mask, line = mask_of[field], cell_of[field]
             kind = kinds[field]
             while row < end:
                 if at + room > len(out):
@@ -158,7 +160,7 @@ def encode_series(
                         row += 1
                         continue
                     moment = times[place]
-                    cell = cells[field, place]
+                    cell = cells[line, place]
                     again = count > 0 and block_times[count - 1] == moment
                     if kind == 3:
                         length = _text_end(pool, int(np.int64(cell))) - int(np.int64(cell))
@@ -203,7 +205,7 @@ def encode_series(
                 at += 1
                 slot = blocks if blocks < CACHED_BLOCKS else CACHED_BLOCKS - 1
                 own_times = times[begun : begun + count] if in_block else block_times
-                own_values = cells[field, begun : begun + count] if in_block else block_values
+                own_values = cells[line, begun : begun + count] if in_block else block_values
                 same = cached_counts[slot] == count
                 if same and not (in_block and cached_rows[slot] == begun):
                     for position in range(count):

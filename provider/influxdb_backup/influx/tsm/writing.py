@@ -33,6 +33,7 @@ class TableRows:
     order: I64
     times: I64
     cells: U64
+    cell_of: I64
     mask_of: I64
     masks: U8
     kinds: I64
@@ -48,7 +49,7 @@ class TableRows:
         return replace(
             self,
             kinds=self.kinds[first:until],
-            cells=self.cells[first:until],
+            cell_of=self.cell_of[first:until],
             mask_of=self.mask_of[first:until],
             field_offsets=self.field_offsets[first : until + 1],
         )
@@ -111,6 +112,7 @@ class TsmWriter:
             rows.order,
             rows.times,
             rows.cells,
+            rows.cell_of,
             rows.mask_of,
             rows.masks,
             rows.kinds,
