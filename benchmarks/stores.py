@@ -33,9 +33,16 @@ _MOST = {"export": 1.5, "verify": 2.0, "restore": 2.0}
 _AT_ONCE = 16
 _CLIENT = """
 import json, sys
+from pathlib import Path
 from s3fs import S3FileSystem
-verb, source, target, options = sys.argv[1:]
-getattr(S3FileSystem(**json.loads(options)), verb)(source, target, recursive=True, batch_size={at_once})
+verb, local, remote, options = sys.argv[1:]
+store = S3FileSystem(**json.loads(options))
+if verb == "get":
+    store.get(remote, local, recursive=True, batch_size={at_once})
+else:
+    files = list(Path(local).rglob("*.parquet"))
+    names = [remote + "/" + str(file.relative_to(local)) for file in files]
+    store.put([str(file) for file in files], names, batch_size={at_once})
 """
 """a program that moves a folder by S3's client and does nothing else"""
 
@@ -126,11 +133,13 @@ def _moved(endpoint: str, verb: str, folder: Path, place: str) -> float:
     """Seconds of a process that gets the parts of a repository, or puts them to another place."""
     options = {"key": "testing", "secret": "testing", "config_kwargs": {"max_pool_connections": _AT_ONCE}}
     options["client_kwargs"] = {"endpoint_url": endpoint, "region_name": "us-east-1"}
-    ends = (place, str(folder)) if verb == "get" else (str(folder), f"{place}-alone")
+    remote = place if verb == "get" else f"{place}-alone"
     started = time.perf_counter()
     program = _CLIENT.format(at_once=_AT_ONCE)
     environment = {**os.environ, **command.COMPILED}
-    subprocess.run([sys.executable, "-c", program, verb, *ends, json.dumps(options)], check=True, env=environment)
+    subprocess.run(
+        [sys.executable, "-c", program, verb, str(folder), remote, json.dumps(options)], check=True, env=environment
+    )
     spent = time.perf_counter() - started
     found = sum(1 for _ in folder.rglob("*.parquet"))
     if found != TABLES:
