@@ -67,7 +67,9 @@ NOTES = {
     ),
     "days": (
         "TMPDIR is looked at every 20 ms, files without a name that the command holds open among them. A shard's "
-        "files are the server's own of one day, on average. Cores are processor seconds by seconds that passed."
+        "files are the server's own of one day, on average. Cores are processor seconds by seconds that passed. The "
+        "floor is what any restore from Parquet takes of the processor before it compares anything: parts are proved, "
+        "decoded and encoded as files in one process, and sent and copied back as the server's own tools do."
     ),
     "stores": (
         "moto's S3 server, behind a proxy that counts requests and lets each wait; those of several connections "
