@@ -12,7 +12,7 @@ from benchmarks.data import DAY, FIELDS, ROWS, START, narrow, texts, walks
 from influxdb_backup.archive.commit import ManifestDraft
 from influxdb_backup.archive.parts import PartWriter, table_entry
 from influxdb_backup.archive.repository import Repository
-from influxdb_backup.columns import TIME_TYPE, arrow_schema, batch_columns
+from influxdb_backup.columns import ARROW_TYPES, TIME_TYPE, arrow_schema, batch_columns, null_column
 from influxdb_backup.influx.protocol import Server
 from influxdb_backup.jobs.restore import restore
 from influxdb_backup.jobs.restore_request import RestoreRequest
@@ -86,6 +86,33 @@ def long_texts(rows: int, size: int = 65_536) -> Shape:
     """Strings of ``size`` bytes on one series."""
     pieces = ((_day(0), lambda: iter(texts(rows, size).batches)),)
     return Shape("long strings", "log", rows, rows, 1, pieces)
+
+
+def sparse(fields: int = 2_000, each: int = 10, rows: int = 40_000) -> Shape:
+    """One measurement of so many fields of all types, of which each series has ``each`` of its own."""
+    series = fields // each
+    points = rows // series
+    kinds = [InfluxType.FLOAT, InfluxType.STRING, InfluxType.BOOLEAN, InfluxType.INTEGER]
+    columns = [Column(role=Role.TAG, name="host", type=InfluxType.TAG)]
+    columns += [
+        Column(role=Role.FIELD, name=f"field_{number:04d}", type=kinds[number % len(kinds)]) for number in range(fields)
+    ]
+    schema = arrow_schema(columns)
+
+    def made() -> Iterator[pa.RecordBatch]:
+        times = pa.array(START + np.arange(points, dtype=np.int64) * 10**9).cast(TIME_TYPE)
+        codes = pa.array(np.zeros(points, dtype=np.int32))
+        for own in range(series):
+            host = pa.DictionaryArray.from_arrays(codes, pa.array([f"host_{own:05d}"]))
+            arrays = [
+                pa.array(np.arange(points)).cast(ARROW_TYPES[column.type])
+                if number // each == own
+                else null_column(ARROW_TYPES[column.type], points)
+                for number, column in enumerate(columns[1:])
+            ]
+            yield pa.RecordBatch.from_arrays([times, host, *arrays], schema=schema)
+
+    return Shape(f"{fields:,} sparse fields", "wide", rows, rows * each, series, ((_day(0), made),))
 
 
 def states(hours: int, series: int = 2_000) -> Shape:

@@ -40,6 +40,8 @@ FAST = (
 WHOLE = ("export by shards", "verify valid", "restore by shards", "drill by shards", "scrub-server")
 """what handles whole shards: for sizes at which the others take many minutes and do nothing else than before"""
 
+BY_SHARDS = ("export by shards", "restore by shards", "drill by shards")
+
 
 def shapes(*, quick: bool) -> list[tuple[Shape, tuple[str, ...], tuple[str, ...]]]:
     """What is measured, by which jobs without numba and with it."""
@@ -52,6 +54,7 @@ def shapes(*, quick: bool) -> list[tuple[Shape, tuple[str, ...], tuple[str, ...]
     return [
         *once,
         (archives.states(6), (), FAST),
+        (archives.sparse(), (), BY_SHARDS),
         (archives.daily(10), (), WHOLE),
         (archives.dense(10), ("export by queries",), ("export by queries", *WHOLE)),
         (archives.many(1_000_000, 2_000_000), PLAIN, FAST),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import struct
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _MAPS = Path("/proc/self/maps")
+_ELF = b"\x7fELF\2\1"
+"""64 bits, little endian"""
+_ELF_BYTES = 64
+_LOAD = 1
+_WRITE = 2
 
 
 @cache
@@ -44,19 +51,18 @@ def let_go_of_file(data: npt.NDArray[Any]) -> None:
         _let_go(data.ctypes.data, data.ctypes.data + data.nbytes)
 
 
-class Code:
+class Library:
     """
-    The machine code of a loaded library, told by a part of its file's name.
+    The machine code and the constants of a loaded library, told by a part of its file's name.
 
-    Nothing writes to what is mapped as code, so that it can be read from its file again. Linux maps whole stretches of
-    a file as soon as one byte of them is needed: loading LLVM alone made 75 MB resident (kernel 6.18).
+    Nothing writes to them, so that they can be read from their file again. What the loader writes to and then protects
+    (addresses) is mapped to be read alone too, but its program header says that it is written to: that is left. Linux
+    maps whole stretches of a file as soon as one byte of them is needed: loading LLVM alone made 100 MB resident
+    (kernel 6.18).
     """
 
     def __init__(self, name: str) -> None:
-        lines = _MAPS.read_text().splitlines() if _advise() else []
-        parts = [line.split() for line in lines]
-        bounds = [part[0].split("-") for part in parts if part[1] == "r-xp" and name in part[-1]]
-        self._ranges = [(int(start, 16), int(end, 16)) for start, end in bounds]
+        self._ranges = list(_unwritten(name)) if _advise() else []
         for start, end in self._ranges:
             _advised(start, end, mmap.MADV_NOHUGEPAGE)
 
@@ -66,7 +72,33 @@ class Code:
             _let_go(start, end)
 
 
+def _unwritten(name: str) -> Iterator[tuple[int, int]]:
+    """Where the files of that name are mapped, but for what their programs say is written to."""
+    lines = [line.split() for line in _MAPS.read_text().splitlines() if name in line]
+    for bounds, rights, offset, _, _, path, *_ in lines:
+        if "w" not in rights and int(offset, 16) in _read_only(path):
+            start, end = bounds.split("-")
+            yield int(start, 16), int(end, 16)
+
+
+def _read_only(path: str) -> set[int]:
+    """Where in an ELF file what is loaded to be read or run alone begins, by its program headers; none of another."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            start = file.read(_ELF_BYTES)
+            if len(start) < _ELF_BYTES or not start.startswith(_ELF):
+                return set()
+            at, size, count = *struct.unpack_from("<Q", start, 32), *struct.unpack_from("<HH", start, 54)
+            file.seek(at)
+            headers = file.read(size * count)
+    except OSError:
+        return set()
+    found = [struct.unpack_from("<IIQ", headers, size * number) for number in range(len(headers) // size)]
+    kept = [offset for kind, flags, offset in found if kind == _LOAD and not flags & _WRITE]
+    return {offset // mmap.PAGESIZE * mmap.PAGESIZE for offset in kept}
+
+
 @cache
-def compiler_code() -> Code:
+def compiler_code() -> Library:
     """LLVM, which must be loaded: machine code that is kept needs it for a moment, as the processor's name does."""
-    return Code("libllvmlite")
+    return Library("libllvmlite")

@@ -240,3 +240,10 @@ def test_the_size_of_groups_changes_nothing(
     assert len(cut) > len(whole)
     assert fingerprint_batches("m", cut).hexadecimal == fingerprint_batches("m", batches).hexadecimal
     assert [row for part in cut for row in rows_of(part)] == [row for part in whole for row in rows_of(part)]
+
+
+def test_a_block_of_another_type_than_its_key_is_refused_though_its_checksum_holds() -> None:
+    """The second of three keys says that its integers are floats: the error names it."""
+    keys = [(f"m,t={name}#!~#v".encode(), kind, [(5, 5, ONE)]) for name, kind in (("a", 1), ("b", 0), ("c", 1))]
+    with pytest.raises(CorruptShardError, match=r"series m,t=b#!~#v.*a block has another type than its key"):
+        read(tsm(keys))

@@ -194,8 +194,8 @@ def test_few_series_stay_together(folder: Path) -> None:
 
 
 def test_long_strings_end_a_block_early(folder: Path) -> None:
-    """A block of strings is bounded by bytes as well, and a string of 20 MB is a block of its own."""
-    texts = ["x" * 5_000_000, "y" * 20_000_000, "z" * 15_000_000, "", "short"]
+    """A block of strings is bounded by bytes as well, and a string of 5 MB is a block of its own."""
+    texts = ["x" * 1_250_000, "y" * 5_000_000, "z" * 3_750_000, "", "short"]
     builder = ShardFileBuilder(folder, GROUP, generation=1)
     builder.add("m", batch([START + i for i in range(5)], {}, {"v": (STRING, texts)}))
     kind, blocks = read_file(builder.finish()[0])[b"m#!~#v"]

@@ -12,4 +12,9 @@ def pooled_words(count: int) -> npt.NDArray[np.uint64]:
     return np.frombuffer(pa.allocate_buffer(8 * count), np.uint64)
 
 
-__all__ = ["pooled_words"]
+def pooled_bytes(count: int) -> npt.NDArray[np.uint8]:
+    """So many bytes of any content: of the pool, since the C library keeps up to 32 MB of what an array had."""
+    return np.frombuffer(pa.allocate_buffer(count), np.uint8)
+
+
+__all__ = ["pooled_bytes", "pooled_words"]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from influxdb_backup.influx.pooled import pooled_bytes
 from influxdb_backup.influx.tsm.encode_series import put_pool, series_order
 from influxdb_backup.influx.tsm.format import BlockType
 from influxdb_backup.influx.tsm.writing import TableRows, TsmWriter
@@ -359,7 +360,7 @@ def _add_all_texts(
 ) -> tuple[npt.NDArray[np.uint8], int]:
     """Moves the texts of the chunks to a pool, in whose places their cells are, and how long the longest is."""
     arrays = [held.texts for chunk in chunks for held in chunk.fields.values() if held.texts is not None]
-    pool = np.empty(sum(array.nbytes + _LARGEST_LENGTH * len(array) for array in arrays), np.uint8)
+    pool = pooled_bytes(sum(array.nbytes + _LARGEST_LENGTH * len(array) for array in arrays))
     del arrays
     filled = longest = at = released = 0
     for chunk in chunks:

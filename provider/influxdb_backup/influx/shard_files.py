@@ -81,7 +81,7 @@ class ShardFileBuilder:
         if not 0 < buffer_bytes <= _MOST_BUFFERED:
             raise ValueError(f"buffer_bytes must be 1 to {_MOST_BUFFERED}: {buffer_bytes}")
         if loads:
-            _load_loops()
+            load_loops()
         self._folder = folder
         self._group = group
         self._dialect = replace(DIALECT_1X, utf8_names=True) if generation == 1 else DIALECT_2X
@@ -220,6 +220,7 @@ class ShardFileBuilder:
         if tables:
             self._write(tables, introduces=False)
             self._buffered = 0
+            pa.default_memory_pool().release_unused()  # which would be held beside the batches that fill the next one
 
     def _write(self, tables: Sequence[Table], *, introduces: bool) -> None:
         self._failed = True
@@ -330,7 +331,8 @@ def _check_keys(measurement: str, keys: Any, longest_field: int) -> None:
 
 
 @cache
-def _load_loops() -> None:
+def load_loops() -> None:
+    """Loads the compiled loops: to be done before points are read, so that these are not held beside the compiler."""
     with tempfile.TemporaryDirectory() as folder:
         exercise(Path(folder), "loops.tsm", 1)
 

@@ -165,7 +165,11 @@ class GroupBuilder:
 
         Raises UnrepresentableError for what a shard cannot hold, IntegrityError for damaged parts, OSError.
         """
+        from influxdb_backup.influx.shard_files import load_loops
+
         groups: dict[Window, _Open] = {}
+        if lot.units:
+            load_loops()
         for unit in lot.units:
             table = Table(retention_policy=lot.policy, measurement=unit.table.measurement)
             for batch in ahead(self._batches(_within(unit, lot.times)), ROW_GROUP_BYTES):

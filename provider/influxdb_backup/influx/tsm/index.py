@@ -211,8 +211,6 @@ def _read_index(
                 return key, 3, following
             if place != following or length < _SMALLEST_BLOCK or length > index_start - place:
                 return key, 4, following
-            if data[place + CRC_BYTES] != key_table[3, key]:
-                return key, 5, following
             following = place + length
             entry += ENTRY_BYTES
             number += 1
@@ -240,13 +238,22 @@ def _bad_checksums(data: U8, places: I64, sizes: I64, bad: U8) -> None:
 
 
 def _damaged(index: TsmIndex) -> I64:
-    """The blocks whose checksum differs, which stand one behind the other."""
+    """
+    The blocks whose checksum differs, which stand one behind the other. A file's pages are read once for all proofs.
+
+    Raises CorruptShardError for a block of another type than its key.
+    """
     places, sizes = index.block_at, index.block_size
+    kinds = np.repeat(index.kinds, np.diff(index.first_block))
     shares = np.cumsum(sizes) // _PROVED_BYTES
     edges = [0, *(np.flatnonzero(np.diff(shares)) + 1).tolist(), len(sizes)]
     found = []
     for first, last in pairwise(edges):
         found.append(_damaged_among(index.data, places[first:last], sizes[first:last]) + first)
+        others = np.flatnonzero(index.data[places[first:last] + CRC_BYTES] != kinds[first:last])
+        if len(others):
+            key = int(np.searchsorted(index.first_block, first + others[0], side="right")) - 1
+            raise _wrong(index.name, index.data, int(index.key_at[key]), int(index.key_size[key]), 5)
         if last > first:
             let_go_of_file(index.data[places[first] : places[last - 1] + sizes[last - 1]])
     return np.concatenate(found)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from influxdb_backup.errors import UnrepresentableError
+from influxdb_backup.influx.pooled import pooled_bytes
 from influxdb_backup.influx.tsm import encode_series as kernels
 from influxdb_backup.influx.tsm.format import HEADER_BYTES, MAGIC, MAX_BLOCKS_PER_KEY, POINTS_PER_BLOCK, VERSION
 
@@ -18,8 +19,8 @@ U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
-TEXT_BYTES = 16 * 2**20
-"""a block of strings ends before it would hold more than this, uncompressed (the servers have no such bound)"""
+TEXT_BYTES = 4 * 2**20
+"""a block of strings ends before it would hold more than this, uncompressed: each thread holds that three times"""
 MAX_FILE_BYTES = 2048 * 2**20
 """the servers' own bound of a TSM file"""
 _OUT_BYTES = 4 * 2**20
@@ -84,14 +85,15 @@ class TsmWriter:
 
     def write(self, rows: TableRows, first: int, until: int) -> None:
         """Writes the series from ``first`` to before ``until``. Raises UnrepresentableError for a key too long."""
-        room = kernels.room_for_block(rows.longest_text, TEXT_BYTES)
+        most_texts = min(TEXT_BYTES, POINTS_PER_BLOCK * rows.longest_text)
+        room = kernels.room_for_block(rows.longest_text, most_texts)
         if room > len(self._out):
             self._flush_out()
-            self._out = np.empty(room, np.uint8)
+            self._out = pooled_bytes(room)
         state = self._state
         state[kernels.SERIES], state[kernels.FIELD], state[kernels.ROW] = first, 0, -1
         while True:
-            status = self._encode(rows, until)
+            status = self._encode(rows, until, most_texts)
             if status == kernels.DONE:
                 return
             if status == kernels.TOO_MANY_BLOCKS:
@@ -104,7 +106,7 @@ class TsmWriter:
             else:
                 self._flush_index()
 
-    def _encode(self, rows: TableRows, until: int) -> int:
+    def _encode(self, rows: TableRows, until: int, most_texts: int) -> int:
         return kernels.encode_series(
             self._state,
             until,
@@ -118,7 +120,7 @@ class TsmWriter:
             rows.kinds,
             rows.pool,
             rows.longest_text,
-            TEXT_BYTES,
+            most_texts,
             rows.series_bytes,
             rows.series_offsets,
             rows.field_bytes,
