@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from influxdb_backup.errors import IncompleteReadError
 from influxdb_backup.influx.shard_door import ShardInfo, Spooled, SpooledFile
-from influxdb_backup.influx.shard_tar import archived_files, spool
+from influxdb_backup.influx.shard_tar import archived_digests, archived_files, spool
 from influxdb_backup.model import Window
 
 CONTENT = {
@@ -45,6 +46,12 @@ def spooled(folder: Path, raw: bytes) -> Path:
     return path
 
 
+def digested(raw: bytes, most: int = 10 << 20) -> frozenset[str]:
+    """The digests of the same bytes as they arrive, also in pieces, the first of them read before."""
+    source = io.BytesIO(raw)
+    return archived_digests(lambda size: source.read(min(size, 700)), "shard 1", most, source.read(700))
+
+
 def test_the_files_of_a_shard_are_found(tmp_path: Path) -> None:
     """TSM files and tombstones with their bytes; other files are left out."""
     path = spooled(tmp_path, archive(CONTENT))
@@ -55,11 +62,15 @@ def test_the_files_of_a_shard_are_found(tmp_path: Path) -> None:
         for name, data in CONTENT.items()
         if name.endswith((".tsm", ".tombstone")) and "index" not in name
     }
+    contents = [held[file.offset : file.offset + file.size] for file in files]
+    assert digested(held) == {hashlib.sha256(content).hexdigest() for content in contents}
+    assert len(contents) == 3
 
 
 def test_an_empty_shard_has_no_files(tmp_path: Path) -> None:
     """A shard without a file is an archive of two empty records."""
     assert archived_files(spooled(tmp_path, archive({})), "shard 1") == ()
+    assert digested(archive({})) == frozenset()
 
 
 @given(place=st.integers(0, len(archive(CONTENT)) - 1))
@@ -67,6 +78,19 @@ def test_an_archive_that_ends_early_is_refused(tmp_path: Path, place: int) -> No
     """Cut at any byte, also between two files and inside of the end mark."""
     with pytest.raises(IncompleteReadError, match="shard 1"):
         archived_files(spooled(tmp_path, archive(CONTENT)[:place]), "shard 1")
+    with pytest.raises(IncompleteReadError, match="shard 1"):
+        digested(archive(CONTENT)[:place])
+
+
+def test_a_copy_without_an_end_is_given_up(tmp_path: Path) -> None:
+    """What is digested as it arrives fills no disk, so that it has a limit of its own; more empty bytes are an error."""
+    with pytest.raises(IncompleteReadError, match="more than 5000 bytes"):
+        archived_digests(bytes, "shard 1", 5000, archive(CONTENT))
+    raw = archive(CONTENT) + bytes(3 << 20)
+    with pytest.raises(IncompleteReadError, match="bytes more"):
+        archived_files(spooled(tmp_path, raw), "shard 1")
+    with pytest.raises(IncompleteReadError, match="bytes more"):
+        digested(raw)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -75,6 +99,8 @@ def test_words_behind_the_end_are_shown(tmp_path: Path, count: int) -> None:
     raw = archive(CONTENT) if count == 1 else archive(CONTENT)[:-1024]
     with pytest.raises(IncompleteReadError, match="too many open files"):
         archived_files(spooled(tmp_path, raw + b'{"message":"too many open files"}'), "shard 1")
+    with pytest.raises(IncompleteReadError, match="too many open files"):
+        digested(raw + b'{"message":"too many open files"}')
 
 
 def test_a_reply_that_is_no_archive_is_refused(tmp_path: Path) -> None:
@@ -82,6 +108,8 @@ def test_a_reply_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     for raw in (b"shard not found", b"\x80" * 5000, archive({"a/b/1/1-1.tsm": b"x", "a/b/2/1-1.tsm": b"y"})):
         with pytest.raises(IncompleteReadError):
             archived_files(spooled(tmp_path, raw), "shard 1")
+        with pytest.raises(IncompleteReadError):
+            digested(raw)
 
 
 def header(name: bytes, size: bytes, kind: bytes) -> bytes:
@@ -112,6 +140,8 @@ def test_headers_that_no_server_writes_are_refused(tmp_path: Path, case: str) ->
     """Sizes below zero, headers without end and links: an error at once, and no file is left out in silence."""
     with pytest.raises(IncompleteReadError, match="shard 1"):
         archived_files(spooled(tmp_path, HOSTILE[case] + END), "shard 1")
+    with pytest.raises(IncompleteReadError, match="shard 1"):
+        digested(HOSTILE[case] + END)
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -129,6 +159,7 @@ def test_long_names_are_read(tmp_path: Path, form: int) -> None:
     (file,) = archived_files(path, "shard 1")
     assert file.name == "000000001-000000002.tsm"
     assert path.read_bytes()[file.offset : file.offset + file.size] == b"one"
+    assert digested(path.read_bytes()) == {hashlib.sha256(b"one").hexdigest()}
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ class NewShards1:
         self._sender = sender
         self._name = name
         self._numbers: dict[tuple[str, Window], int] = {}
+        self._sent: dict[tuple[str, Window], int] = {}
+        """bytes of files"""
         self.database = database
         self.created: tuple[str, ...] = (database,)
         self.scratch_id = database
@@ -44,13 +46,17 @@ class NewShards1:
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
         """See ``protocol.NewShards.send``. The connection's end says only that the server is done."""
         number = self._numbers[retention_policy, group]
+        size = sum(file.stat().st_size for file in files)
+        self._sent[retention_policy, group] = self._sent.get((retention_policy, group), 0) + size
         folder = f"{self.database}/{retention_policy}/{number}"
         self._door.port.send_shard(number, archive_chunks(files, folder))
 
     def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
         """See ``protocol.NewShards.digests``."""
         shard = ShardInfo(self._numbers[retention_policy, group], group)
-        return held_digests(self._door, self.database, retention_policy, shard)
+        return held_digests(
+            self._door, self.database, retention_policy, shard, self._sent.get((retention_policy, group), 0)
+        )
 
     def publish(self) -> None:
         """Nothing: the database has its own name from the beginning."""

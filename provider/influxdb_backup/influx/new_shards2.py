@@ -59,6 +59,8 @@ class NewShards2:
         self._sender = sender
         self._ids = tuple(bucket.id for bucket in made.values())
         self._numbers: dict[tuple[str, Window], int] = {}
+        self._sent: dict[tuple[str, Window], int] = {}
+        """bytes of files"""
         self.database = naming.until_published
         self.created = created
         self.scratch_id = ",".join(self._ids)
@@ -74,6 +76,8 @@ class NewShards2:
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
         """See ``protocol.NewShards.send``."""
         number = self._numbers[retention_policy, group]
+        size = sum(file.stat().st_size for file in files)
+        self._sent[retention_policy, group] = self._sent.get((retention_policy, group), 0) + size
         reply = self._http.send(
             "POST",
             f"/api/v2/restore/shards/{number}",
@@ -87,7 +91,9 @@ class NewShards2:
     def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
         """See ``protocol.NewShards.digests``."""
         shard = ShardInfo(self._numbers[retention_policy, group], group)
-        return held_digests(self._door, self.database, retention_policy, shard)
+        return held_digests(
+            self._door, self.database, retention_policy, shard, self._sent.get((retention_policy, group), 0)
+        )
 
     def publish(self) -> None:
         """Renames the buckets."""

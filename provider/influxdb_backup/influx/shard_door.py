@@ -135,3 +135,6 @@ class ShardDoor(Protocol):
 
         Raises IncompleteReadError when the reply is not whole, ShardNotOpenError, and the errors of a request.
         """
+
+    def digests(self, database: str, retention_policy: str, shard: ShardInfo, most: int) -> frozenset[str]:
+        """As ``fetch`` of everything (``most`` bytes), but SHA-256 of each file; nothing is kept. Raises as that."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from influxdb_backup.influx.shard_door import (
     Spooled,
     StoredFiles,
 )
-from influxdb_backup.influx.shard_tar import archived_files, spool
+from influxdb_backup.influx.shard_tar import archived_digests, archived_files, spool
 from influxdb_backup.influx.snapshot1 import BUSY_SECONDS
 from influxdb_backup.model import printable
 
@@ -104,6 +105,20 @@ class BackupApiDoor:
 
     def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
         """See ``ShardDoor.fetch``."""
+        with self._copy(database, retention_policy, shard, since) as (read, quick):
+            spool(read, path)
+        return Spooled(archived_files(path, self._called(database, retention_policy, shard)), quick)
+
+    def digests(self, database: str, retention_policy: str, shard: ShardInfo, most: int) -> frozenset[str]:
+        """See ``ShardDoor.digests``."""
+        with self._copy(database, retention_policy, shard, None) as (read, _):
+            return archived_digests(read, self._called(database, retention_policy, shard), most)
+
+    @contextmanager
+    def _copy(
+        self, database: str, retention_policy: str, shard: ShardInfo, since: int | None
+    ) -> Iterator[tuple[Callable[[int], bytes], bool]]:
+        """What gives the bytes of a shard's copy, and see ``Spooled.quick``."""
         name = self._called(database, retention_policy, shard)
         parameters = {}
         if since is not None:
@@ -119,6 +134,4 @@ class BackupApiDoor:
                 if response.status == 500:
                     raise ShardRefusedError(refusal.message, hint="The server's log says why.")
                 raise refusal
-            quick = time.monotonic() - began < BUSY_SECONDS
-            spool(body.read, path)
-        return Spooled(archived_files(path, name), quick)
+            yield body.read, time.monotonic() - began < BUSY_SECONDS

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from influxdb_backup.influx.shard_door import (
     Spooled,
     StoredFiles,
 )
-from influxdb_backup.influx.shard_tar import archived_files, spool
+from influxdb_backup.influx.shard_tar import archived_digests, archived_files, spool
 from influxdb_backup.influx.snapshot_port1 import SnapshotPort
 from influxdb_backup.model import MIN_TIME, encode_name, printable
 
@@ -37,6 +39,15 @@ _CACHES = "SHOW STATS FOR 'tsm1_cache'"
 
 _FILES = "SHOW STATS FOR 'tsm1_filestore'"
 """a row for each open shard, of the files that queries are answered from (source of 1.6.7 and 1.12.4)"""
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A shard's copy as it arrives: its first bytes, what gives those behind them, and see ``Spooled.quick``."""
+
+    first: bytes
+    read: Callable[[int], bytes]
+    quick: bool
 
 
 class SnapshotDoor:
@@ -155,6 +166,17 @@ class SnapshotDoor:
 
     def fetch(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None, path: Path) -> Spooled:
         """See ``ShardDoor.fetch``."""
+        with self._copy(database, retention_policy, shard, since) as copy:
+            spool(copy.read, path, copy.first)
+        return Spooled(archived_files(path, self._called(database, retention_policy, shard)), copy.quick)
+
+    def digests(self, database: str, retention_policy: str, shard: ShardInfo, most: int) -> frozenset[str]:
+        """See ``ShardDoor.digests``."""
+        with self._copy(database, retention_policy, shard, None) as copy:
+            return archived_digests(copy.read, self._called(database, retention_policy, shard), most, copy.first)
+
+    @contextmanager
+    def _copy(self, database: str, retention_policy: str, shard: ShardInfo, since: int | None) -> Iterator[_Copy]:
         port = self.port
         name = self._called(database, retention_policy, shard)
         request: dict[str, object] = {
@@ -175,8 +197,7 @@ class SnapshotDoor:
                     f"{self._name} ends the connection without a copy of {name}.",
                     hint="The server's log says why; the shard may be gone.",
                 )
-            spool(lambda size: port.receive(stream, f"the copy of {name}", size), path, first)
-        return Spooled(archived_files(path, name), quick)
+            yield _Copy(first, lambda size: port.receive(stream, f"the copy of {name}", size), quick)
 
 
 def _difference(

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 RECORD = 512
 _LARGEST_EXTENSION = 1 << 16
 """bytes of the header that holds a name that is too long for the common one"""
 _CHECKSUM = slice(148, 156)
 _REGULAR, _FOLDER, _EXTENDED, _LONG_NAME = (b"0", b"\0"), b"5", b"x", b"L"
+
+
+class Stream(Protocol):
+    """What an archive is read from: a file, or a reply, which goes forward only."""
+
+    def seek(self, at: int, /) -> object:
+        """Goes to this byte of the archive."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes from there; fewer only at the end."""
 
 
 class TarError(Exception):
@@ -33,11 +43,12 @@ class Member:
     end: int
 
 
-def members(stream: BinaryIO, total: int) -> Iterator[Member]:
+def members(stream: Stream, total: int) -> Iterator[Member]:
     """
     The entries up to what is no header, as the empty records at the end of an archive, in a stream of ``total`` bytes.
 
-    Raises TarError when one is not whole. The caller proves what stands behind the last one.
+    Nothing is read again, and between two entries the caller may read the bytes of the first. Raises TarError when one
+    is not whole. The caller proves what stands behind the last one.
     """
     at = 0
     long_name: bytes | None = None
