@@ -6,13 +6,15 @@ import random
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from influxdb_backup.errors import TargetError, UnrepresentableError
 from influxdb_backup.influx import shard_cells
-from influxdb_backup.influx.shard_cells import SpareCells
+from influxdb_backup.influx.shard_cells import Chunk, SpareCells, Table
 from influxdb_backup.influx.shard_files import ShardFileBuilder, exercise
 from influxdb_backup.influx.tsm import encode_series
 from influxdb_backup.model import InfluxType
@@ -133,14 +135,46 @@ def test_later_points_go_to_files_of_later_generations(folder: Path) -> None:
     assert sorted(folder.iterdir()) == list(files)
 
 
+@given(
+    st.sampled_from([0, 50, 200, 1000, 5000]),
+    st.lists(st.tuples(st.integers(1, 12), st.sets(st.integers(0, 40), min_size=1)), min_size=1, max_size=30),
+)
+def test_cells_stay_what_they_are_while_their_table_grows(words: int, chunks: list[tuple[int, set[int]]]) -> None:
+    """By rows, fields or both, in the same memory or another; and it takes no more than it needs or is kept."""
+    spare, table, written = SpareCells(words), Table(), []
+    for rows, fields in chunks:
+        numbers = {f"f{field}": np.arange(rows) + 1000 * (field + len(written)) for field in fields}
+        written += [(table.rows, name, values) for name, values in numbers.items()]
+        same = np.zeros(rows, np.int64)
+        columns = tuple((name, pa.array(values)) for name, values in numbers.items())
+        table.add(Chunk(same, same, pa.array(["k"]), columns), spare)
+    _, cells, lines = table.taken()
+    assert cells.size <= max(words, 2 * table.rows * len(lines))
+    assert all((cells[lines[name], at : at + len(values)] == values).all() for at, name, values in written)
+
+
+class CountedCells(SpareCells):
+    """Tells the most that was taken at once."""
+
+    most = 0
+
+    def take(self, count: int) -> shard_cells.U64:
+        """As it is, and noted."""
+        taken = super().take(count)
+        self.most = max(self.most, len(taken))
+        return taken
+
+
 def test_points_of_many_sparse_fields_end_a_file_early(folder: Path) -> None:
-    """200 series with a field of their own have 36 MB of cells side by side: such a table is cut into several files."""
-    builder = ShardFileBuilder(folder, GROUP, generation=1, buffer_bytes=4 << 20)
+    """200 series with a field of their own have 32 MB of cells side by side: the table is cut, and has 4 MB of them."""
+    spare = CountedCells((4 << 20) // 8)
+    builder = ShardFileBuilder(folder, GROUP, generation=1, buffer_bytes=4 << 20, spare=spare)
     times = [START + number for number in range(100)]
     for number in range(200):
         builder.add("m", batch(times, {"t": ["x"] * 100}, {f"f{number:03d}": (INTEGER, times)}))
     files = builder.finish()
     assert 4 <= len(files) <= 20
+    assert spare.most == spare.words
     found = [key for file in files for key, points in points_of(file).items() if points == [(t, t) for t in times]]
     assert sorted(found) == [_key({"t": "x"}, f"f{number:03d}") for number in range(200)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -70,6 +71,17 @@ class Chunk:
         return int(size)
 
 
+def _fresh(words: int) -> U64:
+    """
+    Memory in pages of the smallest size: a table of many fields touches a place here and there, of which each would
+    have a huge page.
+    """
+    memory = mmap.mmap(-1, 8 * words)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.uint64)
+
+
 @dataclass
 class SpareCells:
     """
@@ -87,7 +99,7 @@ class SpareCells:
         if not self.words // _SMALLEST_SHARE < count <= self.words:
             return np.empty(count, np.uint64)
         taken, self._kept = self._kept, None
-        return np.empty(self.words, np.uint64) if taken is None else taken
+        return _fresh(self.words) if taken is None else taken
 
     def give(self, words: U64) -> None:
         """Takes words that nobody uses any more."""
@@ -155,16 +167,18 @@ class Table:
         lines, places = self._cells.shape
         if len(self._lines) <= lines and rows <= places:
             return
-        if rows > places:
-            places = max(rows, 2 * places)
-        elif len(self._lines) > lines:
-            places = max(rows, min(places, spare.words // len(self._lines)))
-        lines = lines if len(self._lines) <= lines else max(len(self._lines), lines + lines // 2)
         before, old = self._cells, self._words
-        self._words = spare.take(lines * places)
+        more = lines if len(self._lines) <= lines else lines + lines // 2
+        lines = max(len(self._lines), min(more, max(spare.words, len(old)) // rows))
+        if lines * rows > len(old):
+            self._words = spare.take(lines * max(rows, min(2 * places, spare.words // lines)))
         self._cells = self._words[: len(self._words) // lines * lines].reshape(lines, -1)
-        self._cells[: len(before), : self.rows] = before[:, : self.rows]
-        spare.give(old)
+        kept = range(min(lines, len(before)))
+        # in the same memory no line may come to lie where one is that moves after it
+        for number in kept if self._cells.shape[1] <= places else reversed(kept):
+            self._cells[number, : self.rows] = before[number, : self.rows]
+        if old is not self._words:
+            spare.give(old)
 
     def taken(self) -> tuple[list[HeldChunk], U64, dict[str, int]]:
         """What is in no file yet: the chunks, which are forgotten, the cells, and the line of each field there."""

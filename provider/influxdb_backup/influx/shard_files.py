@@ -36,9 +36,8 @@ from influxdb_backup.windows import format_instant, format_window
 I64 = npt.NDArray[np.int64]
 
 _MOST_BUFFERED = 2**30
-_CELL_BYTES = 9
-_ROOM_OF_CELLS = 1.5
-"""of what may be buffered: a file's table has a cell for each point and field, though most of its points lack most"""
+_CELL_BYTES = 8
+"""of each point and field of a file's table, though most of its points may lack most fields"""
 _FIELD_TYPES: dict[InfluxType, object] = {
     InfluxType.FLOAT: 1.0,
     InfluxType.INTEGER: 1,
@@ -142,6 +141,8 @@ class ShardFileBuilder:
         for column, array in fields:
             _check_values(measurement, column, array)
         chunk = _chunk(measurement, times, tags, fields)
+        if len(types) * (known.rows + len(times)) * _CELL_BYTES > self._limit:
+            self._spill()
         self._tables[measurement] = known
         new = [(column, array) for column, array in fields if column.name not in known.types]
         if new:
@@ -149,8 +150,7 @@ class ShardFileBuilder:
         known.types.update(types)
         known.add(chunk, self._spare)
         self._buffered += chunk.size
-        cells = len(known.types) * known.rows
-        if self._buffered >= self._limit or cells * _CELL_BYTES >= self._limit * _ROOM_OF_CELLS:
+        if self._buffered >= self._limit:
             self._spill()
 
     def finish(self) -> tuple[Path, ...]:
