@@ -75,4 +75,4 @@ def read(path: Path) -> Page:
 
 def pages() -> list[Page]:
     """Every Markdown page of the project."""
-    return [read(path) for path in [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]]
+    return [read(path) for path in [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]]

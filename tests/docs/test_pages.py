@@ -31,6 +31,13 @@ def test_pages_name_nothing_of_the_machine_they_were_written_on(page: Page) -> N
     assert not re.search(r"/(root|work|home/\w+|tmp/pytest)\b|127\.0\.0\.1:\d{5}", page.text)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_pages_name_are_there(page: Page) -> None:
+    """What is said to be shown by a test is not shown by one that is gone."""
+    for name in re.findall(r"`(tests/[\w/.]+)`", page.text):
+        assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
 def test_every_page_can_be_found_from_the_index() -> None:
     """docs/index.md leads, by links, to every page below docs/."""
     seen, waiting = set(), [DOCS / "index.md"]
