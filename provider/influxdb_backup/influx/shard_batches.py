@@ -23,7 +23,14 @@ from influxdb_backup.influx.shard_sample import BlockExtents
 from influxdb_backup.influx.shard_stretches import groups
 from influxdb_backup.influx.shard_tables import TableReader, refuse
 from influxdb_backup.influx.tsm import points
-from influxdb_backup.influx.tsm.index import MARK_KEYS, CorruptShardError, TsmFile, TsmIndex, open_file
+from influxdb_backup.influx.tsm.index import (
+    MARK_KEYS,
+    CorruptShardError,
+    TsmFile,
+    TsmIndex,
+    open_file,
+    stretches_to_map,
+)
 from influxdb_backup.influx.tsm.tombstones import DeletedRanges, read_tombstones
 from influxdb_backup.model import Column, InfluxType, Window, decode_name, encode_name
 from influxdb_backup.resident import let_go_of_file
@@ -156,8 +163,6 @@ def _batches(opened: _Opened, plan: TablePlan, window: Window, scratch: dict[str
     reader = TableReader(opened.indexes, opened.deleted, plan, lowest, highest, scratch)
     for part, stretch in groups(plan, chosen, counts, rooms, lowest[chosen], window):
         yield from reader.read(chosen[part], counts[part], rooms[part], stretch)
-        for index in opened.indexes:
-            let_go_of_file(index.data)
 
 
 def _extents(opened: _Opened, plan: TablePlan) -> tuple[I64, I64]:
@@ -178,9 +183,14 @@ def _measured(indexes: Sequence[TsmIndex], plan: TablePlan, chosen: I64) -> tupl
             raise index.block_error(number, "has another checksum than was written")
         found, room = np.zeros(len(own), np.int64), np.zeros(len(own), np.int64)
         places, sizes = index.block_at[numbers], index.block_size[numbers]
-        refuse(index, numbers, points.measure_blocks(index.data, places, sizes, kinds[own], found, room))
+        for first, last in stretches_to_map(sizes):
+            part = slice(first, last)
+            bad = points.measure_blocks(
+                index.data, places[part], sizes[part], kinds[own[part]], found[part], room[part]
+            )
+            refuse(index, numbers[part], bad)
+            let_go_of_file(index.data)
         counts[own], rooms[own] = found, room
-        let_go_of_file(index.data)
     return counts, rooms
 
 

@@ -30,7 +30,7 @@ _KINDS = {
     InfluxType.STRING: BlockType.STRING,
     InfluxType.UNSIGNED: BlockType.UNSIGNED,
 }
-_KEY_COPIES = 4
+_KEY_COPIES = 8
 _MUCH_BYTES = 32 << 20
 """of texts that were moved, after which memory is given back: that and taking it again costs more than moving"""
 _WORTH_A_THREAD = 1 << 18

@@ -21,7 +21,7 @@ from influxdb_backup.influx.tsm.format import SEPARATOR
 from influxdb_backup.influx.tsm.index import Mark, TsmFile, corrupt
 from influxdb_backup.model import Column
 
-CHUNK_KEYS = 1 << 16
+CHUNK_KEYS = 1 << 14
 """keys of all files together in one stretch, about"""
 
 Chunk = tuple[tuple[Mark, Mark], ...]

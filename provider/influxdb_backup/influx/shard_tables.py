@@ -20,6 +20,7 @@ from influxdb_backup.influx.tsm.format import BlockType
 from influxdb_backup.influx.tsm.index import CorruptShardError, TsmIndex
 from influxdb_backup.influx.tsm.tombstones import DeletedRanges
 from influxdb_backup.model import Window
+from influxdb_backup.resident import let_go_of_file
 
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
@@ -86,6 +87,7 @@ class TableReader:
             if not len(own):
                 continue
             self._decode(file, index, part[own], counts[own], firsts[own], text_firsts[own], times, bits, kept, texts)
+            let_go_of_file(index.data)
         yield from self._rows(part, counts, firsts, times, bits, kept, texts, stretch)
 
     def _aligned(self, part: I64, counts: I64, rooms: I64, text_firsts: I64, stretch: Window) -> pa.RecordBatch | None:
@@ -113,6 +115,7 @@ class TableReader:
             if bad == points.OTHER_TIMES:
                 return None
             refuse(index, numbers, bad)
+            let_go_of_file(index.data)
         nulls = self._room("nulls", cells.size)
         nulls[:] = 0
         shape = fields, total

@@ -43,8 +43,8 @@ _WORTH_A_THREAD = 1 << 22
 """bytes of blocks whose checksums are computed by two threads"""
 _WORTH_A_CALL = 1 << 10
 """bytes of a block, on average, from which on a call of the library is faster than the loop"""
-_PROVED_BYTES = 16 << 20
-"""bytes of blocks after whose checksums the file's pages are let go of"""
+_MAPPED_BYTES = 16 << 20
+"""bytes of blocks that are looked at before the file's pages are let go of"""
 MARK_KEYS = 1 << 13
 """keys from one mark to the next"""
 _SMALLEST_BLOCK = CRC_BYTES + 3
@@ -237,6 +237,12 @@ def _bad_checksums(data: U8, places: I64, sizes: I64, bad: U8) -> None:
             bad[number] = 1
 
 
+def stretches_to_map(sizes: I64) -> Iterator[tuple[int, int]]:
+    """Where blocks of these sizes are cut, so that after each stretch its pages can be let go of."""
+    shares = np.cumsum(sizes) // _MAPPED_BYTES
+    return pairwise([0, *(np.flatnonzero(np.diff(shares)) + 1).tolist(), len(sizes)])
+
+
 def _damaged(index: TsmIndex) -> I64:
     """
     The blocks whose checksum differs, which stand one behind the other. A file's pages are read once for all proofs.
@@ -245,10 +251,8 @@ def _damaged(index: TsmIndex) -> I64:
     """
     places, sizes = index.block_at, index.block_size
     kinds = np.repeat(index.kinds, np.diff(index.first_block))
-    shares = np.cumsum(sizes) // _PROVED_BYTES
-    edges = [0, *(np.flatnonzero(np.diff(shares)) + 1).tolist(), len(sizes)]
     found = []
-    for first, last in pairwise(edges):
+    for first, last in stretches_to_map(sizes):
         found.append(_damaged_among(index.data, places[first:last], sizes[first:last]) + first)
         others = np.flatnonzero(index.data[places[first:last] + CRC_BYTES] != kinds[first:last])
         if len(others):
