@@ -52,7 +52,9 @@ def parse_instant(text: str | datetime) -> int:
         raise UsageError(f"{text!r} is not a time.", hint="Write RFC 3339 with a zone, such as 2026-01-31T00:00:00Z.")
     year, month, day, hour, minute, second, fraction, zone = found.groups()
     if zone is None:
-        raise UsageError(f"The time {text!r} has no time zone.", hint="Add Z for UTC, or an offset such as +01:00.")
+        alone = with_zone(text)
+        hint = "Add Z for UTC, or an offset such as +01:00." if alone == text else f"For midnight in UTC write {alone}."
+        raise UsageError(f"The time {text!r} has no time zone.", hint=hint)
     try:
         moment = datetime(
             int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), tzinfo=UTC

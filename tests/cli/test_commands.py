@@ -107,6 +107,26 @@ def test_verify_of_a_plan_goes_on_after_a_damaged_ref(backed_up: Site, cli: Cli)
     assert len(list(folder.glob("checks/telemetry/*/*/*.json"))) == 2
 
 
+def test_verify_of_a_plan_counts_what_the_disk_does_not_give(backed_up: Site, cli: Cli) -> None:
+    """A backup of which nothing is known is one of those that were asked for, and no other verdict is lost."""
+    cli.ok("export", "telemetry", *NEXT_DAY)
+    part = min(Path(backed_up.repository.removeprefix("file://")).glob("data/telemetry/*/*/*/*.parquet"))
+    part.unlink()
+    part.symlink_to(part.name)  # too many levels, as a failing disk also for root
+    text = cli("verify", "telemetry")
+    assert (text.status, "1 of 2 backups are valid; of 1 it is not known." in text.out) == (1, True)
+    assert "NOT VERIFIED: telemetry, 2026-01-01, 1 day, revision 0" in text.err
+
+
+def test_a_range_says_how_many_windows_were_tried(site: Site, cli: Cli) -> None:
+    """Where the rest of a range cannot succeed, the count is of those that were tried."""
+    cli.ok("repo", "init", "primary")
+    text = cli("export", "telemetry", *DAY[:3], "2100-01-01T00:00:00Z")
+    assert text.status == 1
+    assert re.search(r"^Backed up \d+ of \d+ windows that were tried, ", text.out, re.MULTILINE)
+    assert "Not tried, since it would fail as well: " in text.err
+
+
 @pytest.mark.parametrize(
     ("damaged", "commands", "expected"),
     [
@@ -555,20 +575,18 @@ def test_databases_that_are_not_seen_are_not_said_to_be_planned(
 
 def test_repo_check(site: Site, cli: Cli, tmp_path: Path) -> None:
     """A local folder keeps every promise; a place that keeps none is told as such, with status 1."""
-    (tmp_path / "file").write_text("not a folder")
-    unfit = cli("repo", "check", f"file://{tmp_path}/file/repository")
-    assert (unfit.status, "NOT fit for backups" in unfit.out) == (1, True)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "preflight").write_text("not a folder")
+    unfit = cli("repo", "check", f"file://{tmp_path}/taken")
+    assert (unfit.status, "NOT fit for backups" in unfit.out, "restores" in unfit.out) == (1, True, False)
     assert "already" not in unfit.out
     cli.ok("repo", "init", "primary")
     report = cli.ok("repo", "check", "primary", "--json").document
     assert report["ok"] and report["remarks"] == []
     assert cli.ok("repo", "check", "primary").out.rstrip().endswith("fit for backups.")
     missing = cli("repo", "check", f"file://{tmp_path}/mistyped")
-    assert (missing.status, "There is no folder" in missing.out, "`influxdb-backup repo init`" in missing.out) == (
-        1,
-        True,
-        True,
-    )
+    assert (missing.status, missing.out) == (1, "")
+    assert missing.err.count("There is no folder") == 1 and "`influxdb-backup repo init`" in missing.err
     (tmp_path / "mistyped").mkdir()
     mistyped = cli.ok("repo", "check", f"file://{tmp_path}/mistyped").out
     assert f"There is no repository in it: `influxdb-backup repo init file://{tmp_path}/mistyped`" in mistyped

@@ -35,6 +35,7 @@ def refused(cli: Cli, status: int, expected: list[str], *arguments: str) -> str:
         (["drill", "telemtry"], ["Did you mean 'telemetry'?"]),
         (["export", "telemetry", "--start", DAY[3], "--end", DAY[1]], ["start must be before its end"]),
         (["export", "telemetry", "--start", "2026-01-01T00:00:00", "--end", DAY[3]], ["no time zone", "Add Z for UTC"]),
+        (["export", "telemetry", "--start", "2026-01-01", "--end", DAY[3]], ["in UTC write 2026-01-01T00:00:00Z"]),
         (["export", "telemetry", "--start", "yesterday", "--end", DAY[3]], ["'yesterday' is not a time", "RFC 3339"]),
         (["export", "telemetry", *DAY, "--repository", "secnd"], ["Did you mean 'second'?"]),
         (["list", "--start", DAY[1]], ["--start and --end belong together"]),

@@ -395,6 +395,27 @@ def test_scratch_that_cannot_be_dropped_is_reported_and_cleaned_later(
     assert {database, bystander} <= set(any_server.databases())
 
 
+def test_a_drill_that_loses_its_server_tells_what_it_left(
+    influx1: RunningServer, server1: Server, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No report is written then: the scratch that is still there is named, with the command that drops it."""
+    database = new_database(influx1)
+    fill(influx1, database)
+    back_up(repository, server1, plan(database))
+
+    class Gone(Undroppable):
+        def reader(self, *_: object) -> None:
+            raise ServerUnavailableError("cannot be reached")
+
+        select = reader
+
+    with pytest.raises(ServerUnavailableError, match="cannot be reached"):
+        drill(plan(database), repository=repository, server=Gone(server1))
+    [left] = clean("telemetry", repository=repository, server=server1).dropped
+    assert f"{left}: The scratch database could not be dropped (not now)" in caplog.text
+    assert "run `influxdb-backup drill telemetry --clean`" in caplog.text
+
+
 def killed_drill(repository: Repository, server: Server, ref: str, *, made: bool = True) -> str:
     """What a drill leaves that is killed while it creates its scratch: a record and, if it was ``made``, a database."""
     name, found = new_marked_name("drill"), repository.ref(ref)

@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from influxdb_backup.archive import layout
-from influxdb_backup.archive.store import REFUSED, UNFIT, Store, file_digest
+from influxdb_backup.archive.store import REFUSED, UNFIT, VANISHED, Store, file_digest
 from influxdb_backup.errors import BackupNotFoundError, InfluxdbBackupError, StoreError
 
 RACES = 10
@@ -75,8 +75,9 @@ def check_store(store: Store) -> CheckReport:
 
     The properties: ``create``, ``second-create``, ``racing-creates`` (two clients at once), ``read-after-write``,
     ``list-after-write``, ``upload`` (33 MB, hashed), ``range-read``, ``missing-key``, ``clock``, ``delete``,
-    ``clean-up``. Never raises for what a store does; a property that could not be tried is one that does not hold.
-    A store that does not allow deletes is fit, with a remark that tells what follows.
+    ``clean-up``. A property that could not be tried is one that does not hold. A store that does not allow deletes is
+    fit, with a remark that tells what follows. Raises StoreError only where the folder itself is not there, of which
+    nothing can be said.
     """
     trial = _Trial(store)
     properties: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -94,8 +95,10 @@ def check_store(store: Store) -> CheckReport:
     )
     items = tuple(_try(name, attempt) for name, attempt in properties)
     keeps = any(not item.ok and not item.needed for item in items)
-    deletes = (_KEEPS.format(prefix=trial.prefix),) if keeps else ()
-    return CheckReport(store.url, items, (*store.remarks(), *deletes))
+    report = CheckReport(store.url, items, store.remarks())
+    if not (keeps and report.ok):
+        return report
+    return replace(report, remarks=(*report.remarks, _KEEPS.format(prefix=trial.prefix)))
 
 
 def _try(name: str, attempt: Callable[[], str]) -> CheckItem:
@@ -105,6 +108,8 @@ def _try(name: str, attempt: Callable[[], str]) -> CheckItem:
     except _Broken as broken:
         ok, detail = False, str(broken)
     except (InfluxdbBackupError, OSError) as error:
+        if isinstance(error, StoreError) and error.kind == VANISHED:
+            raise
         ok, detail = False, f"could not be tried: {error}"
         if name in {"delete", "clean-up"} and isinstance(error, StoreError) and error.kind == REFUSED:
             return CheckItem(name, ok, f"not allowed: {error.message}", time.monotonic() - began, needed=False)

@@ -245,7 +245,9 @@ def local_disk_error(folder: Path, error: OSError) -> StoreError:
     full = is_disk_full(error)
     return StoreError(
         f"{'No space is left' if full else 'Cannot write'} in the temporary folder {folder}: {error}.",
-        hint="Free space, or set TMPDIR to a folder with room for a few parts of 256 MB." if full else "",
+        hint="Free space, or set TMPDIR to a folder with room for a few parts of 256 MB."
+        if full
+        else "Look at the disk, the rights and the limits (ulimit) there, or set TMPDIR to another folder.",
         kind="disk-full" if full else None,
     )
 

@@ -25,7 +25,7 @@ from influxdb_backup.archive.documents import (
     to_bytes,
 )
 from influxdb_backup.archive.readme_text import readme_text
-from influxdb_backup.archive.store import MANIFEST_BYTES, Store, is_damage
+from influxdb_backup.archive.store import MANIFEST_BYTES, VANISHED, Store, is_damage
 from influxdb_backup.errors import (
     BackupNotFoundError,
     FormatError,
@@ -190,7 +190,7 @@ class Repository:
         return StoreError(
             f"The repository {self.repository_id} is not at {self.url} any more: {why}",
             hint="Nothing counts as written. Mount it, or put it back where it was, and run the same again.",
-            kind="repository-vanished",
+            kind=VANISHED,
         )
 
     # reading

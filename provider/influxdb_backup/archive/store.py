@@ -53,6 +53,8 @@ REFUSED = "store-refused"
 """the kind of a StoreError of a store that understood, and does not allow it to these credentials"""
 UNFIT = "store-unfit"
 """the kind of a StoreError of a store that breaks a promise"""
+VANISHED = "repository-vanished"
+"""the kind of a StoreError of a repository, or its folder, that is not at its place"""
 REMOTE_CHUNK = 8 << 20
 """bytes of one ranged read from a remote store"""
 _CLOCKS = "The clocks of this machine and of the store differ by more than 15 minutes: set the wrong one, by NTP."

@@ -19,6 +19,7 @@ from influxdb_backup.archive.store import (
     CHUNK,
     DOCUMENT_BYTES,
     UNFIT,
+    VANISHED,
     Listing,
     Store,
     file_digest,
@@ -248,6 +249,7 @@ class LocalStore(Store):
             f"There is no folder {self.root}.",
             hint="Mount it, or put it back where it was, and run the same again; only `influxdb-backup repo init` "
             "makes a repository.",
+            kind=VANISHED,
         )
 
     @contextmanager

@@ -143,8 +143,9 @@ def _print_range(found: RangeResult, *, json: bool) -> None:
         output.document({"ok": found.ok, **found.model_dump(mode="json")})
     else:
         count = len(found.windows) + len(found.failed)
+        tried = " that were tried" if found.not_tried is not None else ""
         output.line(
-            f"{_number(found)} of {output.counted(count, 'window')}, "
+            f"{_number(found)} of {output.counted(count, 'window')}{tried}, "
             f"{output.counted(sum(one.rows for one in found.windows), 'row')}, "
             f"{output.size(sum(one.bytes for one in found.windows))}, in {output.seconds(found.seconds)}."
         )

@@ -113,9 +113,11 @@ def verify(
     ok = all(report.ok for report in reports)
     if json:
         output.document({"ok": ok, "reports": reports})
-    elif len(reports) > 1:
+    elif len(reports) + len(unknown) > 1:
         held = sum(report.ok for report in reports)
-        output.line(f"{held} of {len(reports)} backups are {level.value}.")
+        count = len(reports) + len(unknown)
+        rest = f"; of {len(unknown)} it is not known" if unknown else ""
+        output.line(f"{held} of {count} backups are {level.value}{rest}.")
     if unknown:
         raise unknown[0]
     if not ok:

@@ -111,7 +111,11 @@ def _print_cleaned(cleaned: Cleaned, server: str, *, json: bool) -> None:
         return
     fates = (
         (cleaned.dropped, "dropped", ""),
-        (cleaned.running, "left", ": its drill is at work, or was until a few minutes ago"),
+        (
+            cleaned.running,
+            "left",
+            ": its drill is at work, or was until a few minutes ago: then run the same again in three minutes",
+        ),
         (cleaned.unseen, "not seen", f": never made, gone, or hidden from these credentials of {server}"),
         (cleaned.foreign, "left", f": {server} does not show that a drill made it; look at it, and drop it by hand"),
         (cleaned.forged, "left", ": no drill calls a scratch so, whatever the record in the repository says"),

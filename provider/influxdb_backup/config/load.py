@@ -235,7 +235,10 @@ def _references(
             if len(known) == 1:
                 entry["repositories"] = list(known)
             elif known and "repositories" not in problems.keys_under("defaults"):
-                problems.add(("plans", name), f"name the repositories: to use (defined: {listed(known)}).")
+                example = f"repositories: [{next(iter(known))}]"
+                problems.add(
+                    ("plans", name), f"{listed(known)} are defined: write which of them it uses, as {example}."
+                )
             continue
         if not isinstance(named, list):
             continue

@@ -221,7 +221,8 @@ def tls_error(error: BaseException, name: str, where: str) -> AccessError:
     if "WRONG_VERSION_NUMBER" in words:
         return AccessError(
             f"{where} does not speak TLS there: {words}.",
-            hint="Switch tls off in the connection, or give the port that speaks TLS.",
+            hint="Switch tls off in the connection (of the type influxdb by its schema: influxdb://host:8086/http), "
+            "or give the port that speaks TLS.",
         )
     return AccessError(
         f"{name} does not prove who it is: {words}.",

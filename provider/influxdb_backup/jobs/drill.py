@@ -141,11 +141,13 @@ def _with_scratch(run: DrillRun, manifest: Manifest, findings: _Findings, writer
     False when that writer cannot do it, and nothing of the scratch is left.
     """
     scratch = DrillScratch(run)
+    is_reported = False
     try:
         if not manifest.tables:
             scratch.announce()
             scratch.created(run.server.create_scratch(run.scratch, (), scratch.mark()))
         _prove(run, manifest, findings, scratch, writer)
+        is_reported = True
     except TargetError as error:
         if error.kind != WRITER:
             raise
@@ -157,12 +159,13 @@ def _with_scratch(run: DrillRun, manifest: Manifest, findings: _Findings, writer
         is_gone = scratch.drop()
         findings.dropped = is_gone and scratch.announced
         if not is_gone:
-            findings.note(
-                "scratch",
-                run.scratch,
+            left = (
                 f"The scratch database could not be dropped{f' ({scratch.reason})' if scratch.reason else ''}; "
-                f"run `influxdb-backup drill {run.plan.name} --clean`.",
+                f"run `influxdb-backup drill {run.plan.name} --clean`."
             )
+            findings.note("scratch", run.scratch, left)
+            if not is_reported:  # no report will say it
+                logger.warning("%s: %s", run.scratch, left)
     return True
 
 

@@ -40,7 +40,7 @@ def verify(
             found = "holds" if report.ok else f"does NOT hold ({report.problems[0].message})"
             raise StoreError(
                 f"{report.ref} {found} at the level {level.value}, but the result cannot be kept: {error.message}",
-                hint=error.hint or "On the command line --no-record verifies without keeping the result.",
+                hint=f"{error.hint} On the command line --no-record verifies without keeping the result.".lstrip(),
             ) from error
     return report
 
