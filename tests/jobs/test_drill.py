@@ -404,10 +404,8 @@ def test_a_drill_that_loses_its_server_tells_what_it_left(
     back_up(repository, server1, plan(database))
 
     class Gone(Undroppable):
-        def reader(self, *_: object) -> None:
+        def writer(self, *_: object) -> None:
             raise ServerUnavailableError("cannot be reached")
-
-        select = reader
 
     with pytest.raises(ServerUnavailableError, match="cannot be reached"):
         drill(plan(database), repository=repository, server=Gone(server1))
