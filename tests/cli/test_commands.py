@@ -254,6 +254,16 @@ def test_coverage(backed_up: Site, cli: Cli) -> None:
     assert report["gaps"][0]["start"] == "1767312000000000000"
 
 
+def test_coverage_by_a_backup_whose_manifest_is_gone(backed_up: Site, cli: Cli) -> None:
+    """What coverage itself finds missing is damage: status 1 and the command that backs the window up again."""
+    for manifest in Path(backed_up.repository.removeprefix("file://")).glob("manifests/**/*.json"):
+        manifest.unlink()
+    found = cli("coverage", "telemetry", *DAY)
+    assert found.status == 1
+    assert "DAMAGED: telemetry, 2026-01-01, 1 day" in found.out
+    assert f"export telemetry {' '.join(DAY)}" in found.out
+
+
 def test_coverage_and_export_tell_points_outside_of_all_windows(site: Site, cli: Cli) -> None:
     """A device at 2100 and one before the plan's start: both name the stretch and the way to have it backed up."""
     site.server.write("cpu v=1 4103308800000000000\ncpu v=1 1262304000000000000", site.database)

@@ -188,9 +188,11 @@ def coverage(
     refs = opened.refs(plan, within, on_damage=lambda name, error: unreadable.append((name, error)))
     report = run_coverage(chosen, refs, range=within, now=time.time_ns())
     touched = [ref for ref in _newest(refs) if report.range and intersect(ref.window, report.range)]
-    damaged = damaged_backups(opened, plan, touched)
+    earlier = EarlierBackups(opened, plan)
+    last = earlier.last()
+    found = damaged_backups(opened, plan, touched)
+    damaged = [ref for ref in touched if ref in found or ref in earlier.damaged]
     ids = (*(name.id for name, _ in unreadable), *(ref.id for ref in damaged))
-    last = EarlierBackups(opened, plan).last()
     report = report.model_copy(update={"damaged": ids, "outside": last.evidence.outside if last else ()})
     for name, error in unreadable:
         output.note(f"Warning: {name.id} counts as no backup: {error}")

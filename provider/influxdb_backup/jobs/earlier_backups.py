@@ -36,6 +36,8 @@ class EarlierBackups:
         self._now = time.time_ns() if now is None else now
         self._known: dict[RefName, Ref | None] = {}
         self.names: tuple[RefName, ...] = ()
+        self.damaged: list[Ref] = []
+        """whose manifest was asked for and is not there as it was written"""
         self.refresh()
 
     def refresh(self) -> None:
@@ -171,6 +173,7 @@ class EarlierBackups:
             if not is_damage(error):
                 raise
             logger.warning("What the source showed before is judged by an older backup, since %s", error)
+            self.damaged.append(ref)
             return None
 
     def _readable(self, names: Iterable[RefName]) -> tuple[Ref, ...]:
