@@ -17,7 +17,7 @@ import pytest
 from influxdb_backup.archive.repository import Repository
 from influxdb_backup.errors import InfluxdbBackupError, TargetError
 from influxdb_backup.influx.protocol import NewShards, Server
-from influxdb_backup.jobs import shard_proof
+from influxdb_backup.jobs import shard_building, shard_proof
 from influxdb_backup.jobs.progress import Progress
 from influxdb_backup.jobs.restore import restore
 from influxdb_backup.jobs.restore_documents import RestoreReport
@@ -205,12 +205,18 @@ def led(influx1: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return repository, back_up(repository, source, plan(database, retention_policies=["days"]), TWO_DAYS).ref
 
 
-@pytest.mark.parametrize("counted", [20_000_000, 1e-6])
+@pytest.mark.parametrize(("counted", "held"), [(20_000_000, 4 << 20), (1e-6, 4 << 20), (1e-6, 1)])
 def test_a_server_that_keeps_its_index_on_disk_learns_all_fields(
-    led: tuple[Repository, str], binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: float
+    led: tuple[Repository, str], binary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: float, held: int
 ) -> None:
-    """A table that is sent in two parts, and one that comes with the second, whatever proves them; also after a start."""
+    """
+    A table that is sent in two parts, and one that comes with the second, whatever proves them; also after a start.
+
+    And also where what introduces the fields is more than one file may have.
+    """
     monkeypatch.setattr(shard_proof, "COUNTED_PER_SECOND", counted)
+    monkeypatch.setattr(shard_building, "_BUFFER_BYTES", held)
+    monkeypatch.setattr(shard_building, "_LEAST_BUFFER", held)
     (repository, ref), target = led, new_name("target")
     with own_server(tmp_path, binary) as (running, again):
         with opened(running, snapshot_address=running.backup_address) as server:

@@ -147,6 +147,16 @@ class Table:
     """of ``_words``: a line for each field, a place for each row, with room for more of both"""
     _lines: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def cells(self) -> int:
+        """That are in no file yet: one for each row and field, also of rows that lack the field."""
+        return self.rows * len(self._lines)
+
+    def cells_with(self, chunk: Chunk) -> int:
+        """As ``cells``, once the chunk was added."""
+        new = sum(name not in self._lines for name, _ in chunk.fields)
+        return (self.rows + len(chunk.times)) * (len(self._lines) + new)
+
     def add(self, chunk: Chunk, spare: SpareCells) -> None:
         """Takes the points of a chunk, whose numbers are copied."""
         until = self.rows + len(chunk.times)

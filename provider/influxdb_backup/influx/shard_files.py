@@ -9,7 +9,7 @@ that is refused or settled here, before anything is sent.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
@@ -37,7 +37,7 @@ I64 = npt.NDArray[np.int64]
 
 _MOST_BUFFERED = 2**30
 _CELL_BYTES = 8
-"""of each point and field of a file's table, though most of its points may lack most fields"""
+"""of each point and field of a file's tables, though most of their points may lack most fields"""
 _FIELD_TYPES: dict[InfluxType, object] = {
     InfluxType.FLOAT: 1.0,
     InfluxType.INTEGER: 1,
@@ -51,16 +51,17 @@ class ShardFileBuilder:
     """
     Collects tables of one shard group and writes them to ``folder`` as TSM files, each sorted and free of duplicates.
 
-    At most about ``buffer_bytes`` of points are held (8 bytes a time and a value, strings at their length); then a file
-    is finished (or several, of different series and fields), and the next one has the next generation, so that a point
-    that comes again later wins, as it does in line protocol. ``generation`` (1 or 2) is the target's; it says which
-    names and types the target can hold.
+    At most about ``buffer_bytes`` of points are held (8 bytes a time and a value, strings at their length), and as many
+    of the cells of all tables, which a point has for fields too that it lacks; then a file is finished (or several, of
+    different series and fields), and the next one has the next generation, so that a point that comes again later wins,
+    as it does in line protocol. ``generation`` (1 or 2) is the target's; it says which names and types the target can
+    hold.
 
     Of a table with many series and several fields, one field goes into files of its own. A server that gets those
     first has each series once in them and the later files bring no new one, which is what its index is slow at. With
-    them goes a file that has every field of every table once: 1.x up to 1.8 with ``index-version = "tsi1"`` learns the
-    fields of a shard from what it gets first, and of later files only those that it knows by then (run on 1.6.7; source
-    of 1.7.11 and 1.8.10).
+    them goes a file (or several, of many sparse fields) that has every field of every table once: 1.x up to 1.8 with
+    ``index-version = "tsi1"`` learns the fields of a shard from what it gets first, and of later files only those that
+    it knows by then (run on 1.6.7; source of 1.7.11 and 1.8.10).
     """
 
     def __init__(
@@ -87,9 +88,11 @@ class ShardFileBuilder:
         self._limit = buffer_bytes
         self._spare = spare or SpareCells(buffer_bytes // 8)
         self._tables: dict[str, Table] = {}
-        self._first: dict[str, Table] = {}
-        """of each table a point of every field"""
+        self._first: dict[str, list[Chunk]] = {}
+        """of each table a point of every field: as cells, thousands of sparse fields would have millions"""
         self._buffered = 0
+        self._cells = 0
+        """of all tables, what is in no file yet"""
         self._files: list[Path] = []
         self._leading: set[Path] = set()
         self._written = 0
@@ -141,13 +144,14 @@ class ShardFileBuilder:
         for column, array in fields:
             _check_values(measurement, column, array)
         chunk = _chunk(measurement, times, tags, fields)
-        if len(types) * (known.rows + len(times)) * _CELL_BYTES > self._limit:
+        if self._cells_with(known, chunk) * _CELL_BYTES > self._limit:
             self._spill()
         self._tables[measurement] = known
         new = [(column, array) for column, array in fields if column.name not in known.types]
         if new:
             self._introduce(measurement, times, tags, new)
         known.types.update(types)
+        self._cells = self._cells_with(known, chunk)
         known.add(chunk, self._spare)
         self._buffered += chunk.size
         if self._buffered >= self._limit:
@@ -164,7 +168,8 @@ class ShardFileBuilder:
             named = [file for file in self._files if file.suffix == ".tsm"]
             later = self._files[len(named) :]
             self._files = named
-            self._write(list(self._first.values()), introduces=True)
+            for tables in self._introducing():
+                self._write(tables, introduces=True)
             self._files += later
             self._first.clear()
         self._name()
@@ -181,9 +186,26 @@ class ShardFileBuilder:
         at = np.unique(np.array(rows, np.int64))
         few = [(column, array.take(pa.array(at))) for column, array in fields]
         own = [(column, _decoded(array.take(pa.array(at)))) for column, array in tags]
-        first = self._first.setdefault(measurement, Table(begun=True))
-        first.types.update((column.name, column.type) for column, _ in fields)
-        first.add(_chunk(measurement, times[at], own, few), self._spare)
+        self._first.setdefault(measurement, []).append(_chunk(measurement, times[at], own, few))
+
+    def _introducing(self) -> Iterator[list[Table]]:
+        """The tables of each file that introduces fields: one, or more where their cells are more than may be held."""
+        tables: list[Table] = []
+        cells = 0
+        for measurement, chunks in self._first.items():
+            table = Table(types=self._tables[measurement].types, begun=True)
+            for chunk in chunks:
+                if tables and (cells + table.cells_with(chunk) - table.cells) * _CELL_BYTES > self._limit:
+                    yield tables
+                    table, tables, cells = Table(types=table.types, begun=True), [], 0
+                if not table.rows:
+                    tables.append(table)
+                cells += table.cells_with(chunk) - table.cells
+                table.add(chunk, self._spare)
+        yield tables
+
+    def _cells_with(self, table: Table, chunk: Chunk) -> int:
+        return self._cells - table.cells + table.cells_with(chunk)
 
     def _times(self, measurement: str, array: Any) -> I64:
         if array.null_count:
@@ -219,7 +241,7 @@ class ShardFileBuilder:
         tables = [table for table in self._tables.values() if table.rows]
         if tables:
             self._write(tables, introduces=False)
-            self._buffered = 0
+            self._buffered = self._cells = 0
             pa.default_memory_pool().release_unused()  # which would be held beside the batches that fill the next one
 
     def _write(self, tables: Sequence[Table], *, introduces: bool) -> None:
