@@ -45,7 +45,7 @@ _WORTH_A_CALL = 1 << 10
 """bytes of a block, on average, from which on a call of the library is faster than the loop"""
 _MAPPED_BYTES = 16 << 20
 """bytes of blocks that are looked at before the file's pages are let go of"""
-MARK_KEYS = 1 << 13
+MARK_KEYS = 1 << 12
 """keys from one mark to the next"""
 _SMALLEST_BLOCK = CRC_BYTES + 3
 _HIGHEST_TYPE = 4
@@ -393,6 +393,7 @@ def open_file(name: str, data: U8) -> TsmFile:
         before = int(index.key_at[-1]), int(index.key_size[-1])
         damaged.append(_damaged(index) + here.blocks)
         marks.append(here)
+        let_go_of_file(data[here.at : whole])
         here = Mark(whole, here.keys + keys, here.blocks + blocks, following)
     if here.block_at != start:
         raise _wrong(name, data, *(before or (start, 0)), 6)
