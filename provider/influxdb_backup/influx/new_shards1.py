@@ -7,6 +7,7 @@ ShardUpdate takes the files of one shard and answers nothing at all: what arrive
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class NewShards1:
         self._sender = sender
         self._name = name
         self._numbers: dict[tuple[str, Window], int] = {}
-        self._sent: dict[tuple[str, Window], int] = {}
+        self._sent: Counter[tuple[str, Window]] = Counter()
         """bytes of files"""
         self.database = database
         self.created: tuple[str, ...] = (database,)
@@ -46,17 +47,14 @@ class NewShards1:
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
         """See ``protocol.NewShards.send``. The connection's end says only that the server is done."""
         number = self._numbers[retention_policy, group]
-        size = sum(file.stat().st_size for file in files)
-        self._sent[retention_policy, group] = self._sent.get((retention_policy, group), 0) + size
+        self._sent[retention_policy, group] += sum(file.stat().st_size for file in files)
         folder = f"{self.database}/{retention_policy}/{number}"
         self._door.port.send_shard(number, archive_chunks(files, folder))
 
     def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
         """See ``protocol.NewShards.digests``."""
         shard = ShardInfo(self._numbers[retention_policy, group], group)
-        return held_digests(
-            self._door, self.database, retention_policy, shard, self._sent.get((retention_policy, group), 0)
-        )
+        return held_digests(self._door, self.database, retention_policy, shard, self._sent[retention_policy, group])
 
     def publish(self) -> None:
         """Nothing: the database has its own name from the beginning."""

@@ -7,6 +7,7 @@ what arrived is only known from counts.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class NewShards2:
         self._sender = sender
         self._ids = tuple(bucket.id for bucket in made.values())
         self._numbers: dict[tuple[str, Window], int] = {}
-        self._sent: dict[tuple[str, Window], int] = {}
+        self._sent: Counter[tuple[str, Window]] = Counter()
         """bytes of files"""
         self.database = naming.until_published
         self.created = created
@@ -76,8 +77,7 @@ class NewShards2:
     def send(self, retention_policy: str, group: Window, files: Sequence[Path]) -> None:
         """See ``protocol.NewShards.send``."""
         number = self._numbers[retention_policy, group]
-        size = sum(file.stat().st_size for file in files)
-        self._sent[retention_policy, group] = self._sent.get((retention_policy, group), 0) + size
+        self._sent[retention_policy, group] += sum(file.stat().st_size for file in files)
         reply = self._http.send(
             "POST",
             f"/api/v2/restore/shards/{number}",
@@ -91,9 +91,7 @@ class NewShards2:
     def digests(self, retention_policy: str, group: Window) -> frozenset[str]:
         """See ``protocol.NewShards.digests``."""
         shard = ShardInfo(self._numbers[retention_policy, group], group)
-        return held_digests(
-            self._door, self.database, retention_policy, shard, self._sent.get((retention_policy, group), 0)
-        )
+        return held_digests(self._door, self.database, retention_policy, shard, self._sent[retention_policy, group])
 
     def publish(self) -> None:
         """Renames the buckets."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 def pooled_words(count: int) -> npt.NDArray[np.uint64]:
     """So many words of 64 bits, of any content. The pool has them back with the last array or batch over them."""
-    return np.frombuffer(pa.allocate_buffer(8 * count), np.uint64)
+    return pooled_bytes(8 * count).view(np.uint64)
 
 
 def pooled_bytes(count: int) -> npt.NDArray[np.uint8]:
