@@ -84,7 +84,7 @@ def _unwritten(name: str) -> Iterator[tuple[int, int]]:
 def _read_only(path: str) -> set[int]:
     """Where in an ELF file what is loaded to be read or run alone begins, by its program headers; none of another."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with Path(path).open("rb") as file:
             start = file.read(_ELF_BYTES)
             if len(start) < _ELF_BYTES or not start.startswith(_ELF):
                 return set()
